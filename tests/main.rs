@@ -42,6 +42,7 @@
 //! - `gaps`: updates that lack tensors of the model, against a naive merge of those that have them.
 //! - `pre`: steps before a rule, against their oracles; properties.
 //! - `protection`: fractions of few clients, quorums, lost states, reports of failed runs, very large values.
+//! - `plan`: plan files, and the runner that executes them.
 //! - `privacy`: the cost of releases, budgets, and rounds under a budget.
 //! - `golden_rules`: rules, steps and metrics against vectors made by ByzFL, Flower and NumPy.
 //! - `digests`: digests of outputs over a matrix of runs, against recorded ones.
@@ -104,6 +105,7 @@ mod partials;
 mod patches;
 mod personal;
 mod personalize;
+mod plan;
 mod pre;
 mod privacy;
 mod protection;

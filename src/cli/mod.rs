@@ -41,6 +41,7 @@ mod gram;
 mod inspect;
 mod merge;
 mod personalize;
+mod plan;
 mod privacy;
 mod rates;
 mod reporting;
@@ -113,6 +114,7 @@ subcommands! {
     Privacy: privacy::Arguments, reads [];
     Clients: clients::Arguments, reads [];
     Round: round::Arguments, reads [];
+    Plan: plan::Arguments, reads [];
     Doctor: doctor::Arguments, reads [GPU, CPU];
     Bench: bench::Arguments, reads [BACKEND, GPU, CPU];
     Gram: gram::Arguments, reads [BACKEND, GPU, CPU];
@@ -409,4 +411,5 @@ pub fn command() -> clap::Command {
         .mut_subcommand("privacy", |privacy| show_each(privacy, privacy::Command::READS))
         .mut_subcommand("clients", |clients| show_each(clients, clients::Command::READS))
         .mut_subcommand("round", |round| show_each(round, round::Command::READS))
+        .mut_subcommand("plan", |plan| show_each(plan, plan::Command::READS))
 }

@@ -1,11 +1,16 @@
-//! Names a file by its content. [`seal`] is the digest that a file of fedmill carries.
+//! Names a file by its content.
+//!
+//! [`seal`] is the digest that a file of fedmill carries. [`store`] keeps files by their digests.
 
 pub mod seal;
+pub mod store;
 
 use crate::io::interrupt;
-use crate::io::source::SourceFile;
+use crate::io::source::{SourceFile, open_regular};
 use sha2::Digest as _;
 use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 /// Bytes read at a time.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -135,6 +140,17 @@ pub fn sha256_of(files: &[SourceFile]) -> io::Result<String> {
         each_chunk(file.bytes(), CHUNK_BYTES, read, |chunk| sha256.update(chunk))?;
     }
     Ok(hex(&sha256.finalize()))
+}
+
+/// The SHA-256 digest of a regular file, as `sha256sum` prints it.
+///
+/// # Errors
+///
+/// When it cannot be read.
+pub fn sha256_of_path(path: &Path) -> io::Result<String> {
+    let file = open_regular(path)?;
+    let bytes = file.metadata()?.len();
+    sha256(bytes, |chunk, offset| file.read_exact_at(chunk, offset))
 }
 
 /// Bytes as lower-case hex digits.

@@ -47,9 +47,35 @@ pub fn entries(folder: &Path) -> io::Result<Vec<(String, EntryKind)>> {
     Ok(found)
 }
 
+/// The files below a folder whose path from there matches a pattern such as `in/*.safetensors`, in order.
+///
+/// # Errors
+///
+/// When the pattern is none, a folder cannot be listed, or a name is not UTF-8.
+pub fn matching(folder: &Path, pattern: &str) -> Result<Vec<String>, String> {
+    let escaped = format!("{}/{pattern}", glob::Pattern::escape(&folder.to_string_lossy()));
+    let found = glob::glob(&escaped).map_err(|why| format!("`{pattern}`: {why}"))?;
+    let mut paths = Vec::new();
+    for path in found {
+        let path = path.map_err(|why| why.to_string())?;
+        if path.is_dir() {
+            continue;
+        }
+        let relative = path.strip_prefix(folder).map_err(|why| why.to_string())?;
+        paths.push(relative.to_str().ok_or_else(|| format!("{}: is no UTF-8", path.display()))?.to_owned());
+    }
+    paths.sort();
+    Ok(paths)
+}
+
 /// Whether a path is a file, and no link to one.
 pub fn is_plain_file(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file())
+}
+
+/// Whether a path is a folder, and no link to one.
+pub fn is_plain_folder(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir())
 }
 
 /// Whether there is something at a path, a broken link too.
@@ -181,6 +207,47 @@ pub fn inherit_group(path: &Path) -> io::Result<()> {
 
 /// The bit of a folder's mode that passes its group on to what is made in it.
 const SETGID: u32 = 0o2000;
+
+/// Removes a file, or a folder with all that it holds, if it exists. A crash may bring it back.
+///
+/// # Errors
+///
+/// When it cannot be removed.
+pub fn remove_unsynced(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(why) if why.kind() == ErrorKind::NotFound => Ok(()),
+        Err(why) if why.kind() == ErrorKind::NotADirectory => fs::remove_file(path),
+        removed => removed,
+    }
+}
+
+/// Creates a folder with the folders above it, if they do not exist. A crash may lose it.
+///
+/// # Errors
+///
+/// When it cannot be created.
+pub fn make(folder: &Path) -> io::Result<()> {
+    fs::create_dir_all(folder)
+}
+
+/// Creates the folder of a file, if it does not exist. A crash may lose it.
+///
+/// # Errors
+///
+/// When it cannot be created.
+pub fn make_folder_unsynced(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), fs::create_dir_all)
+}
+
+/// Writes a whole file, which is on disk before it has its name. Creates its folder.
+///
+/// # Errors
+///
+/// When it cannot be written.
+pub fn write_file_on_disk(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    make_folder_of(path)?;
+    stage(path, bytes)?.publish_on_disk(path)
+}
 
 /// Renames a file or a folder, and flushes both folders. Copies a file to another file system.
 ///

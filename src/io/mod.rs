@@ -6,7 +6,8 @@
 //! names content, [`digest::seal`] is the digest that a file carries, [`content`] is a model without its metadata.
 //! Writing: [`publish`] makes whole files appear at once, [`model_writer`] streams a model into one, [`model_files`]
 //! names its files, [`journal`] appends lines, [`secret`] keeps files for their owner alone, [`cache`] keeps small
-//! files between runs, and [`folder`] the folders of a state directory.
+//! files between runs, and [`folder`] the folders of a state directory. [`digest::store`] keeps files by their digests,
+//! and [`child`] what commands print.
 //!
 //! [`collision`] keeps outputs off inputs. [`interrupt`] lets a signal end a run without leftovers, and [`crash`] ends
 //! one where a test asks for it.
@@ -14,6 +15,7 @@
 //! is installed.
 
 pub mod cache;
+pub mod child;
 pub mod collision;
 pub mod content;
 pub mod crash;

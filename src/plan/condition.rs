@@ -4,10 +4,11 @@
 //! `iteration.k % 5` has an overload. A value that is missing, no number (NaN) or too large, and a division by zero, are
 //! errors, never `false`.
 
-use super::functions;
+use super::functions::{FUNCTIONS, Function};
 use super::schema::value::Scalar;
 use cel::common::ast::{Expr, IdedExpr, LiteralValue};
-use cel::{Context, Program};
+use cel::extractors::Arguments;
+use cel::{Context, DeclarationError, ExecutionError, Program};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -166,7 +167,7 @@ impl Condition {
         let read = self.values(scope)?;
         let mut context = Context::default();
         let fault = |why: String| ConditionError::Evaluation { text: self.text.clone(), why };
-        functions::add_to(&mut context).map_err(|why| fault(why.to_string()))?;
+        add_functions(&mut context).map_err(|why| fault(why.to_string()))?;
         if let Value::Map(variables) = scope {
             let roots = self.reads();
             for (name, value) in variables {
@@ -315,6 +316,60 @@ fn to_cel(value: &Value) -> cel::Value {
             let entries = map.iter().map(|(name, value)| (name.clone(), to_cel(value)));
             entries.collect::<std::collections::HashMap<_, _>>().into()
         }
+    }
+}
+
+/// Gives conditions their functions.
+fn add_functions(context: &mut Context<'_, '_>) -> Result<(), DeclarationError> {
+    for function in FUNCTIONS {
+        context.add_function(function.name, |Arguments(given): Arguments| call(function, &given))?;
+    }
+    for name in ["abs", "min", "max"] {
+        context.add_function(name, |Arguments(given): Arguments| extreme(name, &given))?;
+    }
+    Ok(())
+}
+
+fn call(function: &Function, given: &[cel::Value]) -> Result<cel::Value, ExecutionError> {
+    let fault = |why: &str| ExecutionError::function_error(function.name, why);
+    let Some((cel::Value::List(list), rest)) = given.split_first() else {
+        return Err(fault("found no list of numbers"));
+    };
+    let numbers = |values: &[cel::Value]| values.iter().map(number).collect::<Option<Vec<f64>>>();
+    let list = numbers(list).ok_or_else(|| fault("found no list of numbers"))?;
+    let rest = numbers(rest).ok_or_else(|| fault("found no number behind the list"))?;
+    function.call(&list, &rest).map(cel::Value::from).map_err(|why| fault(&why))
+}
+
+/// The least or the greatest of numbers or of a list, or a number without its sign. Whole numbers stay whole.
+fn extreme(name: &'static str, given: &[cel::Value]) -> Result<cel::Value, ExecutionError> {
+    let fault = |why: &str| ExecutionError::function_error(name, why);
+    let values: &[cel::Value] = match given {
+        [cel::Value::List(list)] => list,
+        numbers => numbers,
+    };
+    if name == "abs" {
+        return match values {
+            [cel::Value::Int(whole)] => {
+                whole.checked_abs().map(cel::Value::from).ok_or_else(|| fault("the number is too large"))
+            }
+            [cel::Value::Float(real)] => Ok(real.abs().into()),
+            _ => Err(fault("expected one number")),
+        };
+    }
+    let found: Option<Vec<(f64, &cel::Value)>> =
+        values.iter().map(|value| Some((number(value)?, value))).collect();
+    let found = found.ok_or_else(|| fault("expected numbers"))?;
+    let order = |a: &&(f64, &cel::Value), b: &&(f64, &cel::Value)| a.0.total_cmp(&b.0);
+    let chosen = if name == "min" { found.iter().min_by(order) } else { found.iter().max_by(order) };
+    chosen.map(|(_, value)| (*value).clone()).ok_or_else(|| fault("found no numbers"))
+}
+
+fn number(value: &cel::Value) -> Option<f64> {
+    match value {
+        cel::Value::Int(whole) => Some(*whole as f64),
+        cel::Value::Float(real) => Some(*real),
+        _ => None,
     }
 }
 

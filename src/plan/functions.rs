@@ -1,8 +1,5 @@
 //! Functions that conditions have beside those of CEL: statistics of lists of numbers.
 
-use cel::extractors::Arguments;
-use cel::{Context, DeclarationError, ExecutionError, Value};
-
 /// A function of conditions.
 pub struct Function {
     /// Its name.
@@ -86,75 +83,18 @@ pub fn page_hinkley(values: &[f64], drift: f64, threshold: f64) -> usize {
     0
 }
 
-/// Adds all functions to a context.
-///
-/// # Errors
-///
-/// When one has the name of a function that CEL has.
-pub fn add_to(context: &mut Context<'_, '_>) -> Result<(), DeclarationError> {
-    for function in FUNCTIONS {
-        context.add_function(function.name, |Arguments(given): Arguments| function.call(&given))?;
-    }
-    context.add_function("abs", |Arguments(given): Arguments| extreme("abs", &given))?;
-    context.add_function("min", |Arguments(given): Arguments| extreme("min", &given))?;
-    context.add_function("max", |Arguments(given): Arguments| extreme("max", &given))
-}
-
 impl Function {
-    fn call(&self, given: &[Value]) -> Result<Value, ExecutionError> {
-        let fault = |why: &str| ExecutionError::function_error(self.name, why);
-        let (Some(list), rest) = (given.first(), given.get(1..).unwrap_or_default()) else {
-            return Err(ExecutionError::invalid_argument_count(1 + self.arguments, 0));
-        };
+    /// The value for a list and the numbers behind it.
+    ///
+    /// # Errors
+    ///
+    /// When there are too few numbers, or the value is none.
+    pub fn call(&self, list: &[f64], rest: &[f64]) -> Result<f64, String> {
         if rest.len() != self.arguments {
-            return Err(ExecutionError::invalid_argument_count(1 + self.arguments, given.len()));
+            return Err(format!("found {} numbers behind the list, expected {}", rest.len(), self.arguments));
         }
-        let list = numbers(list).ok_or_else(|| fault("found no list of numbers"))?;
-        let rest: Option<Vec<f64>> = rest.iter().map(number).collect();
-        let rest = rest.ok_or_else(|| fault("found no number behind the list"))?;
-        match (self.of)(&list, &rest) {
-            Some(value) if value.is_finite() => Ok(value.into()),
-            _ => Err(fault(&format!("found {} values, which are too few", list.len()))),
-        }
-    }
-}
-
-/// The least or the greatest of numbers or of a list, or a number without its sign.
-fn extreme(name: &'static str, given: &[Value]) -> Result<Value, ExecutionError> {
-    let fault = |why: &str| ExecutionError::function_error(name, why);
-    let values: Vec<Value> = match given {
-        [Value::List(list)] => list.to_vec(),
-        numbers => numbers.to_vec(),
-    };
-    if name == "abs" {
-        return match values.as_slice() {
-            [Value::Int(whole)] => {
-                whole.checked_abs().map(Value::from).ok_or_else(|| fault("the number is too large"))
-            }
-            [Value::Float(real)] => Ok(real.abs().into()),
-            _ => Err(fault("expected one number")),
-        };
-    }
-    let found: Option<Vec<(f64, &Value)>> =
-        values.iter().map(|value| Some((number(value)?, value))).collect();
-    let found = found.ok_or_else(|| fault("expected numbers"))?;
-    let order = |a: &&(f64, &Value), b: &&(f64, &Value)| a.0.total_cmp(&b.0);
-    let chosen = if name == "min" { found.iter().min_by(order) } else { found.iter().max_by(order) };
-    chosen.map(|(_, value)| (*value).clone()).ok_or_else(|| fault("found no numbers"))
-}
-
-fn numbers(value: &Value) -> Option<Vec<f64>> {
-    match value {
-        Value::List(list) => list.iter().map(number).collect(),
-        _ => None,
-    }
-}
-
-fn number(value: &Value) -> Option<f64> {
-    match value {
-        Value::Int(whole) => Some(*whole as f64),
-        Value::Float(real) => Some(*real),
-        _ => None,
+        let value = (self.of)(list, rest).filter(|value| value.is_finite());
+        value.ok_or_else(|| format!("found {} values, which are too few", list.len()))
     }
 }
 

@@ -1,0 +1,31 @@
+//! `fedmill plan`: workflows as files.
+
+mod resume;
+mod run;
+mod schema;
+mod status;
+
+use super::{Common, Failure, Outcome};
+use clap::Args;
+
+/// Run a workflow that one JSON file describes.
+///
+/// A plan has stages, the agents that do their work, and the limits of a run.
+#[derive(Args, Debug)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+subcommands! {
+    Run: run::Arguments, reads [];
+    Resume: resume::Arguments, reads [];
+    Status: status::Arguments, reads [];
+    Schema: schema::Arguments, reads [];
+}
+
+impl Arguments {
+    pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
+        self.command.run(common)
+    }
+}

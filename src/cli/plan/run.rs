@@ -1,0 +1,134 @@
+//! `fedmill plan run`: runs a plan to its end.
+
+use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print};
+use crate::plan::read;
+use crate::plan::run::drive::drive;
+use crate::plan::run::event::{Ending, Outcome as StageOutcome};
+use crate::plan::run::machine::Machine;
+use crate::plan::run::prepare::{Opened, Place, open};
+use crate::plan::schema::Plan;
+use crate::telemetry::console;
+use clap::Args;
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+
+/// Run a plan to its end.
+///
+/// Prints the paths of the outputs that no other stage needs. If the directory holds a run of the plan that is not over,
+/// the command goes on with it. Exit status: 0 if every stage succeeded or was skipped, 1 if a limit, an invariant, a
+/// person or the kill file ended the run, 2 if a stage failed.
+#[derive(Args, Debug)]
+pub(in crate::cli) struct Arguments {
+    /// The plan; `-` is standard input.
+    #[arg(value_name = "PLAN", help_heading = INPUTS)]
+    plan: PathBuf,
+    /// The directory of the run; by default that of the plan with the ending `.run`.
+    #[arg(long, value_name = "DIR", help_heading = OUTPUT)]
+    dir: Option<PathBuf>,
+    /// Read an input of the plan from a file or folder elsewhere. May be repeated.
+    #[arg(long = "input", value_name = "NAME=PATH", value_parser = named, help_heading = INPUTS)]
+    inputs: Vec<(String, PathBuf)>,
+    #[command(flatten)]
+    jobs: Jobs,
+}
+
+/// How much of the machine a run may use.
+#[derive(Args, Debug)]
+pub(super) struct Jobs {
+    /// Attempts at a time, where the plan does not say; by default the number of processors.
+    #[arg(long, value_name = "N")]
+    jobs: Option<NonZeroU32>,
+}
+
+fn named(text: &str) -> Result<(String, PathBuf), String> {
+    let (name, path) = text.split_once('=').ok_or_else(|| format!("found `{text}`, expected NAME=PATH"))?;
+    Ok((name.to_owned(), PathBuf::from(path)))
+}
+
+impl Jobs {
+    fn number(&self) -> u32 {
+        let processors = || std::thread::available_parallelism().map_or(1, |count| count.get() as u32);
+        self.jobs.map_or_else(processors, NonZeroU32::get)
+    }
+}
+
+impl Arguments {
+    pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
+        let plan = read::plan(&self.plan).map_err(Failure::of)?;
+        let root = match (&self.dir, self.plan.as_os_str() == "-") {
+            (Some(dir), _) => dir.clone(),
+            (None, true) => return Err(anyhow::anyhow!("a plan from standard input needs --dir").into()),
+            (None, false) => self.plan.with_extension("run"),
+        };
+        let base = match self.plan.parent() {
+            Some(folder) if folder != Path::new("") => folder.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        let place = Place { root, base, named: self.inputs.iter().cloned().collect::<BTreeMap<_, _>>() };
+        run(&plan, &place, &self.jobs, common)
+    }
+}
+
+/// Runs a plan, or goes on with its run.
+pub(super) fn run(plan: &Plan, place: &Place, jobs: &Jobs, common: &Common) -> Result<Outcome, Failure> {
+    let Opened { mut machine, mut world, inputs } = open(plan, place, jobs.number()).map_err(Failure::of)?;
+    let ending = drive(&mut machine, inputs, &mut world).map_err(Failure::of)?;
+    tell(plan, &machine, common);
+    Ok(match ending {
+        Ending::Succeeded => {
+            for path in results(plan, &machine) {
+                print(&format!("{}\n", place.root.join(path).display()))?;
+            }
+            Outcome::Done
+        }
+        Ending::Refused(why) => Outcome::Refused(why),
+        Ending::Failed => {
+            let failed = failures(plan, &machine);
+            let hint = format!("`fedmill plan status {}` shows the stages", place.root.display());
+            let error = anyhow::anyhow!("{}", failed.join("; "));
+            return Err(Failure { hint: Some(hint), ..Failure::from(error) });
+        }
+    })
+}
+
+/// The outputs that no other stage needs, by their paths in the directory of the run.
+fn results(plan: &Plan, machine: &Machine<'_>) -> Vec<String> {
+    let needed = |stage: &crate::plan::schema::stage::Stage| {
+        plan.stages.iter().any(|other| other.needs.contains(&stage.id))
+    };
+    let mut found = Vec::new();
+    for (place, _) in plan.stages.iter().enumerate().filter(|(_, stage)| !needed(stage)) {
+        let group = machine.state.group(machine.state.current(place));
+        if group.outcome == Some(StageOutcome::Ok) {
+            let made = group.instances.iter().filter_map(|instance| instance.made.as_ref());
+            found.extend(made.flat_map(|made| made.outputs.values()).map(|artifact| artifact.path.clone()));
+        }
+    }
+    found
+}
+
+/// A line for each stage that failed.
+fn failures(plan: &Plan, machine: &Machine<'_>) -> Vec<String> {
+    let stages = (0..plan.stages.len()).map(|stage| machine.state.current(stage));
+    let failed = stages.filter(|key| machine.state.group(*key).outcome.is_some_and(StageOutcome::is_failure));
+    let line = failed.map(|key| format!("stage `{}`: {}", key.name(plan), machine.state.group(key).why));
+    let lines: Vec<String> = line.collect();
+    match (&machine.state.stop, lines.is_empty()) {
+        (Some((why, _)), true) => vec![why.clone()],
+        _ => lines,
+    }
+}
+
+fn tell(plan: &Plan, machine: &Machine<'_>, common: &Common) {
+    if common.quiet {
+        return;
+    }
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for stage in 0..plan.stages.len() {
+        let outcome = machine.state.group(machine.state.current(stage)).outcome;
+        *counts.entry(outcome.map_or("not run", StageOutcome::word)).or_default() += 1;
+    }
+    let counts: Vec<String> = counts.iter().map(|(word, count)| format!("{count} {word}")).collect();
+    console::tell(&format!("{} stages: {}", plan.stages.len(), counts.join(", ")));
+}

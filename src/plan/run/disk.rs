@@ -1,0 +1,359 @@
+//! The real world of a run: its directory, the clock, and threads that make attempts.
+//!
+//! ```text
+//! DIR/plan.json        the plan            DIR/events.jsonl     the journal, a sealed line an event
+//! DIR/receipts/NAME.json                   DIR/store/           outputs by digest
+//! DIR/out/NAME/        outputs by name     DIR/attempts/NAME/   folder, stdout and stderr of the last attempt
+//! DIR/gates/NAME       answers of people   DIR/STOP             the kill file
+//! ```
+
+use super::error::RunError;
+use super::event::{Event, Failure, Line, Made};
+use super::key::Key;
+use super::process::{self, Invocation, MARK};
+use super::publish::{self, Places};
+use super::world::{AttemptLimits, Ended, Job, Receipt, Task, Woken, World};
+use crate::io::digest::store::Stored;
+use crate::io::interrupt;
+use crate::io::journal::{Lock, Taken};
+use crate::io::{child, folder, text};
+use crate::plan::schema::policy::Answer;
+use crate::record::{Head, Record, read, seal};
+use jiff::Timestamp;
+use rustix::process::{Pid, Signal, kill_process};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// The journal, in the directory of a run.
+pub const JOURNAL: &str = "events.jsonl";
+
+/// The plan, in the directory of a run.
+pub const PLAN: &str = "plan.json";
+
+/// Time for which processes that a killed runner left behind may end by themselves.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// The longest wait without a look at signals.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// The directory of a run.
+pub struct Disk {
+    root: PathBuf,
+    source: String,
+    kill_file: PathBuf,
+    head: Option<Head>,
+    bytes: u64,
+    attempts: BTreeMap<Key, Arc<AtomicBool>>,
+    sender: Sender<Ended>,
+    receiver: Receiver<Ended>,
+    _lock: Option<Lock>,
+}
+
+/// The lines of a journal.
+pub struct Journal {
+    /// The lines.
+    pub lines: Vec<Record<Line>>,
+    /// The last line.
+    head: Option<Head>,
+    /// Bytes of whole lines.
+    bytes: u64,
+}
+
+impl Journal {
+    /// Reads the journal in the directory of a run; a killed runner may have left a part of a line, which is left out.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read, or a line is damaged.
+    pub fn read(root: &Path) -> Result<Self, RunError> {
+        let path = root.join(JOURNAL);
+        let mut journal = Self { lines: Vec::new(), head: None, bytes: 0 };
+        if !folder::exists(&path) {
+            return Ok(journal);
+        }
+        let text = text::read(&path).map_err(|source| RunError::Read { path: path.clone(), source })?;
+        let whole = text.rfind('\n').map_or(0, |end| end + 1);
+        for (number, line) in text[..whole].lines().enumerate() {
+            let damaged = |why: crate::record::ChainFault| RunError::Damaged {
+                path: path.clone(),
+                line: number + 1,
+                why: why.to_string(),
+            };
+            let (record, head) = read::<Line>(line, journal.head.as_ref()).map_err(damaged)?;
+            journal.lines.push(record);
+            journal.head = Some(head);
+        }
+        journal.bytes = whole as u64;
+        Ok(journal)
+    }
+
+    /// The events.
+    pub fn events(&self) -> Vec<Event> {
+        self.lines.iter().map(|record| record.entry.data.clone()).collect()
+    }
+}
+
+/// Takes the lock of a run.
+///
+/// # Errors
+///
+/// When another runner holds it, or it cannot be taken.
+pub fn lock(root: &Path) -> Result<Lock, RunError> {
+    let path = root.join("lock");
+    let fault = |why: crate::io::journal::JournalError| RunError::Write {
+        path: path.clone(),
+        source: std::io::Error::other(why.to_string()),
+    };
+    folder::make_folder_of(&path).map_err(|source| RunError::Write { path: path.clone(), source })?;
+    match Lock::try_take(&path).map_err(fault)? {
+        Taken::Ours(lock) => Ok(lock),
+        Taken::By(holder) => Err(RunError::Locked { path: root.to_owned(), holder }),
+    }
+}
+
+impl Disk {
+    /// The world of a run whose lock this process holds. Ends the processes that a killed runner left behind.
+    ///
+    /// # Errors
+    ///
+    /// When a signal ends the wait for them.
+    pub fn new(
+        root: &Path,
+        plan: &str,
+        kill_file: &str,
+        journal: &Journal,
+        lock: Lock,
+    ) -> Result<Self, RunError> {
+        let (sender, receiver) = channel();
+        let disk = Self {
+            root: root.to_owned(),
+            source: format!("fedmill/plan/{plan}"),
+            kill_file: root.join(kill_file),
+            head: journal.head,
+            bytes: journal.bytes,
+            attempts: BTreeMap::new(),
+            sender,
+            receiver,
+            _lock: Some(lock),
+        };
+        disk.end_orphans()?;
+        Ok(disk)
+    }
+
+    fn end_orphans(&self) -> Result<(), RunError> {
+        let left = || child::with_variable(MARK, &self.root.to_string_lossy());
+        let send = |signal: Signal| {
+            for pid in left().into_iter().filter_map(Pid::from_raw) {
+                // A process that ended needs no signal.
+                let _ = kill_process(pid, signal);
+            }
+        };
+        if left().is_empty() {
+            return Ok(());
+        }
+        send(Signal::TERM);
+        let asked = Instant::now();
+        while !left().is_empty() {
+            interrupt::check()?;
+            if asked.elapsed() > GRACE {
+                send(Signal::KILL);
+            }
+            thread::sleep(LOOK_EVERY);
+        }
+        Ok(())
+    }
+
+    fn receipt_path(&self, name: &str) -> PathBuf {
+        self.root.join("receipts").join(format!("{name}.json"))
+    }
+
+    fn read_receipt(&self, path: &Path) -> Result<Option<Receipt>, RunError> {
+        if !folder::exists(path) {
+            return Ok(None);
+        }
+        let text = text::read(path).map_err(|source| RunError::Read { path: path.to_owned(), source })?;
+        // A receipt that is no receipt proves nothing: the work is done again.
+        let Ok(receipt) = serde_json::from_str::<Receipt>(&text) else { return Ok(None) };
+        let store = publish::store_of(&self.root);
+        let holds =
+            receipt.made.outputs.values().all(|artifact| {
+                store.holds(&Stored { blake3: artifact.blake3.clone(), bytes: artifact.bytes })
+            });
+        Ok(holds.then_some(receipt))
+    }
+}
+
+impl World for Disk {
+    fn now(&mut self) -> f64 {
+        Timestamp::now().as_duration().as_secs_f64()
+    }
+
+    fn append(&mut self, events: &[Event]) -> Result<(), RunError> {
+        let path = self.root.join(JOURNAL);
+        let now = Timestamp::now();
+        let mut text = String::new();
+        let mut head = self.head;
+        for event in events {
+            let line = Line {
+                specversion: "1.0".to_owned(),
+                id: head.map_or(0, |head| head.seq + 1).to_string(),
+                source: self.source.clone(),
+                r#type: format!("fedmill.plan.{}", event.name()),
+                time: now.to_string(),
+                data: event.clone(),
+            };
+            let seconds = u64::try_from(now.as_second()).unwrap_or(0);
+            let (sealed, next) = seal(head.as_ref(), seconds, &line).map_err(|why| RunError::Write {
+                path: path.clone(),
+                source: std::io::Error::other(why.to_string()),
+            })?;
+            text.push_str(&sealed);
+            text.push('\n');
+            head = Some(next);
+        }
+        folder::append(&path, self.bytes, text.as_bytes(), false)
+            .map_err(|source| RunError::Write { path, source })?;
+        self.head = head;
+        self.bytes += text.len() as u64;
+        Ok(())
+    }
+
+    fn receipt(&mut self, name: &str) -> Result<Option<Receipt>, RunError> {
+        self.read_receipt(&self.receipt_path(name))
+    }
+
+    fn equal_work(&mut self, job: &Job) -> Result<Option<Made>, RunError> {
+        let Some(receipt) = self.read_receipt(&self.root.join("cache").join(&job.work))? else {
+            return Ok(None);
+        };
+        let store = publish::store_of(&self.root);
+        let mut made = receipt.made;
+        for artifact in made.outputs.values_mut() {
+            let file = artifact.path.splitn(3, '/').nth(2).unwrap_or_default().to_owned();
+            let name = publish::outputs_of(&job.name).join(file);
+            let path = self.root.join(&name);
+            let stored = Stored { blake3: artifact.blake3.clone(), bytes: artifact.bytes };
+            store.name(&stored, &path).map_err(|source| RunError::Write { path, source })?;
+            artifact.path = name.to_string_lossy().into_owned();
+        }
+        Ok(Some(made))
+    }
+
+    fn write_receipt(&mut self, receipt: &Receipt, cached: bool) -> Result<(), RunError> {
+        let text = serde_json::to_string(receipt).unwrap_or_default() + "\n";
+        let cache = cached.then(|| self.root.join("cache").join(&receipt.work));
+        for path in [Some(self.receipt_path(&receipt.instance)), cache].into_iter().flatten() {
+            let written = folder::write_file_on_disk(&path, text.as_bytes());
+            written.map_err(|source| RunError::Write { path, source })?;
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, job: Job) {
+        let stop = Arc::new(AtomicBool::new(false));
+        self.attempts.insert(job.key, Arc::clone(&stop));
+        let (root, sender) = (self.root.clone(), self.sender.clone());
+        let key = job.key;
+        let attempt = job.attempt;
+        let work = move || {
+            let began = Instant::now();
+            let result = make(&root, &job, &stop);
+            let seconds = began.elapsed().as_secs_f64();
+            // The receiver lives as long as the runner.
+            let _ = sender.send(Ended { key, attempt, result, seconds });
+        };
+        if let Err(why) = thread::Builder::new().name("attempt".to_owned()).spawn(work) {
+            let failure = Failure::Start(format!("no thread for the attempt: {why}"));
+            let _ = self.sender.send(Ended { key, attempt, result: Err(failure), seconds: 0.0 });
+        }
+    }
+
+    fn stop(&mut self, key: Key) {
+        if let Some(stop) = self.attempts.get(&key) {
+            stop.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn answer(&mut self, name: &str) -> Result<Option<Answer>, RunError> {
+        let path = self.root.join("gates").join(name);
+        if !folder::exists(&path) {
+            return Ok(None);
+        }
+        let text = text::read_written(&path).map_err(|source| RunError::Read { path, source })?;
+        Ok(match text.trim() {
+            "approve" => Some(Answer::Approve),
+            "reject" => Some(Answer::Reject),
+            // A person may still be writing it.
+            _ => None,
+        })
+    }
+
+    fn is_killed(&mut self) -> bool {
+        folder::exists(&self.kill_file)
+    }
+
+    fn wait(&mut self, until: Option<f64>) -> Result<Woken, RunError> {
+        loop {
+            if let Err(interrupted) = interrupt::check()
+                && self.attempts.values().all(|stop| !stop.load(Ordering::Relaxed))
+            {
+                return Ok(Woken::Signal(interrupted.signal));
+            }
+            let left = until.map(|at| at - self.now());
+            if left.is_some_and(|left| left <= 0.0) {
+                return Ok(Woken::Time);
+            }
+            let wait = left.map_or(LOOK_EVERY, |left| Duration::from_secs_f64(left.min(1.0)).min(LOOK_EVERY));
+            match self.receiver.recv_timeout(wait) {
+                Ok(ended) => {
+                    self.attempts.remove(&ended.key);
+                    return Ok(Woken::Ended(ended));
+                }
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+            }
+        }
+    }
+}
+
+/// Makes an attempt in a fresh folder, and takes its outputs into the store.
+fn make(root: &Path, job: &Job, stop: &AtomicBool) -> Result<Made, Failure> {
+    let base = root.join("attempts").join(&job.name);
+    let work = base.join("work");
+    let failure = |why: std::io::Error| Failure::Start(format!("{}: {why}", work.display()));
+    folder::remove_unsynced(&work).map_err(failure)?;
+    folder::make(&work).map_err(failure)?;
+    for output in job.outputs.iter().filter(|output| output.path != "-") {
+        folder::make_folder_unsynced(&work.join(&output.path)).map_err(failure)?;
+    }
+    let (stdout, stderr) = (base.join("stdout"), base.join("stderr"));
+    let Task::Command { argv, env, inherit, stdin } = &job.task else {
+        return Err(Failure::Start("this version calls no endpoints".to_owned()));
+    };
+    let mut env = env.clone();
+    env.insert(MARK.to_owned(), root.to_string_lossy().into_owned());
+    env.insert("FEDMILL_STAGE".to_owned(), job.name.clone());
+    env.insert("FEDMILL_ATTEMPT".to_owned(), job.attempt.to_string());
+    env.insert("FEDMILL_IDEMPOTENCY_KEY".to_owned(), job.work.clone());
+    let keeps_all = job.outputs.iter().any(|output| output.path == "-");
+    let log_bytes = if keeps_all { u64::MAX } else { job.limits.log_bytes };
+    process::run(&Invocation {
+        argv,
+        env,
+        inherit,
+        stdin: stdin.as_deref(),
+        folder: &work,
+        stdout: &stdout,
+        stderr: &stderr,
+        limits: AttemptLimits { log_bytes, ..job.limits },
+        stop,
+    })?;
+    let made = publish::take(job, &Places { work: &work, stdout: &stdout, run: root })?;
+    // Only what the outputs name is kept of an attempt that succeeded.
+    folder::remove_unsynced(&work).map_err(failure)?;
+    Ok(made)
+}

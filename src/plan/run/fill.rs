@@ -1,0 +1,404 @@
+//! The work of an instance: its arguments, files and limits, with all references filled.
+
+use super::event::Artifact;
+use super::key::Key;
+use super::scope::Names;
+use super::state::State;
+use super::world::{AttemptLimits, Job, Output, Task};
+use crate::io::digest::{Blake3, hex};
+use crate::plan::condition::Value;
+use crate::plan::schema::Plan;
+use crate::plan::schema::agent::Agent;
+use crate::plan::schema::name::Name;
+use crate::plan::schema::policy::{Cache, SideEffects, Timeout};
+use crate::plan::schema::stage::{ForEach, Shards, Stage};
+use crate::plan::template::{Part, Reference, Template};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Time from SIGTERM to SIGKILL where a plan states none.
+const KILL_AFTER: Duration = Duration::from_secs(10);
+
+/// Where files of a run lie, as absolute paths.
+#[derive(Clone, Debug)]
+pub struct Folders {
+    /// The folder of the plan's inputs.
+    pub inputs: String,
+    /// The folder of the run.
+    pub run: String,
+}
+
+/// The value of a reference.
+#[derive(Clone, Debug)]
+enum Filled {
+    Text(String),
+    Files(Vec<(String, Artifact)>),
+}
+
+/// What fills the references of an instance.
+pub struct Filler<'a> {
+    /// The plan.
+    pub plan: &'a Plan,
+    /// Its names.
+    pub names: &'a Names,
+    /// The parameters, as tuned.
+    pub params: &'a BTreeMap<String, Value>,
+    /// The state of the run.
+    pub state: &'a State,
+    /// Where files lie.
+    pub folders: &'a Folders,
+}
+
+/// The number of instances of a stage; `None` for a stage that does not fan out.
+pub fn instances(plan: &Plan, state: &State, stage: &Stage) -> Option<u32> {
+    Some(match stage.for_each.as_ref()? {
+        ForEach::Values(values) => values.len() as u32,
+        ForEach::Range(count) | ForEach::Shards(Shards::Count(count)) => *count,
+        ForEach::Shards(Shards::Auto(_)) => state.shards,
+        ForEach::Input(name) => state.inputs.get(name.as_str()).map_or(0, Vec::len) as u32,
+        ForEach::Agents(pool) => members(plan, &pool.capability, pool.most).len() as u32,
+    })
+}
+
+/// The agents with a capability, by score from the highest on, ties by name; at most `most`.
+pub fn members<'a>(plan: &'a Plan, capability: &Name, most: Option<u32>) -> Vec<&'a Name> {
+    let able = plan.agents.iter().filter(|(_, agent)| agent.can(std::slice::from_ref(capability)));
+    let mut able: Vec<(&Name, f64)> = able.map(|(name, agent)| (name, agent.skills().score)).collect();
+    able.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(b.0)));
+    able.truncate(most.map_or(usize::MAX, |most| most as usize));
+    able.into_iter().map(|(name, _)| name).collect()
+}
+
+impl Filler<'_> {
+    /// The agent of an instance.
+    ///
+    /// # Errors
+    ///
+    /// When no agent of the plan can do its work.
+    pub fn agent(&self, key: Key) -> Result<(&Name, &Agent), String> {
+        let stage = &self.plan.stages[key.stage];
+        let name = match (&stage.agent, &stage.for_each) {
+            (Some(name), _) => Some(name),
+            (None, Some(ForEach::Agents(pool))) => {
+                let able = members(self.plan, &pool.capability, pool.most);
+                able.get(key.index.unwrap_or(0) as usize).copied()
+            }
+            (None, _) => {
+                let able = self.plan.agents.iter().filter(|(_, agent)| agent.can(&stage.needs_capability));
+                able.max_by(|a, b| {
+                    let score = |agent: &Agent| agent.skills().score;
+                    score(a.1).total_cmp(&score(b.1)).then_with(|| b.0.cmp(a.0))
+                })
+                .map(|(name, _)| name)
+            }
+        };
+        let found = name.and_then(|name| self.plan.agents.get_key_value(name));
+        found.ok_or_else(|| match name {
+            Some(name) => format!("found agent `{name}`, expected one of the plan's agents"),
+            None => "found no agent with the capabilities that the stage needs".to_owned(),
+        })
+    }
+
+    /// The job of an instance.
+    ///
+    /// # Errors
+    ///
+    /// When a reference has no value.
+    pub fn job(&self, key: Key, attempt: u32) -> Result<Job, String> {
+        let stage = &self.plan.stages[key.stage];
+        let (_, agent) = self.agent(key)?;
+        let here = |files: &(String, Artifact)| files.0.clone();
+        let task = self.task(key, agent, &here)?;
+        let outputs = stage.out.iter().map(|out| {
+            Ok(Output {
+                name: out.name.to_string(),
+                path: self.text(key, &out.path, &here)?,
+                metrics: out.metrics,
+                optional: out.optional,
+            })
+        });
+        let outputs = outputs.collect::<Result<Vec<_>, String>>()?;
+        Ok(Job {
+            key,
+            name: key.name(self.plan),
+            attempt,
+            work: self.work_key(key, agent, &outputs)?,
+            task,
+            outputs,
+            metrics: stage.metrics.iter().map(ToString::to_string).collect(),
+            limits: self.limits(stage, agent),
+            cached: self.is_cached(key),
+        })
+    }
+
+    /// Whether a result of equal work may be used again.
+    pub fn is_cached(&self, key: Key) -> bool {
+        let stage = &self.plan.stages[key.stage];
+        let by_agent = match self.agent(key) {
+            Ok((_, Agent::Ollama(agent))) => agent.cache == Cache::Content,
+            _ => false,
+        };
+        (by_agent || stage.cache == Cache::Content) && stage.side_effects != SideEffects::Once
+    }
+
+    fn limits(&self, stage: &Stage, agent: &Agent) -> AttemptLimits {
+        let stated = stage.timeout.as_ref().or(self.plan.limits.timeout.as_ref());
+        let time =
+            |time: crate::settings::duration::Friendly| Duration::from_secs_f64(time.as_seconds().max(0.0));
+        let of_agent = match agent {
+            Agent::Command(_) => None,
+            Agent::Http(agent) => Some(time(agent.timeout)),
+            Agent::Ollama(agent) => Some(time(agent.timeout)),
+        };
+        let of_stage = stated.map(|timeout: &Timeout| time(timeout.run));
+        AttemptLimits {
+            run: of_agent.into_iter().chain(of_stage).min(),
+            idle: stated.and_then(|timeout| timeout.idle).map(time),
+            kill_after: stated.map_or(KILL_AFTER, |timeout| time(timeout.kill_after)),
+            log_bytes: self.plan.limits.log_bytes,
+        }
+    }
+
+    /// BLAKE3 of what the work depends on: the version of fedmill, the agent, the arguments, and the names and digests of
+    /// all files that it reads.
+    fn work_key(&self, key: Key, agent: &Agent, outputs: &[Output]) -> Result<String, String> {
+        let content = |file: &(String, Artifact)| {
+            let name = file.1.path.rsplit('/').next().unwrap_or_default();
+            format!("{name}#{}", file.1.blake3)
+        };
+        let task = self.task(key, agent, &content)?;
+        let stage = &self.plan.stages[key.stage];
+        let text = format!("{}\n{}\n{task:?}\n{outputs:?}", env!("CARGO_PKG_VERSION"), stage.id);
+        Ok(hex(&Blake3::of_bytes(text.as_bytes())))
+    }
+
+    fn task(
+        &self,
+        key: Key,
+        agent: &Agent,
+        file: &impl Fn(&(String, Artifact)) -> String,
+    ) -> Result<Task, String> {
+        let stage = &self.plan.stages[key.stage];
+        let hosts = || self.plan.limits.hosts.clone();
+        Ok(match agent {
+            Agent::Command(agent) => {
+                let mut argv = agent.argv.clone();
+                for argument in &stage.argv {
+                    argv.extend(self.arguments(key, argument, file)?);
+                }
+                let env =
+                    stage.env.iter().map(|(name, text)| Ok((name.clone(), self.text(key, text, file)?)));
+                Task::Command {
+                    argv,
+                    env: env.collect::<Result<_, String>>()?,
+                    inherit: agent.env.clone(),
+                    stdin: stage.stdin.as_ref().map(|text| self.text(key, text, file)).transpose()?,
+                }
+            }
+            Agent::Http(agent) => {
+                let body = stage.body.as_ref().map(|body| self.json(key, body, file)).transpose()?;
+                Task::Http { agent: agent.clone(), body, hosts: hosts() }
+            }
+            Agent::Ollama(agent) => {
+                let prompt = stage.prompt.as_deref().unwrap_or_default();
+                Task::Ollama { agent: agent.clone(), prompt: self.text(key, prompt, file)?, hosts: hosts() }
+            }
+        })
+    }
+
+    /// A JSON value with the references in its texts filled.
+    fn json(
+        &self,
+        key: Key,
+        value: &serde_json::Value,
+        file: &impl Fn(&(String, Artifact)) -> String,
+    ) -> Result<serde_json::Value, String> {
+        use serde_json::Value as Json;
+        Ok(match value {
+            Json::String(text) => Json::String(self.text(key, text, file)?),
+            Json::Array(list) => {
+                Json::Array(list.iter().map(|value| self.json(key, value, file)).collect::<Result<_, _>>()?)
+            }
+            Json::Object(object) => {
+                let filled =
+                    object.iter().map(|(name, value)| Ok((name.clone(), self.json(key, value, file)?)));
+                Json::Object(filled.collect::<Result<_, String>>()?)
+            }
+            other => other.clone(),
+        })
+    }
+
+    /// An argument: one for each file where it is one reference alone.
+    fn arguments(
+        &self,
+        key: Key,
+        text: &str,
+        file: &impl Fn(&(String, Artifact)) -> String,
+    ) -> Result<Vec<String>, String> {
+        let template = Template::parse(text).map_err(|why| why.to_string())?;
+        if let Some(alternatives) = template.alone()
+            && let Filled::Files(files) = self.value(key, alternatives)?
+        {
+            return Ok(files.iter().map(file).collect());
+        }
+        self.fill(key, &template, file).map(|text| vec![text])
+    }
+
+    fn text(
+        &self,
+        key: Key,
+        text: &str,
+        file: &impl Fn(&(String, Artifact)) -> String,
+    ) -> Result<String, String> {
+        self.fill(key, &Template::parse(text).map_err(|why| why.to_string())?, file)
+    }
+
+    fn fill(
+        &self,
+        key: Key,
+        template: &Template,
+        file: &impl Fn(&(String, Artifact)) -> String,
+    ) -> Result<String, String> {
+        debug_assert!(template.parts.iter().all(|part| !matches!(part, Part::Ref(refs) if refs.is_empty())));
+        template.fill(|alternatives| match self.value(key, alternatives)? {
+            Filled::Text(text) => Ok(text),
+            Filled::Files(files) => match files.as_slice() {
+                [one] => Ok(file(one)),
+                several => Err(format!(
+                    "{}: found {} files, expected one inside a longer text; an argument that is the reference alone \
+                     takes several",
+                    alternatives[0],
+                    several.len()
+                )),
+            },
+        })
+    }
+
+    /// The value of the first alternative that has one.
+    fn value(&self, key: Key, alternatives: &[Reference]) -> Result<Filled, String> {
+        let mut first = None;
+        for reference in alternatives {
+            match self.one(key, reference) {
+                Ok(filled) => return Ok(filled),
+                Err(why) => first = first.or(Some(why)),
+            }
+        }
+        Err(first.unwrap_or_default())
+    }
+
+    fn one(&self, key: Key, reference: &Reference) -> Result<Filled, String> {
+        let none = |why: &str| format!("{reference}: {why}");
+        let stage = &self.plan.stages[key.stage];
+        let index = key.index.unwrap_or(0);
+        let count = || instances(self.plan, self.state, stage);
+        let number = |number: u32| Ok(Filled::Text(number.to_string()));
+        match reference {
+            Reference::Param(name) => {
+                let value =
+                    self.params.get(name.as_str()).ok_or_else(|| none("the plan has no such parameter"))?;
+                Ok(Filled::Text(plain(value)))
+            }
+            Reference::Input(name) => {
+                let files =
+                    self.state.inputs.get(name.as_str()).ok_or_else(|| none("the plan has no such input"))?;
+                Ok(Filled::Files(files.iter().map(|file| self.input(file)).collect()))
+            }
+            Reference::Own(name) => {
+                let out = stage.out.iter().find(|out| out.name == *name);
+                let out = out.ok_or_else(|| none("the stage has no such output"))?;
+                let path = self.text(key, &out.path, &|file: &(String, Artifact)| file.0.clone())?;
+                Ok(Filled::Text(path))
+            }
+            Reference::Carry(name) => self.carried(key, name.as_str()).ok_or_else(|| none("has no file yet")),
+            Reference::Output(of, name) => {
+                self.output(key, of.as_str(), name.as_str()).map_err(|why| none(&why))
+            }
+            Reference::Choice(of) => {
+                let place =
+                    self.names.stage(of.as_str()).ok_or_else(|| none("the plan has no such stage"))?;
+                let group = self.state.group(self.state.seen_from(place, key));
+                group.choice.clone().map(Filled::Text).ok_or_else(|| none("the stage chose nothing"))
+            }
+            Reference::Item => self.item(key).ok_or_else(|| none("the stage does not fan out")),
+            Reference::Index => number(index),
+            Reference::Count | Reference::Shards => {
+                count().map_or_else(|| Err(none("the stage does not fan out")), number)
+            }
+            Reference::Shard => number(index + 1),
+            Reference::Iteration => number(key.iteration),
+            Reference::Key => Ok(Filled::Text(key.name(self.plan))),
+        }
+    }
+
+    fn input(&self, file: &Artifact) -> (String, Artifact) {
+        let path = if file.path.starts_with('/') {
+            file.path.clone()
+        } else {
+            format!("{}/{}", self.folders.inputs, file.path)
+        };
+        (path, file.clone())
+    }
+
+    fn item(&self, key: Key) -> Option<Filled> {
+        let stage = &self.plan.stages[key.stage];
+        let index = key.index? as usize;
+        Some(match stage.for_each.as_ref()? {
+            ForEach::Values(values) => Filled::Text(values.get(index)?.to_string()),
+            ForEach::Range(_) => Filled::Text(index.to_string()),
+            ForEach::Shards(_) => Filled::Text((index + 1).to_string()),
+            ForEach::Input(name) => {
+                Filled::Files(vec![self.input(self.state.inputs.get(name.as_str())?.get(index)?)])
+            }
+            ForEach::Agents(pool) => {
+                Filled::Text(members(self.plan, &pool.capability, pool.most).get(index)?.to_string())
+            }
+        })
+    }
+
+    /// The outputs of all instances of a stage, in order; those that an instance left out are no part.
+    fn output(&self, key: Key, of: &str, name: &str) -> Result<Filled, String> {
+        let place = self.names.stage(of).ok_or("the plan has no such stage")?;
+        self.files(self.state.seen_from(place, key), name)
+    }
+
+    fn files(&self, seen: Key, name: &str) -> Result<Filled, String> {
+        let group = self.state.group(seen);
+        if group.outcome != Some(super::event::Outcome::Ok) {
+            let word = group.outcome.map_or("not over", super::event::Outcome::word);
+            return Err(format!("the stage is {word}, and has no outputs"));
+        }
+        let made = group.instances.iter().filter_map(|instance| instance.made.as_ref());
+        let files = made.filter_map(|made| made.outputs.get(name));
+        let files: Vec<(String, Artifact)> =
+            files.map(|file| (format!("{}/{}", self.folders.run, file.path), file.clone())).collect();
+        if files.is_empty() {
+            Err("the stage made no such output".to_owned())
+        } else {
+            Ok(Filled::Files(files))
+        }
+    }
+
+    /// The file that an iteration takes from the one before, or the first iteration from an input.
+    fn carried(&self, key: Key, name: &str) -> Option<Filled> {
+        let looped = &self.plan.loops[self.state.loop_of(key.stage)?];
+        let carry = looped.carry.iter().find(|(id, _)| id.as_str() == name)?.1;
+        if key.iteration <= 1 {
+            let files = self.state.inputs.get(carry.init.as_ref()?.as_str())?;
+            return Some(Filled::Files(files.iter().map(|file| self.input(file)).collect()));
+        }
+        let (stage, output) = carry.from.split_once('.')?;
+        let before = Key { stage: self.names.stage(stage)?, iteration: key.iteration - 1, index: None };
+        self.files(before, output).ok()
+    }
+}
+
+/// A value as an argument.
+fn plain(value: &Value) -> String {
+    match value {
+        Value::Bool(value) => value.to_string(),
+        Value::Int(value) => value.to_string(),
+        Value::Real(value) => value.to_string(),
+        Value::Text(value) => value.clone(),
+        Value::List(_) | Value::Map(_) => serde_json::to_string(value).unwrap_or_default(),
+    }
+}

@@ -1,0 +1,192 @@
+//! Attempts at the work of instances: which begin, and what came of them.
+
+use super::Machine;
+use crate::plan::condition::{Outcome as Evaluated, Value};
+use crate::plan::run::error::RunError;
+use crate::plan::run::event::{Event, Failure, Made, Outcome};
+use crate::plan::run::fill::instances;
+use crate::plan::run::key::Key;
+use crate::plan::run::state::Instance;
+use crate::plan::run::world::{Ended, Job, RECEIPT, Receipt, World};
+use crate::plan::schema::policy::SideEffects;
+use std::collections::BTreeMap;
+
+impl Machine<'_> {
+    /// Makes the instances of a stage ready, or ends a stage without work.
+    pub(super) fn expand(&mut self, key: Key, world: &mut impl World) -> Result<(), RunError> {
+        let stage = self.stage(key);
+        let count = instances(self.flow.plan, &self.state, stage);
+        if !stage.works() || count == Some(0) {
+            return self.settle(key, Outcome::Ok, String::new(), None, BTreeMap::new(), world);
+        }
+        let most = self.flow.plan.limits.mem_bytes.unwrap_or(u64::MAX);
+        if let Some(needs) = stage.mem_bytes.filter(|needs| *needs > most) {
+            let why = format!("needs {needs} bytes of memory, and limits.mem_bytes is {most}");
+            return self.settle(key, Outcome::Error, why, None, BTreeMap::new(), world);
+        }
+        let total = count.unwrap_or(1);
+        self.state.group_mut(key).instances.resize_with(total as usize, Instance::default);
+        for place in 0..total {
+            let key = Key { index: count.map(|_| place), ..key };
+            let instance = self.state.instance(key);
+            if instance.is_some_and(|instance| !instance.is_over()) && !self.take_up(key, world)? {
+                self.queues.ready.insert((self.flow.rank[key.stage], key));
+            }
+        }
+        self.settle_if_over(key, world)
+    }
+
+    /// Takes up an instance whose attempt began before this runner. Returns whether its work is done.
+    fn take_up(&mut self, key: Key, world: &mut impl World) -> Result<bool, RunError> {
+        let Some(instance) = self.state.instance(key).filter(|instance| instance.running) else {
+            return Ok(false);
+        };
+        let work = instance.work.clone();
+        if let Some(receipt) = world.receipt(&key.name(self.flow.plan))?
+            && receipt.work == work
+            && receipt.plan == self.flow.digest
+        {
+            let (made, seconds) = (receipt.made, receipt.seconds);
+            self.record(&[Event::Made { key, made, seconds, read: BTreeMap::new() }]);
+            return Ok(true);
+        }
+        if self.stage(key).side_effects == SideEffects::Once {
+            return Err(RunError::Ambiguous { stage: key.name(self.flow.plan) });
+        }
+        self.state.instance_mut(key).running = false;
+        Ok(false)
+    }
+
+    /// Begins attempts, as far as the limits allow.
+    pub(super) fn begin(&mut self, world: &mut impl World) -> Result<(), RunError> {
+        let mut chosen = Vec::new();
+        let mut used: BTreeMap<String, u32> = BTreeMap::new();
+        let mut memory = 0;
+        for (agent, bytes) in self.queues.running.values() {
+            *used.entry(agent.clone()).or_default() += 1;
+            memory += bytes;
+        }
+        let limits = &self.flow.plan.limits;
+        let most = self.flow.parallel.min(limits.agent_pool_size) as usize;
+        let mut jobs = Vec::new();
+        for (rank, key) in &self.queues.ready {
+            if self.queues.running.len() + chosen.len() >= most {
+                break;
+            }
+            let (agent, at_a_time) = match self.filler().agent(*key) {
+                Ok((name, agent)) => (name.to_string(), agent.skills().max_parallel.unwrap_or(u32::MAX)),
+                Err(_) => (String::new(), u32::MAX),
+            };
+            let bytes = self.stage(*key).mem_bytes.unwrap_or(0);
+            let fits = memory + bytes <= limits.mem_bytes.unwrap_or(u64::MAX);
+            if !fits || used.get(&agent).copied().unwrap_or(0) >= at_a_time {
+                continue;
+            }
+            memory += bytes;
+            *used.entry(agent.clone()).or_default() += 1;
+            let attempt = self.state.instance(*key).map_or(0, |instance| instance.attempts) + 1;
+            jobs.push((*key, agent, bytes, self.filler().job(*key, attempt)));
+            chosen.push((*rank, *key));
+        }
+        for place in &chosen {
+            self.queues.ready.remove(place);
+        }
+        self.start(jobs, world)
+    }
+
+    /// Begins attempts at jobs: one write to the journal for all.
+    fn start(
+        &mut self,
+        jobs: Vec<(Key, String, u64, Result<Job, String>)>,
+        world: &mut impl World,
+    ) -> Result<(), RunError> {
+        let mut events = Vec::new();
+        let mut starting = Vec::new();
+        for (key, agent, bytes, job) in jobs {
+            match job {
+                Ok(job) => {
+                    let (attempt, work) = (job.attempt, job.work.clone());
+                    events.push(Event::Begin { key, attempt, work });
+                    starting.push((agent, bytes, job));
+                }
+                Err(why) => {
+                    let failure = Failure::Reference(why);
+                    events.push(Event::Failed { key, failure, seconds: 0.0, again: false });
+                }
+            }
+        }
+        self.record(&events);
+        self.flush(world)?;
+        for event in events {
+            if let Event::Failed { key, .. } = event {
+                self.settle_if_over(key, world)?;
+            }
+        }
+        for (agent, bytes, job) in starting {
+            let key = job.key;
+            let found = if job.cached { world.equal_work(&job)? } else { None };
+            match found {
+                Some(made) => {
+                    let result = Ok(Made { cached: true, calls: 0, tokens: 0, ..made });
+                    self.queues.running.insert(key, (agent, bytes));
+                    self.end(Ended { key, attempt: job.attempt, result, seconds: 0.0 }, world)?;
+                }
+                None => {
+                    self.queues.running.insert(key, (agent, bytes));
+                    world.start(job);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the end of an attempt.
+    pub(super) fn end(&mut self, ended: Ended, world: &mut impl World) -> Result<(), RunError> {
+        let Ended { key, result, seconds, .. } = ended;
+        self.queues.running.remove(&key);
+        let event = match result.and_then(|made| self.judge(key, made)) {
+            Ok((made, read)) => {
+                let work = self.state.instance(key).map(|instance| instance.work.clone()).unwrap_or_default();
+                let receipt = Receipt {
+                    schema: RECEIPT.to_owned(),
+                    plan: self.flow.digest.clone(),
+                    instance: key.name(self.flow.plan),
+                    work,
+                    made: made.clone(),
+                    seconds,
+                };
+                let cached = self.filler().is_cached(key) && !made.cached;
+                world.write_receipt(&receipt, cached)?;
+                Event::Made { key, made, seconds, read }
+            }
+            Err(failure) => {
+                let attempts = self.state.instance(key).map_or(0, |instance| instance.attempts) + 1;
+                let retry = self.stage(key).retry.as_ref();
+                let again = self.state.stop.is_none()
+                    && attempts < self.stage(key).max_attempts()
+                    && retry.is_some_and(|retry| failure.is_covered(&retry.on));
+                if again && let Some(retry) = retry {
+                    self.queues.sleeping.insert(key, world.now() + retry.backoff.after(attempts));
+                }
+                Event::Failed { key, failure, seconds, again }
+            }
+        };
+        self.record(&[event]);
+        self.settle_if_over(key, world)
+    }
+
+    /// Whether an attempt that made its outputs succeeded; with the values that its condition read.
+    fn judge(&mut self, key: Key, made: Made) -> Result<(Made, BTreeMap<String, Value>), Failure> {
+        let Some(text) = self.stage(key).success_when.as_ref().filter(|_| key.index.is_none()) else {
+            return Ok((made, BTreeMap::new()));
+        };
+        self.state.instance_mut(key).made = Some(made.clone());
+        let evaluated = self.scope(key).evaluate(text);
+        self.state.instance_mut(key).made = None;
+        match evaluated {
+            Ok(Evaluated { holds: true, read }) => Ok((made, read)),
+            Ok(Evaluated { read, .. }) => Err(Failure::Unsuccessful(read)),
+            Err(why) => Err(Failure::Reference(why.to_string())),
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! Whether a stage runs: needs, branches, conditions, decisions and gates.
+
+use super::Machine;
+use crate::plan::condition::{ConditionError, Outcome as Evaluated, Value};
+use crate::plan::run::error::RunError;
+use crate::plan::run::event::{Event, Outcome};
+use crate::plan::run::key::Key;
+use crate::plan::run::world::World;
+use crate::plan::schema::policy::Answer;
+use std::collections::BTreeMap;
+
+impl Machine<'_> {
+    /// Whether a stage may start now: handlers wait for the end of the run, and nothing starts once the run stops.
+    pub(super) fn may_start(&self, key: Key) -> bool {
+        let is_open = self.state.group(key).outcome.is_none();
+        let is_handler = self.flow.handlers.contains(&key.stage);
+        is_open && if is_handler { self.closing.is_some() } else { self.state.stop.is_none() }
+    }
+
+    /// Looks at a stage that nothing holds back.
+    pub(super) fn consider(&mut self, key: Key, world: &mut impl World) -> Result<(), RunError> {
+        let began = !self.state.group(key).instances.is_empty() || self.state.group(key).answer.is_some();
+        if !began && self.state.group(key).gate_until.is_none() {
+            match self.permitted(key) {
+                Ok(None) => {}
+                Ok(Some((outcome, why, read))) => return self.settle(key, outcome, why, None, read, world),
+                Err(Broken::Invariant(text)) => {
+                    let why = format!(
+                        "the invariant `{text}` does not hold before stage `{}`",
+                        key.name(self.flow.plan)
+                    );
+                    return self.stop(why, true, true, world);
+                }
+                Err(Broken::Condition(why)) => {
+                    return self.settle(key, Outcome::Error, why.to_string(), None, BTreeMap::new(), world);
+                }
+            }
+        }
+        let stage = self.stage(key);
+        if stage.decides() {
+            return self.decide(key, world);
+        }
+        match (&stage.gate, self.state.group(key).answer) {
+            (Some(gate), None) => {
+                if self.state.group(key).gate_until.is_none() {
+                    let until = world.now() + gate.timeout.as_seconds();
+                    self.record(&[Event::Gate { key, until }]);
+                }
+                self.queues.gates.insert(key);
+                return self.ask(key, world);
+            }
+            (Some(_), Some(Answer::Reject)) => {
+                let why = "the gate was answered with reject".to_owned();
+                return self.settle(key, Outcome::Failed, why, None, BTreeMap::new(), world);
+            }
+            _ => {}
+        }
+        self.expand(key, world)
+    }
+
+    /// How a stage ends without work, if it does.
+    fn permitted(&self, key: Key) -> Result<Option<(Outcome, String, BTreeMap<String, Value>)>, Broken> {
+        let stage = self.stage(key);
+        let scope = self.scope(key);
+        let none = BTreeMap::new;
+        let is_handler = self.flow.handlers.contains(&key.stage);
+        for text in &self.flow.plan.safety.invariants {
+            if !scope.evaluate(text)?.holds && !is_handler {
+                return Err(Broken::Invariant(text.clone()));
+            }
+        }
+        match &stage.depends {
+            Some(text) => {
+                let Evaluated { holds, read } = scope.evaluate(text)?;
+                if !holds {
+                    return Ok(Some((Outcome::Skipped, "`depends` does not hold".to_owned(), read)));
+                }
+            }
+            None if !is_handler => {
+                if let Some(need) = self.failed_need(key) {
+                    return Ok(Some((Outcome::Blocked, format!("needs `{need}`, which failed"), none())));
+                }
+            }
+            None => {}
+        }
+        if let Some(case) = &stage.branch
+            && !self.is_chosen(key, case.as_str())
+        {
+            return Ok(Some((Outcome::Skipped, format!("no decision chose `{case}`"), none())));
+        }
+        if let Some(text) = &stage.when {
+            let Evaluated { holds, read } = scope.evaluate(text)?;
+            if !holds {
+                return Ok(Some((Outcome::Skipped, "`when` does not hold".to_owned(), read)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// A stage that this one needs, and that neither succeeded nor was skipped.
+    fn failed_need(&self, key: Key) -> Option<String> {
+        self.flow.graph.needs[key.stage].iter().find_map(|need| {
+            let seen = self.state.seen_from(*need, key);
+            let fine = self.state.group(seen).outcome.is_none_or(Outcome::is_fine);
+            (!fine).then(|| seen.name(self.flow.plan))
+        })
+    }
+
+    fn is_chosen(&self, key: Key, case: &str) -> bool {
+        self.flow.graph.needs[key.stage].iter().any(|need| {
+            let group = self.state.group(self.state.seen_from(*need, key));
+            group.choice.as_deref() == Some(case)
+        })
+    }
+
+    /// Chooses the case of a decision.
+    fn decide(&mut self, key: Key, world: &mut impl World) -> Result<(), RunError> {
+        let stage = self.stage(key);
+        let mut read = BTreeMap::new();
+        let mut chosen = stage.otherwise.as_ref();
+        for case in &stage.cases {
+            match self.scope(key).evaluate(&case.condition) {
+                Ok(evaluated) => {
+                    read.extend(evaluated.read);
+                    if evaluated.holds {
+                        chosen = Some(&case.to);
+                        break;
+                    }
+                }
+                Err(why) => return self.settle(key, Outcome::Error, why.to_string(), None, read, world),
+            }
+        }
+        match chosen {
+            Some(case) => self.settle(key, Outcome::Ok, String::new(), Some(case.to_string()), read, world),
+            None => {
+                let why = "no case holds, and the decision has no `else`".to_owned();
+                self.settle(key, Outcome::Error, why, None, read, world)
+            }
+        }
+    }
+
+    /// Looks for the answer of a person.
+    pub(super) fn ask(&mut self, key: Key, world: &mut impl World) -> Result<(), RunError> {
+        let group = self.state.group(key);
+        let (Some(gate), Some(until)) = (&self.stage(key).gate, group.gate_until) else { return Ok(()) };
+        let answer = world.answer(&key.name(self.flow.plan))?;
+        let (answer, by_default) = match answer {
+            Some(answer) => (answer, false),
+            None if world.now() >= until => (gate.default, true),
+            None => return Ok(()),
+        };
+        self.queues.gates.remove(&key);
+        self.record(&[Event::Answered { key, answer, by_default }]);
+        self.queues.free.insert(key);
+        Ok(())
+    }
+}
+
+/// Why a stage may not start.
+enum Broken {
+    /// An invariant does not hold.
+    Invariant(String),
+    /// A condition has no value.
+    Condition(ConditionError),
+}
+
+impl From<ConditionError> for Broken {
+    fn from(why: ConditionError) -> Self {
+        Self::Condition(why)
+    }
+}

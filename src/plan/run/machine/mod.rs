@@ -1,0 +1,319 @@
+//! Decides what a run does next. It writes each step to the journal before it acts.
+//!
+//! [`consider`] looks at a stage that nothing holds back, [`attempts`] begins and ends attempts at its work, and
+//! [`settle`] ends stages, iterations and the run.
+
+use super::error::RunError;
+use super::event::{Artifact, Ending, Event, Failure};
+use super::fill::{Filler, Folders};
+use super::key::Key;
+use super::scope::{Names, Scope};
+use super::state::State;
+use super::world::{Woken, World};
+use crate::io::interrupt::Interrupted;
+use crate::plan::condition::Value;
+use crate::plan::graph::Graph;
+use crate::plan::schema::Plan;
+use crate::plan::schema::stage::Stage;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Seconds between two looks at gates and the kill file.
+const LOOK_EVERY: f64 = 0.2;
+
+mod attempts;
+mod consider;
+mod settle;
+
+/// What of a run does not change.
+struct Workflow<'p> {
+    plan: &'p Plan,
+    digest: String,
+    graph: Graph,
+    names: Names,
+    folders: Folders,
+    /// The place of each stage in the order in which stages start.
+    rank: Vec<usize>,
+    /// Stages of `on.failure` and `on.exit`.
+    handlers: BTreeSet<usize>,
+    /// Attempts at a time.
+    parallel: u32,
+    /// The time at which this runner began.
+    began: f64,
+}
+
+/// What waits, and for what.
+#[derive(Default)]
+struct Queues {
+    /// Stages that nothing holds back, and that are not looked at yet.
+    free: BTreeSet<Key>,
+    /// Instances that may begin.
+    ready: BTreeSet<(usize, Key)>,
+    /// Instances that begin again at a time.
+    sleeping: BTreeMap<Key, f64>,
+    /// Instances with an attempt that runs: the agent, and the bytes of memory.
+    running: BTreeMap<Key, (String, u64)>,
+    /// Stages that wait for a person.
+    gates: BTreeSet<Key>,
+}
+
+/// A run, as far as it got.
+pub struct Machine<'p> {
+    flow: Workflow<'p>,
+    queues: Queues,
+    params: BTreeMap<String, Value>,
+    /// What the events so far add up to.
+    pub state: State,
+    /// The handlers that are still to come, in order; `None` before the end of the run.
+    closing: Option<Vec<usize>>,
+    /// Events that are not in the journal yet: nothing was done because of them.
+    pending: Vec<Event>,
+}
+
+/// A run that is about to start, or to go on.
+pub struct Setup<'p> {
+    /// The plan.
+    pub plan: &'p Plan,
+    /// Its digest.
+    pub digest: String,
+    /// Where files lie.
+    pub folders: Folders,
+    /// Attempts at a time, where the plan does not say.
+    pub parallel: u32,
+}
+
+impl<'p> Machine<'p> {
+    /// A run after the events of its journal.
+    ///
+    /// # Errors
+    ///
+    /// When stages of the plan wait for each other.
+    pub fn new(setup: Setup<'p>, events: &[Event], world: &mut impl World) -> Result<Self, RunError> {
+        let Setup { plan, digest, folders, parallel } = setup;
+        let graph = Graph::of(plan)?;
+        let mut state = State::new(plan, &graph);
+        let mut free = BTreeSet::new();
+        for event in events {
+            free.extend(state.add(event, &graph, plan));
+        }
+        let handlers: BTreeSet<usize> = {
+            let named = plan.on.failure.iter().chain(&plan.on.exit);
+            named.filter_map(|id| plan.stages.iter().position(|stage| stage.id == *id)).collect()
+        };
+        let remaining = graph.remaining(|_| 1.0);
+        let mut order: Vec<usize> = (0..plan.stages.len()).collect();
+        order.sort_by(|a, b| remaining[*b].total_cmp(&remaining[*a]).then(a.cmp(b)));
+        let mut rank = vec![0; order.len()];
+        order.iter().enumerate().for_each(|(place, stage)| rank[*stage] = place);
+        let flow = Workflow {
+            names: Names::of(plan),
+            parallel: plan.limits.max_parallel.unwrap_or(parallel).max(1),
+            began: world.now(),
+            plan,
+            digest,
+            graph,
+            folders,
+            rank,
+            handlers,
+        };
+        let params = plan.params.iter().map(|(name, value)| (name.to_string(), value.into())).collect();
+        let queues = Queues { free, ..Queues::default() };
+        Ok(Self { flow, queues, params, state, closing: None, pending: Vec::new() })
+    }
+
+    /// Attempts at a time.
+    pub fn parallel(&self) -> u32 {
+        self.flow.parallel
+    }
+
+    /// Takes events into the state. They come into the journal before the runner acts on them, with others.
+    fn record(&mut self, events: &[Event]) {
+        for event in events {
+            let freed = self.state.add(event, &self.flow.graph, self.flow.plan);
+            self.queues.free.extend(freed);
+        }
+        self.pending.extend_from_slice(events);
+    }
+
+    /// Writes the events to the journal that are not in it.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be written.
+    pub fn flush(&mut self, world: &mut impl World) -> Result<(), RunError> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        world.append(&self.pending)?;
+        self.pending.clear();
+        Ok(())
+    }
+
+    /// Starts the run, or takes it up again.
+    ///
+    /// # Errors
+    ///
+    /// As [`advance`](Self::advance).
+    pub fn open(
+        &mut self,
+        inputs: BTreeMap<String, Vec<Artifact>>,
+        world: &mut impl World,
+    ) -> Result<(), RunError> {
+        if self.state.started {
+            if self.state.ending != Some(Ending::Succeeded) {
+                self.record(&[Event::Resume]);
+                // The runner may have ended between the last stage of an iteration and its end.
+                for looped in 0..self.flow.plan.loops.len() {
+                    self.iterate(looped, world)?;
+                }
+            }
+        } else {
+            let (plan, shards) = (self.flow.digest.clone(), self.flow.parallel);
+            self.record(&[Event::Start { plan, inputs, shards }]);
+        }
+        Ok(())
+    }
+
+    /// Whether the run is over.
+    pub fn is_over(&self) -> bool {
+        self.state.ending.is_some()
+    }
+
+    /// The time at which the machine has to look again, if nothing happens before.
+    pub fn wakes(&self, now: f64) -> Option<f64> {
+        let polls = !self.queues.gates.is_empty()
+            || !self.queues.running.is_empty()
+            || !self.queues.sleeping.is_empty();
+        let next_try = self.queues.sleeping.values().copied().reduce(f64::min);
+        let look = polls.then_some(now + LOOK_EVERY);
+        next_try.into_iter().chain(look).reduce(f64::min)
+    }
+
+    /// Does all that the state allows now.
+    ///
+    /// # Errors
+    ///
+    /// When the journal or a receipt cannot be written, or an attempt may have happened that must not happen twice.
+    pub fn advance(&mut self, world: &mut impl World) -> Result<(), RunError> {
+        self.look(world)?;
+        loop {
+            while let Some(key) = self.queues.free.pop_first() {
+                if self.may_start(key) {
+                    self.consider(key, world)?;
+                }
+            }
+            self.begin(world)?;
+            if self.queues.free.is_empty() && !self.close() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes what happened while the machine waited.
+    ///
+    /// # Errors
+    ///
+    /// As [`advance`](Self::advance); or the signal that ends the runner.
+    pub fn take(&mut self, woken: Woken, world: &mut impl World) -> Result<(), RunError> {
+        match woken {
+            Woken::Time => Ok(()),
+            Woken::Ended(ended) => self.end(ended, world),
+            Woken::Signal(signal) => self.interrupt(signal, world),
+        }
+    }
+
+    /// Ends all attempts, and the runner. The run is not over: `resume` goes on with it.
+    fn interrupt(&mut self, signal: i32, world: &mut impl World) -> Result<(), RunError> {
+        self.queues.running.keys().for_each(|key| world.stop(*key));
+        while !self.queues.running.is_empty() {
+            if let Woken::Ended(ended) = world.wait(None)? {
+                self.queues.running.remove(&ended.key);
+                let (key, seconds) = (ended.key, ended.seconds);
+                let event = Event::Failed { key, failure: Failure::Cancelled, seconds, again: true };
+                self.record(&[event]);
+            }
+        }
+        self.flush(world)?;
+        Err(Interrupted { signal }.into())
+    }
+
+    fn scope(&self, viewer: Key) -> Scope<'_> {
+        Scope {
+            plan: self.flow.plan,
+            names: &self.flow.names,
+            params: &self.params,
+            state: &self.state,
+            viewer,
+        }
+    }
+
+    fn filler(&self) -> Filler<'_> {
+        Filler {
+            plan: self.flow.plan,
+            names: &self.flow.names,
+            params: &self.params,
+            state: &self.state,
+            folders: &self.flow.folders,
+        }
+    }
+
+    fn stage(&self, key: Key) -> &'p Stage {
+        &self.flow.plan.stages[key.stage]
+    }
+
+    /// Looks at the kill file, the limits, the gates and the pauses.
+    fn look(&mut self, world: &mut impl World) -> Result<(), RunError> {
+        if self.state.stop.is_none() {
+            if world.is_killed() {
+                let why = format!("the file {} exists", self.flow.plan.safety.kill_file);
+                self.stop(why, true, true, world)?;
+            } else if let Some(why) = self.passed_limit(world.now()) {
+                self.stop(why, true, true, world)?;
+            }
+        }
+        for key in self.queues.gates.clone() {
+            self.ask(key, world)?;
+        }
+        let now = world.now();
+        let due: Vec<Key> =
+            self.queues.sleeping.iter().filter(|(_, at)| **at <= now).map(|(key, _)| *key).collect();
+        for key in due {
+            self.queues.sleeping.remove(&key);
+            self.queues.ready.insert((self.flow.rank[key.stage], key));
+        }
+        Ok(())
+    }
+
+    /// The limit that the run has passed.
+    fn passed_limit(&self, now: f64) -> Option<String> {
+        let limits = &self.flow.plan.limits;
+        let state = &self.state;
+        if let Some(most) = limits.wall.filter(|most| now - self.flow.began > most.as_seconds()) {
+            return Some(format!("the run took longer than limits.wall, {most}"));
+        }
+        if let Some(most) = limits.http_calls.filter(|most| state.calls > *most) {
+            return Some(format!("{} requests passed limits.http_calls, {most}", state.calls));
+        }
+        let most = limits.tokens.filter(|most| state.tokens > *most)?;
+        Some(format!("{} tokens passed limits.tokens, {most}", state.tokens))
+    }
+
+    /// Lets nothing start any more; with `ends_attempts`, ends those that run.
+    fn stop(
+        &mut self,
+        why: String,
+        refused: bool,
+        ends_attempts: bool,
+        world: &mut impl World,
+    ) -> Result<(), RunError> {
+        if self.state.stop.is_none() {
+            self.record(&[Event::Stop { why, refused }]);
+        }
+        self.queues.ready.clear();
+        self.queues.gates.clear();
+        self.queues.sleeping.clear();
+        if ends_attempts {
+            self.queues.running.keys().for_each(|key| world.stop(*key));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,157 @@
+//! How stages, iterations and the run end.
+
+use super::Machine;
+use crate::plan::condition::{Outcome as Evaluated, Value};
+use crate::plan::run::error::RunError;
+use crate::plan::run::event::{Ending, Event, Failure, Outcome};
+use crate::plan::run::key::Key;
+use crate::plan::run::world::World;
+use crate::plan::schema::looped::Exhausted;
+use crate::plan::schema::policy::FailureMode;
+use std::collections::BTreeMap;
+
+impl Machine<'_> {
+    /// Ends a stage once no attempt of its instances follows.
+    pub(super) fn settle_if_over(&mut self, key: Key, world: &mut impl World) -> Result<(), RunError> {
+        let key = Key { index: None, ..key };
+        let group = self.state.group(key);
+        if group.outcome.is_some() || (group.over as usize) < group.instances.len() {
+            return Ok(());
+        }
+        let failures = group.instances.iter().filter_map(|instance| instance.failure.as_ref());
+        let worst = failures
+            .max_by_key(|failure| failure.outcome())
+            .map(|failure| (failure.outcome(), failure.to_string()));
+        let fans_out = self.stage(key).for_each.is_some();
+        match (worst, &self.stage(key).success_when) {
+            (Some((outcome, why)), _) => self.settle(key, outcome, why, None, BTreeMap::new(), world),
+            (None, Some(text)) if fans_out => match self.scope(key).evaluate(text) {
+                Ok(Evaluated { holds, read }) => {
+                    let (outcome, why) = match holds {
+                        true => (Outcome::Ok, String::new()),
+                        false => (Outcome::Failed, Failure::Unsuccessful(read.clone()).to_string()),
+                    };
+                    self.settle(key, outcome, why, None, read, world)
+                }
+                Err(why) => self.settle(key, Outcome::Error, why.to_string(), None, BTreeMap::new(), world),
+            },
+            (None, _) => self.settle(key, Outcome::Ok, String::new(), None, BTreeMap::new(), world),
+        }
+    }
+
+    pub(super) fn settle(
+        &mut self,
+        key: Key,
+        outcome: Outcome,
+        why: String,
+        choice: Option<String>,
+        read: BTreeMap<String, Value>,
+        world: &mut impl World,
+    ) -> Result<(), RunError> {
+        self.record(&[Event::Settled { key, outcome, why, choice, read }]);
+        if outcome.is_failure() && !self.is_handled(key.stage) {
+            self.fail(key, world)?;
+        }
+        match self.state.loop_of(key.stage) {
+            Some(looped) => self.iterate(looped, world),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the `depends` of another stage waits for the failure of this one.
+    fn is_handled(&self, stage: usize) -> bool {
+        self.flow.graph.needed_by[stage].iter().any(|next| self.flow.plan.stages[*next].depends.is_some())
+    }
+
+    /// Does what the plan says of failures.
+    fn fail(&mut self, key: Key, world: &mut impl World) -> Result<(), RunError> {
+        let limits = &self.flow.plan.limits;
+        let name = key.name(self.flow.plan);
+        match limits.on_failure {
+            _ if self.closing.is_some() => Ok(()),
+            FailureMode::FailFast => self.stop(format!("stage `{name}` failed"), false, true, world),
+            FailureMode::FinishRunning => self.stop(format!("stage `{name}` failed"), false, false, world),
+            FailureMode::KeepGoing => {
+                let failed = self.failures().count() as f64;
+                let Some(most) = limits.max_failed else { return Ok(()) };
+                let most = if most < 1.0 { most * self.flow.plan.stages.len() as f64 } else { most };
+                if failed < most {
+                    return Ok(());
+                }
+                self.stop(format!("{failed} failed stages reached limits.max_failed"), false, false, world)
+            }
+        }
+    }
+
+    /// The stages that failed and whose failure no other stage handles.
+    pub(super) fn failures(&self) -> impl Iterator<Item = Key> + '_ {
+        let failed = |key: &Key| self.state.group(*key).outcome.is_some_and(Outcome::is_failure);
+        let stages = (0..self.flow.plan.stages.len()).filter(|stage| !self.is_handled(*stage));
+        stages.map(|stage| self.state.current(stage)).filter(failed)
+    }
+
+    /// Ends an iteration whose stages are all over, and begins the next.
+    pub(super) fn iterate(&mut self, looped: usize, world: &mut impl World) -> Result<(), RunError> {
+        let Some(members) = self.flow.plan.members(&self.flow.plan.loops[looped]) else { return Ok(()) };
+        let keys: Vec<Key> = members.map(|stage| self.state.current(stage)).collect();
+        let outcomes: Option<Vec<Outcome>> = keys.iter().map(|key| self.state.group(*key).outcome).collect();
+        let (Some(outcomes), Some(last)) = (outcomes, keys.last()) else { return Ok(()) };
+        if self.state.loops[looped].is_over {
+            return Ok(());
+        }
+        let iteration = last.iteration;
+        let settings = &self.flow.plan.loops[looped];
+        let failed = outcomes
+            .iter()
+            .zip(&keys)
+            .any(|(outcome, key)| !outcome.is_fine() && !self.is_handled(key.stage));
+        let evaluated = match &settings.until {
+            Some(text) if !failed => self.scope(*last).evaluate(text),
+            _ => Ok(Evaluated { holds: false, read: BTreeMap::new() }),
+        };
+        let (holds, read, error) = match evaluated {
+            Ok(Evaluated { holds, read }) => (holds, read, None),
+            Err(why) => (false, BTreeMap::new(), Some(why)),
+        };
+        let exhausted = !failed && !holds && iteration >= settings.max_iters;
+        let again = !failed && !holds && !exhausted && error.is_none() && self.state.stop.is_none();
+        self.record(&[Event::Iterated { looped, iteration, again, read }]);
+        if let Some(why) = error {
+            return self.stop(format!("loop `{}`: {why}", settings.id), false, true, world);
+        }
+        if exhausted && settings.until.is_some() && settings.on_exhausted == Exhausted::Fail {
+            let why = format!("loop `{}`: its condition held in none of {iteration} iterations", settings.id);
+            return self.stop(why, false, false, world);
+        }
+        Ok(())
+    }
+
+    /// Comes to the end of the run, once nothing runs or waits. Returns whether there is more to do.
+    pub(super) fn close(&mut self) -> bool {
+        let busy = !self.queues.running.is_empty()
+            || !self.queues.gates.is_empty()
+            || !self.queues.sleeping.is_empty();
+        if busy || !self.queues.ready.is_empty() || self.is_over() {
+            return false;
+        }
+        if self.closing.is_none() {
+            let failed = self.state.stop.is_some() || self.failures().next().is_some();
+            let on = &self.flow.plan.on;
+            let named = on.failure.iter().filter(|_| failed).chain(&on.exit);
+            let mut stages: Vec<usize> = named.filter_map(|id| self.flow.names.stage(id.as_str())).collect();
+            stages.reverse();
+            self.closing = Some(stages);
+        }
+        if let Some(stage) = self.closing.as_mut().and_then(Vec::pop) {
+            self.queues.free.insert(self.state.current(stage));
+            return true;
+        }
+        let ending = match (&self.state.stop, self.failures().next()) {
+            (Some((why, true)), _) => Ending::Refused(why.clone()),
+            (Some(_), _) | (None, Some(_)) => Ending::Failed,
+            (None, None) => Ending::Succeeded,
+        };
+        self.record(&[Event::End { ending }]);
+        false
+    }
+}

@@ -1,0 +1,22 @@
+//! The runner: executes a plan on this machine, and resumes it after a crash.
+//!
+//! [`machine`] decides what happens next from the events so far, [`state`] is what these events add up to, and [`event`]
+//! has the lines of the journal. [`key`] names the instances of stages, [`scope`] finds the values of conditions,
+//! [`fill`] the work of an instance. The machine sees files, clock and processes through [`world`] alone; [`disk`] is the
+//! real world, where [`process`] runs commands and [`publish`] takes their outputs into the store. [`prepare`] pins inputs and
+//! opens a run, and [`drive`] is the loop. [`status`] shows a run, and [`error`] says why it cannot go on.
+
+pub mod disk;
+pub mod drive;
+pub mod error;
+pub mod event;
+pub mod fill;
+pub mod key;
+pub mod machine;
+pub mod prepare;
+pub mod process;
+pub mod publish;
+pub mod scope;
+pub mod state;
+pub mod status;
+pub mod world;

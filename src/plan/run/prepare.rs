@@ -1,0 +1,231 @@
+//! Prepares the directory of a run: finds and pins the inputs, and keeps the plan.
+
+use super::disk::{self, Disk, JOURNAL, Journal, PLAN};
+use super::error::RunError;
+use super::event::{Artifact, Event};
+use super::fill::Folders;
+use super::machine::Machine;
+use super::machine::Setup;
+use crate::io::digest::store::identify;
+use crate::io::folder::{self, EntryKind};
+use crate::io::source::identity_of;
+use crate::io::{digest, text};
+use crate::plan::read;
+use crate::plan::schema::{Input, Pin, Plan};
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
+
+/// What a run needs beside its plan.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The directory of the run.
+    pub root: PathBuf,
+    /// The folder of the plan's inputs.
+    pub base: PathBuf,
+    /// Files or folders that the operator names for inputs.
+    pub named: BTreeMap<String, PathBuf>,
+}
+
+/// Finds the files of all inputs of a plan, and takes their digests.
+///
+/// # Errors
+///
+/// When an input lies outside of the folder of the plan, has too few or too many files, or is not what its pin says.
+pub fn pin(plan: &Plan, place: &Place) -> Result<BTreeMap<String, Vec<Artifact>>, RunError> {
+    let unknown = place.named.keys().find(|name| plan.input(name).is_none());
+    if let Some(name) = unknown {
+        let known: Vec<&str> = plan.inputs.iter().map(|input| input.name.as_str()).collect();
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        return Err(RunError::Input {
+            input: name.clone(),
+            why: format!("the plan has no such input; it has {known}"),
+        });
+    }
+    plan.inputs.iter().map(|input| Ok((input.name.to_string(), files(input, place)?))).collect()
+}
+
+fn files(input: &Input, place: &Place) -> Result<Vec<Artifact>, RunError> {
+    let fault = |why: String| RunError::Input { input: input.name.to_string(), why };
+    let paths = match (place.named.get(input.name.as_str()), &input.path, &input.glob) {
+        (Some(named), _, _) => listed(named, "").map_err(fault)?,
+        (None, Some(path), None) => {
+            inside(path).map_err(fault)?;
+            listed(&place.base, path).map_err(fault)?
+        }
+        (None, None, Some(pattern)) => {
+            inside(pattern).map_err(fault)?;
+            folder::matching(&place.base, pattern).map_err(fault)?
+        }
+        _ => return Err(fault("expected either `path` or `glob`".to_owned())),
+    };
+    let count = paths.len() as u64;
+    if count < input.min || input.max.is_some_and(|most| count > most) {
+        let most = input.max.map_or(String::new(), |most| format!(" and at most {most}"));
+        return Err(fault(format!("found {count} files, expected at least {}{most}", input.min)));
+    }
+    let named = place.named.contains_key(input.name.as_str());
+    let files = paths.iter().map(|path| {
+        let absolute = if named { PathBuf::from(path) } else { place.base.join(path) };
+        let stored = identify(&absolute).map_err(|why| fault(format!("{}: {why}", absolute.display())))?;
+        Ok(Artifact { path: path.clone(), blake3: stored.blake3, bytes: stored.bytes })
+    });
+    let files = files.collect::<Result<Vec<_>, RunError>>()?;
+    if let Pin::Files(pins) = &input.pin {
+        check_pins(pins, &files, &place.base).map_err(fault)?;
+    }
+    Ok(files)
+}
+
+/// Checks that a path stays inside of the folder of the plan.
+fn inside(path: &str) -> Result<(), String> {
+    let stays =
+        Path::new(path).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+    if stays && !path.is_empty() {
+        return Ok(());
+    }
+    Err(format!("found `{path}`, expected a path inside of the plan's folder; --input names files elsewhere"))
+}
+
+/// A file alone, or the files of a folder, in order; relative to `base` where that is a folder above.
+fn listed(base: &Path, path: &str) -> Result<Vec<String>, String> {
+    let whole = if path.is_empty() { absolute(base)? } else { base.join(path) };
+    let text = |path: &Path| {
+        path.to_str().map(str::to_owned).ok_or_else(|| format!("{}: is no UTF-8", path.display()))
+    };
+    let shown = |name: &str| if path.is_empty() { whole.join(name) } else { Path::new(path).join(name) };
+    if folder::is_folder(&whole) {
+        let entries = folder::entries(&whole).map_err(|why| format!("{}: {why}", whole.display()))?;
+        let files = entries.into_iter().filter(|(_, kind)| *kind == EntryKind::File);
+        return files.map(|(name, _)| text(&shown(&name))).collect();
+    }
+    if !folder::exists(&whole) {
+        return Ok(Vec::new());
+    }
+    text(if path.is_empty() { &whole } else { Path::new(path) }).map(|path| vec![path])
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, String> {
+    std::path::absolute(path).map_err(|why| format!("{}: {why}", path.display()))
+}
+
+fn check_pins(pins: &BTreeMap<String, String>, files: &[Artifact], base: &Path) -> Result<(), String> {
+    if let Some(missing) = pins.keys().find(|path| files.iter().all(|file| file.path != **path)) {
+        return Err(format!("{missing}: the plan pins the file, and it is missing"));
+    }
+    for file in files {
+        let pin = pins.get(&file.path).ok_or_else(|| format!("{}: the plan pins no such file", file.path))?;
+        let (algorithm, expected) = pin.split_once(':').unwrap_or(("", pin));
+        let found = match algorithm {
+            "blake3" => file.blake3.clone(),
+            "sha256" => digest::sha256_of_path(&base.join(&file.path))
+                .map_err(|why| format!("{}: {why}", file.path))?,
+            _ => return Err(format!("{}: found pin `{pin}`, expected blake3:HEX or sha256:HEX", file.path)),
+        };
+        if found != expected {
+            return Err(format!("{}: found {algorithm}:{found}, and the plan pins {pin}", file.path));
+        }
+    }
+    Ok(())
+}
+
+/// A run that can be driven.
+pub struct Opened<'p> {
+    /// The machine.
+    pub machine: Machine<'p>,
+    /// The world.
+    pub world: Disk,
+    /// The files of the inputs.
+    pub inputs: BTreeMap<String, Vec<Artifact>>,
+}
+
+/// Opens the run of a plan in a directory: a new one, or the one that the directory holds.
+///
+/// # Errors
+///
+/// When another runner works on it, it belongs to another plan, or its inputs changed.
+pub fn open<'p>(plan: &'p Plan, place: &Place, parallel: u32) -> Result<Opened<'p>, RunError> {
+    let root = absolute(&place.root).map_err(|why| RunError::Plan { at: "--dir".to_owned(), why })?;
+    let base = absolute(&place.base).map_err(|why| RunError::Plan { at: "--dir".to_owned(), why })?;
+    let place = Place { root: root.clone(), base: base.clone(), named: place.named.clone() };
+    let digest = read::digest(plan);
+    let lock = disk::lock(&root)?;
+    let journal = Journal::read(&root)?;
+    let events = journal.events();
+    let started = events.iter().find_map(|event| match event {
+        Event::Start { plan, inputs, .. } => Some((plan.clone(), inputs.clone())),
+        _ => None,
+    });
+    let inputs = match started {
+        Some((found, _)) if found != digest => {
+            return Err(RunError::OtherPlan { path: root.join(JOURNAL), found, expected: digest });
+        }
+        Some((_, inputs)) => {
+            check_unchanged(&inputs, &base)?;
+            inputs
+        }
+        None => {
+            let inputs = pin(plan, &place)?;
+            keep_plan(plan, &place)?;
+            inputs
+        }
+    };
+    let mut world = Disk::new(&root, plan.id.as_str(), &plan.safety.kill_file, &journal, lock)?;
+    let folders =
+        Folders { inputs: base.to_string_lossy().into_owned(), run: root.to_string_lossy().into_owned() };
+    let machine = Machine::new(Setup { plan, digest, folders, parallel }, &events, &mut world)?;
+    Ok(Opened { machine, world, inputs })
+}
+
+/// Keeps the plan and the place of its inputs in the directory of the run, for `resume`.
+fn keep_plan(plan: &Plan, place: &Place) -> Result<(), RunError> {
+    let plan = serde_json::to_string_pretty(plan).unwrap_or_default() + "\n";
+    let base = place.base.to_string_lossy().into_owned() + "\n";
+    for (name, text) in [(PLAN, plan), (BASE, base)] {
+        let path = place.root.join(name);
+        let written = folder::write_file_on_disk(&path, text.as_bytes());
+        written.map_err(|source| RunError::Write { path, source })?;
+    }
+    Ok(())
+}
+
+/// The file that names the folder of the inputs, in the directory of a run.
+const BASE: &str = "inputs";
+
+/// The plan of the run in a directory, and the folder of its inputs.
+///
+/// # Errors
+///
+/// When the directory holds no run, or its plan cannot be read.
+pub fn kept(root: &Path) -> Result<(Plan, PathBuf), RunError> {
+    let path = root.join(PLAN);
+    if !folder::exists(&path) {
+        return Err(RunError::NoRun { path: root.to_owned() });
+    }
+    let unreadable =
+        |why: crate::plan::error::PlanError| RunError::Plan { at: PLAN.to_owned(), why: why.to_string() };
+    let plan = read::plan(&path).map_err(unreadable)?;
+    let path = root.join(BASE);
+    let base = text::read(&path).map_err(|source| RunError::Read { path, source })?;
+    Ok((plan, PathBuf::from(base.trim_end_matches('\n'))))
+}
+
+/// Checks that the inputs of a run are what they were when it started.
+fn check_unchanged(inputs: &BTreeMap<String, Vec<Artifact>>, base: &Path) -> Result<(), RunError> {
+    for (name, files) in inputs {
+        for file in files {
+            let path = base.join(&file.path);
+            let fault = |why: String| RunError::Input { input: name.clone(), why };
+            if identity_of(&path).is_none() {
+                return Err(fault(format!(
+                    "{}: the run started with the file, and it is missing",
+                    path.display()
+                )));
+            }
+            let found = identify(&path).map_err(|why| fault(format!("{}: {why}", path.display())))?;
+            if found.blake3 != file.blake3 {
+                return Err(fault(format!("{}: changed since the run started", path.display())));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,240 @@
+//! Runs the command of an attempt, in a process group that the runner can end.
+//!
+//! The command gets a clean environment, and prints into log files. Its processes carry [`MARK`], so that a later runner
+//! finds those that a killed one left behind.
+
+use super::event::Failure;
+use super::world::AttemptLimits;
+use crate::io::child::capped::CappedLog;
+use crate::io::child::never_wait;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// The variable that names the directory of the run.
+pub const MARK: &str = "FEDMILL_RUN_DIR";
+
+/// Variables that every command inherits.
+pub const INHERITED: [&str; 5] = ["PATH", "HOME", "LANG", "TZ", "TMPDIR"];
+
+/// The longest time between two looks at whether the runner wants the attempt to end.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// Time for which a command that ended may leave its output open.
+const DRAIN: Duration = Duration::from_millis(500);
+
+/// A command, and where it runs.
+pub struct Invocation<'a> {
+    /// The program and its arguments.
+    pub argv: &'a [String],
+    /// Its variables, beside those that it inherits.
+    pub env: BTreeMap<String, String>,
+    /// The variables that it inherits, beside those of every command.
+    pub inherit: &'a [String],
+    /// Standard input.
+    pub stdin: Option<&'a str>,
+    /// Its working directory.
+    pub folder: &'a Path,
+    /// The log of standard output.
+    pub stdout: &'a Path,
+    /// The log of standard error.
+    pub stderr: &'a Path,
+    /// How long it may take.
+    pub limits: AttemptLimits,
+    /// Whether it must end.
+    pub stop: &'a AtomicBool,
+}
+
+/// Runs a command to its end.
+///
+/// # Errors
+///
+/// Why it failed.
+pub fn run(invocation: &Invocation<'_>) -> Result<(), Failure> {
+    let started = |why: io::Error| {
+        let program = invocation.argv.first().map_or("", String::as_str);
+        Failure::Start(format!("`{program}` cannot be started: {why}"))
+    };
+    let mut child = spawn(invocation).map_err(started)?;
+    let watched =
+        Watch::new(&mut child, invocation).and_then(|watch| watch.to_the_end(&mut child, invocation));
+    // Processes that it left behind end with it.
+    signal(&child, Signal::KILL);
+    let status = child.wait().map_err(|why| Failure::Start(why.to_string()))?;
+    if let Some(failure) =
+        watched.map_err(|why| Failure::Start(format!("its output cannot be kept: {why}")))?
+    {
+        return Err(failure);
+    }
+    match (status.code(), status.signal()) {
+        (Some(0), _) => Ok(()),
+        (Some(code), _) => Err(Failure::Exit(code)),
+        (None, signal) => Err(Failure::Signal(signal.unwrap_or(0))),
+    }
+}
+
+fn spawn(invocation: &Invocation<'_>) -> io::Result<Child> {
+    let program = invocation.argv.first().ok_or_else(|| io::Error::other("it has no program"))?;
+    let mut command = match program.as_str() {
+        "fedmill" => Command::new(std::env::current_exe()?),
+        program => Command::new(program),
+    };
+    command.args(&invocation.argv[1..]).current_dir(invocation.folder).process_group(0).env_clear();
+    let inherited = INHERITED.iter().copied().chain(invocation.inherit.iter().map(String::as_str));
+    for name in inherited {
+        if let Some(value) = std::env::var_os(name) {
+            command.env(name, value);
+        }
+    }
+    command.envs(&invocation.env);
+    let stdin = if invocation.stdin.is_some() { Stdio::piped() } else { Stdio::null() };
+    command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()
+}
+
+/// Sends a signal to the process group of a command.
+fn signal(child: &Child, signal: Signal) {
+    if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+        // A group that ended needs no signal.
+        let _ = kill_process_group(group, signal);
+    }
+}
+
+/// What the runner reads of a command, and its times.
+struct Watch {
+    out: Option<(ChildStdout, CappedLog)>,
+    err: Option<(ChildStderr, CappedLog)>,
+    stdin: Option<(ChildStdin, Vec<u8>)>,
+    started: Instant,
+    heard: Instant,
+    /// Why the attempt must end, and when it was asked to.
+    ending: Option<(Failure, Instant)>,
+    forced: bool,
+}
+
+impl Watch {
+    fn new(child: &mut Child, invocation: &Invocation<'_>) -> io::Result<Self> {
+        let log = |path| CappedLog::create(path, invocation.limits.log_bytes);
+        let (out, err) = (log(invocation.stdout)?, log(invocation.stderr)?);
+        let out = child.stdout.take().map(|pipe| (pipe, out));
+        let err = child.stderr.take().map(|pipe| (pipe, err));
+        let text = invocation.stdin.unwrap_or_default().as_bytes().to_vec();
+        let stdin = child.stdin.take().map(|pipe| (pipe, text));
+        out.iter().try_for_each(|(pipe, _)| never_wait(pipe))?;
+        err.iter().try_for_each(|(pipe, _)| never_wait(pipe))?;
+        stdin.iter().try_for_each(|(pipe, _)| never_wait(pipe))?;
+        let now = Instant::now();
+        Ok(Self { out, err, stdin, started: now, heard: now, ending: None, forced: false })
+    }
+
+    /// Reads what a command prints until it ends. Returns why the runner ended it, if it did.
+    fn to_the_end(mut self, child: &mut Child, invocation: &Invocation<'_>) -> io::Result<Option<Failure>> {
+        let process = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
+        let mut ended: Option<Instant> = None;
+        loop {
+            let mut polled = vec![PollFd::new(&process, PollFlags::IN)];
+            polled.extend(self.out.iter().map(|(pipe, _)| PollFd::new(pipe, PollFlags::IN)));
+            polled.extend(self.err.iter().map(|(pipe, _)| PollFd::new(pipe, PollFlags::IN)));
+            polled.extend(self.stdin.iter().map(|(pipe, _)| PollFd::new(pipe, PollFlags::OUT)));
+            if ended.is_some() {
+                polled.remove(0);
+            }
+            let wait = Timespec::try_from(LOOK_EVERY).map_err(io::Error::other)?;
+            match poll(&mut polled, Some(&wait)) {
+                Err(rustix::io::Errno::INTR) => {}
+                polled => drop(polled?),
+            }
+            self.write();
+            self.read()?;
+            if ended.is_none() && child.try_wait()?.is_some() {
+                ended = Some(Instant::now());
+            }
+            let drained = self.out.is_none() && self.err.is_none();
+            if ended.is_some_and(|at| drained || at.elapsed() > DRAIN) {
+                return self.finish();
+            }
+            if ended.is_none() {
+                self.check(child, invocation);
+            }
+        }
+    }
+
+    fn finish(self) -> io::Result<Option<Failure>> {
+        self.out.map_or(Ok(()), |(_, log)| log.finish())?;
+        self.err.map_or(Ok(()), |(_, log)| log.finish())?;
+        Ok(self.ending.map(|(why, _)| why))
+    }
+
+    /// Ends the command if its time is over, or the runner wants it to.
+    fn check(&mut self, child: &Child, invocation: &Invocation<'_>) {
+        let limits = invocation.limits;
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        if let Some((_, asked)) = &self.ending {
+            if !self.forced && asked.elapsed() >= limits.kill_after {
+                signal(child, Signal::KILL);
+                self.forced = true;
+            }
+            return;
+        }
+        let why = if invocation.stop.load(Ordering::Relaxed) {
+            Failure::Cancelled
+        } else if let Some(most) = limits.run.filter(|most| self.started.elapsed() > *most) {
+            Failure::Timeout(millis(most))
+        } else if let Some(most) = limits.idle.filter(|most| self.heard.elapsed() > *most) {
+            Failure::Idle(millis(most))
+        } else {
+            return;
+        };
+        signal(child, Signal::TERM);
+        self.ending = Some((why, Instant::now()));
+    }
+
+    fn write(&mut self) {
+        let Some((pipe, text)) = &mut self.stdin else { return };
+        match pipe.write(text) {
+            Ok(written) => drop(text.drain(..written)),
+            Err(why) if why.kind() == io::ErrorKind::WouldBlock => return,
+            // A command need not read its input.
+            Err(_) => text.clear(),
+        }
+        if text.is_empty() {
+            self.stdin = None;
+        }
+    }
+
+    fn read(&mut self) -> io::Result<()> {
+        let heard = read_from(&mut self.out)? | read_from(&mut self.err)?;
+        if heard {
+            self.heard = Instant::now();
+        }
+        Ok(())
+    }
+}
+
+/// Reads what a pipe holds into its log; `None` once it is closed. Returns whether it held anything.
+fn read_from(source: &mut Option<(impl Read, CappedLog)>) -> io::Result<bool> {
+    let mut heard = false;
+    let mut buffer = [0; 16 << 10];
+    let is_closed = loop {
+        let Some((pipe, log)) = source else { return Ok(heard) };
+        match pipe.read(&mut buffer) {
+            Ok(0) => break true,
+            Ok(count) => {
+                heard = true;
+                log.write(&buffer[..count])?;
+            }
+            Err(why) if why.kind() == io::ErrorKind::WouldBlock => break false,
+            Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
+            Err(why) => return Err(why),
+        }
+    };
+    if is_closed && let Some((_, log)) = source.take() {
+        log.finish()?;
+    }
+    Ok(heard)
+}

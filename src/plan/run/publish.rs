@@ -1,0 +1,113 @@
+//! Takes the outputs of an attempt into the store, and reads its metrics.
+
+use super::event::{Artifact, Failure, Made};
+use super::world::{Job, Output};
+use crate::io::digest::store::{Store, Stored};
+use crate::io::{folder, text};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
+
+/// The most bytes of a file of metrics.
+const MOST_BYTES: u64 = 64 << 20;
+
+/// The folders that an attempt's files go through.
+pub struct Places<'a> {
+    /// The folder that the attempt ran in.
+    pub work: &'a Path,
+    /// The file that holds its standard output.
+    pub stdout: &'a Path,
+    /// The directory of the run.
+    pub run: &'a Path,
+}
+
+/// The folder of the outputs of an instance, in the run's directory.
+pub fn outputs_of(name: &str) -> PathBuf {
+    Path::new("out").join(name)
+}
+
+/// The store of a run.
+pub fn store_of(run: &Path) -> Store {
+    Store::new(run.join("store"))
+}
+
+/// Takes the outputs of an attempt that ended well.
+///
+/// # Errors
+///
+/// When one is missing or no file, lies elsewhere, or a metric is missing.
+pub fn take(job: &Job, places: &Places<'_>) -> Result<Made, Failure> {
+    let mut made = Made::default();
+    for output in &job.outputs {
+        let from = place(output, places)?;
+        if output.optional && !folder::exists(&from) {
+            continue;
+        }
+        if output.metrics {
+            made.metrics.extend(metrics(output, &from)?);
+        }
+        made.outputs.insert(output.name.clone(), keep(job, output, &from, places)?);
+    }
+    if let Some(missing) = job.metrics.iter().find(|name| !made.metrics.contains_key(*name)) {
+        return Err(Failure::Outputs(format!("metric `{missing}` is missing from its outputs")));
+    }
+    Ok(made)
+}
+
+/// Where an attempt left an output.
+fn place(output: &Output, places: &Places<'_>) -> Result<PathBuf, Failure> {
+    if output.path == "-" {
+        return Ok(places.stdout.to_owned());
+    }
+    let path = Path::new(&output.path);
+    let inside = path.components().all(|part| matches!(part, Component::Normal(_)));
+    if !inside || output.path.is_empty() {
+        let why = format!(
+            "output `{}`: found path `{}`, expected one inside of the folder",
+            output.name, output.path
+        );
+        return Err(Failure::Outputs(why));
+    }
+    let mut walked = places.work.to_owned();
+    for part in path.parent().into_iter().flat_map(Path::components) {
+        walked.push(part);
+        if folder::exists(&walked) && !folder::is_plain_folder(&walked) {
+            let why =
+                format!("output `{}`: {} is no folder, or a link to one", output.name, walked.display());
+            return Err(Failure::Outputs(why));
+        }
+    }
+    Ok(places.work.join(path))
+}
+
+fn keep(job: &Job, output: &Output, from: &Path, places: &Places<'_>) -> Result<Artifact, Failure> {
+    let fault = |why: std::io::Error| {
+        let found =
+            if folder::exists(from) { why.to_string() } else { "the command did not make it".to_owned() };
+        Failure::Outputs(format!("output `{}`, {}: {found}", output.name, output.path))
+    };
+    let store = store_of(places.run);
+    let Stored { blake3, bytes } = store.take(from).map_err(fault)?;
+    let file = if output.path == "-" { output.name.as_str() } else { &output.path };
+    let name = outputs_of(&job.name).join(file);
+    store.name(&Stored { blake3: blake3.clone(), bytes }, &places.run.join(&name)).map_err(fault)?;
+    Ok(Artifact { path: name.to_string_lossy().into_owned(), blake3, bytes })
+}
+
+/// The numbers of a JSON object, or of `metrics` in a report of fedmill.
+fn metrics(output: &Output, path: &Path) -> Result<BTreeMap<String, f64>, Failure> {
+    let fault = |why: String| Failure::Outputs(format!("output `{}`, {}: {why}", output.name, output.path));
+    let bytes = folder::bytes(path).map_err(|_| fault("the command did not make it".to_owned()))?;
+    if bytes > MOST_BYTES {
+        return Err(fault(format!("found {bytes} bytes of metrics, expected at most {MOST_BYTES}")));
+    }
+    let text = text::read(path).map_err(|why| fault(why.to_string()))?;
+    let value: Value = serde_json::from_str(&text).map_err(|why| fault(format!("is no JSON: {why}")))?;
+    let Value::Object(object) = &value else { return Err(fault("found no JSON object".to_owned())) };
+    let is_report = object.get("schema").is_some_and(|schema| schema == "fedmill.report/1");
+    let numbers = match object.get("metrics").filter(|_| is_report) {
+        Some(Value::Object(metrics)) => metrics,
+        _ => object,
+    };
+    Ok(numbers.iter().filter_map(|(name, value)| Some((name.clone(), value.as_f64()?))).collect())
+}

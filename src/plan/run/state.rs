@@ -1,0 +1,312 @@
+//! What the events of a run add up to.
+
+use super::event::{Artifact, Ending, Event, Failure, Made, Outcome};
+use super::key::Key;
+use crate::plan::graph::Graph;
+use crate::plan::schema::Plan;
+use crate::plan::schema::policy::Answer;
+use std::collections::BTreeMap;
+
+/// An instance of a stage: where its attempts stand.
+#[derive(Clone, Default, Debug)]
+pub struct Instance {
+    /// Attempts that began and came to an end.
+    pub attempts: u32,
+    /// Whether an attempt began and did not end.
+    pub running: bool,
+    /// The key of the work of the attempt that began last.
+    pub work: String,
+    /// What the attempt that succeeded made.
+    pub made: Option<Made>,
+    /// Why the last attempt failed, once no other follows.
+    pub failure: Option<Failure>,
+    /// Seconds of all attempts.
+    pub seconds: f64,
+}
+
+impl Instance {
+    /// Whether no attempt follows.
+    pub fn is_over(&self) -> bool {
+        self.made.is_some() || self.failure.is_some()
+    }
+}
+
+/// A stage in one iteration.
+#[derive(Clone, Default, Debug)]
+pub struct Group {
+    /// Its instances; none before they are known.
+    pub instances: Vec<Instance>,
+    /// How it ended.
+    pub outcome: Option<Outcome>,
+    /// Why it ended so.
+    pub why: String,
+    /// The case or option that it chose.
+    pub choice: Option<String>,
+    /// The time until which it waits for a person, in seconds since 1970.
+    pub gate_until: Option<f64>,
+    /// The answer of the person.
+    pub answer: Option<Answer>,
+    /// Stages that it needs and that did not end.
+    pub left: usize,
+    /// Instances after which no attempt follows.
+    pub over: u32,
+}
+
+impl Group {
+    /// Seconds of all attempts of all instances.
+    pub fn seconds(&self) -> f64 {
+        self.instances.iter().map(|instance| instance.seconds).sum()
+    }
+}
+
+/// A loop.
+#[derive(Clone, Default, Debug)]
+pub struct LoopState {
+    /// The iteration that runs, or ran last; from 1 on.
+    pub iteration: u32,
+    /// Whether no other follows.
+    pub is_over: bool,
+}
+
+/// The state of a run.
+#[derive(Clone, Debug)]
+pub struct State {
+    /// Each stage in each of its iterations; one outside of loops.
+    pub groups: Vec<Vec<Group>>,
+    /// The loops, in the order of the plan.
+    pub loops: Vec<LoopState>,
+    /// The files of the inputs.
+    pub inputs: BTreeMap<String, Vec<Artifact>>,
+    /// The number that `auto` shards stand for.
+    pub shards: u32,
+    /// Whether the run started.
+    pub started: bool,
+    /// Why no stage starts any more, and whether that is a refusal.
+    pub stop: Option<(String, bool)>,
+    /// How the run ended.
+    pub ending: Option<Ending>,
+    /// Requests to endpoints so far.
+    pub calls: u64,
+    /// Tokens of models so far.
+    pub tokens: u64,
+    /// The loop of each stage.
+    loop_of: Vec<Option<usize>>,
+}
+
+impl State {
+    /// The state before the first event.
+    pub fn new(plan: &Plan, graph: &Graph) -> Self {
+        let loop_of: Vec<Option<usize>> = (0..plan.stages.len()).map(|stage| plan.loop_of(stage)).collect();
+        let group = |stage: usize| Group { left: graph.needs[stage].len(), ..Group::default() };
+        Self {
+            groups: (0..plan.stages.len()).map(|stage| vec![group(stage)]).collect(),
+            loops: vec![LoopState { iteration: 1, is_over: false }; plan.loops.len()],
+            inputs: BTreeMap::new(),
+            shards: 1,
+            started: false,
+            stop: None,
+            ending: None,
+            calls: 0,
+            tokens: 0,
+            loop_of,
+        }
+    }
+
+    /// The loop that a stage belongs to.
+    pub fn loop_of(&self, stage: usize) -> Option<usize> {
+        self.loop_of[stage]
+    }
+
+    /// The key of a stage in the iteration that runs, without a place in a fan-out.
+    pub fn current(&self, stage: usize) -> Key {
+        let iteration = self.loop_of(stage).map_or(0, |looped| self.loops[looped].iteration);
+        Key { stage, iteration, index: None }
+    }
+
+    /// The stage in the iteration of a key.
+    pub fn group(&self, key: Key) -> &Group {
+        &self.groups[key.stage][key.iteration.saturating_sub(1) as usize]
+    }
+
+    /// The stage in the iteration of a key, to change it.
+    pub fn group_mut(&mut self, key: Key) -> &mut Group {
+        &mut self.groups[key.stage][key.iteration.saturating_sub(1) as usize]
+    }
+
+    /// The stage as another stage sees it: in the same iteration within a loop, else in the last one.
+    pub fn seen_from(&self, stage: usize, viewer: Key) -> Key {
+        match self.loop_of(stage) {
+            Some(looped) if self.loop_of(viewer.stage) == Some(looped) => {
+                Key { stage, iteration: viewer.iteration, index: None }
+            }
+            _ => self.current(stage),
+        }
+    }
+
+    /// The instance of a key.
+    pub fn instance_mut(&mut self, key: Key) -> &mut Instance {
+        let index = key.index.unwrap_or(0) as usize;
+        let instances = &mut self.group_mut(key).instances;
+        if instances.len() <= index {
+            instances.resize_with(index + 1, Instance::default);
+        }
+        &mut instances[index]
+    }
+
+    /// The instance of a key, if its stage has it.
+    pub fn instance(&self, key: Key) -> Option<&Instance> {
+        self.group(key).instances.get(key.index.unwrap_or(0) as usize)
+    }
+
+    /// Adds an event. Returns the stages that nothing holds back any more.
+    pub fn add(&mut self, event: &Event, graph: &Graph, plan: &Plan) -> Vec<Key> {
+        match event {
+            Event::Start { inputs, shards, .. } => {
+                self.inputs.clone_from(inputs);
+                (self.shards, self.started) = (*shards, true);
+                let free = (0..self.groups.len()).filter(|stage| self.groups[*stage][0].left == 0);
+                return free.map(|stage| self.current(stage)).collect();
+            }
+            Event::Resume => return self.resume(graph, plan),
+            Event::Begin { key, work, .. } => {
+                let instance = self.instance_mut(*key);
+                (instance.running, instance.work) = (true, work.clone());
+            }
+            Event::Made { key, made, seconds, .. } => {
+                self.calls += made.calls;
+                self.tokens += made.tokens;
+                let instance = self.instance_mut(*key);
+                instance.made = Some(made.clone());
+                instance.end(*seconds, true);
+                self.group_mut(*key).over += 1;
+            }
+            Event::Failed { key, failure, seconds, again } => {
+                let instance = self.instance_mut(*key);
+                instance.failure = (!again).then(|| failure.clone());
+                // An attempt that the runner ended says nothing about the work.
+                instance.end(*seconds, *failure != Failure::Cancelled);
+                self.group_mut(*key).over += u32::from(!again);
+            }
+            Event::Settled { key, outcome, why, choice, .. } => {
+                let group = self.group_mut(*key);
+                (group.outcome, group.why, group.choice) = (Some(*outcome), why.clone(), choice.clone());
+                return self.release(*key, graph);
+            }
+            Event::Gate { key, until } => self.group_mut(*key).gate_until = Some(*until),
+            Event::Answered { key, answer, .. } => self.group_mut(*key).answer = Some(*answer),
+            Event::Iterated { looped, again, .. } => return self.iterate(*looped, *again, graph, plan),
+            Event::Stop { why, refused } => self.stop = Some((why.clone(), *refused)),
+            Event::End { ending } => self.ending = Some(ending.clone()),
+        }
+        Vec::new()
+    }
+
+    /// Lets the stages go on that waited for this one in its iteration.
+    fn release(&mut self, key: Key, graph: &Graph) -> Vec<Key> {
+        let looped = self.loop_of(key.stage);
+        let mut free = Vec::new();
+        for next in &graph.needed_by[key.stage] {
+            // A stage behind a loop waits until the loop is over.
+            if looped.is_some() && self.loop_of(*next) != looped {
+                continue;
+            }
+            // A loop that has not come to this stage is in its first iteration.
+            let next = self.current(*next);
+            let group = self.group_mut(next);
+            group.left -= 1;
+            if group.left == 0 {
+                free.push(next);
+            }
+        }
+        free
+    }
+
+    /// Makes the run go on: what failed, or never began, has another chance.
+    fn resume(&mut self, graph: &Graph, plan: &Plan) -> Vec<Key> {
+        if self.stop.is_none() && self.ending.is_none() {
+            return self.count_again(graph);
+        }
+        (self.stop, self.ending) = (None, None);
+        for (stage, groups) in self.groups.iter_mut().enumerate() {
+            // The failure that another stage waits for is a result.
+            if graph.needed_by[stage].iter().any(|next| plan.stages[*next].depends.is_some()) {
+                continue;
+            }
+            for group in
+                groups.iter_mut().filter(|group| group.outcome.is_some_and(|outcome| !outcome.is_fine()))
+            {
+                let instances = group.instances.iter().map(|instance| match &instance.made {
+                    Some(_) => instance.clone(),
+                    None => Instance::default(),
+                });
+                let instances: Vec<Instance> = instances.collect();
+                let over = instances.iter().filter(|instance| instance.is_over()).count() as u32;
+                *group = Group { instances, over, ..Group::default() };
+            }
+        }
+        for looped in 0..self.loops.len() {
+            let open = |stage: &usize| self.group(self.current(*stage)).outcome.is_none();
+            let members = (0..self.groups.len()).filter(|stage| self.loop_of[*stage] == Some(looped));
+            if members.into_iter().any(|stage| open(&stage)) {
+                self.loops[looped].is_over = false;
+            }
+        }
+        self.count_again(graph)
+    }
+
+    /// Counts again what each stage of the iteration that runs waits for. Returns the stages that nothing holds back.
+    fn count_again(&mut self, graph: &Graph) -> Vec<Key> {
+        let mut free = Vec::new();
+        for (stage, needs) in graph.needs.iter().enumerate() {
+            let key = self.current(stage);
+            let waits = |need: &&usize| {
+                let other_loop = self.loop_of(**need).filter(|looped| self.loop_of(stage) != Some(*looped));
+                match other_loop {
+                    Some(looped) => !self.loops[looped].is_over,
+                    None => self.group(self.seen_from(**need, key)).outcome.is_none(),
+                }
+            };
+            let left = needs.iter().filter(waits).count();
+            let group = self.group_mut(key);
+            group.left = left;
+            if left == 0 && group.outcome.is_none() {
+                free.push(key);
+            }
+        }
+        free
+    }
+
+    fn iterate(&mut self, looped: usize, again: bool, graph: &Graph, plan: &Plan) -> Vec<Key> {
+        let members = plan.members(&plan.loops[looped]).into_iter().flatten();
+        let members: Vec<usize> = members.collect();
+        if again {
+            self.loops[looped].iteration += 1;
+            for stage in &members {
+                self.groups[*stage].push(Group::default());
+            }
+            let free = self.count_again(graph);
+            return free.into_iter().filter(|key| members.contains(&key.stage)).collect();
+        }
+        self.loops[looped].is_over = true;
+        let mut free = Vec::new();
+        for stage in &members {
+            for next in graph.needed_by[*stage].iter().filter(|next| !members.contains(next)) {
+                let next = self.current(*next);
+                let group = self.group_mut(next);
+                group.left -= 1;
+                if group.left == 0 {
+                    free.push(next);
+                }
+            }
+        }
+        free
+    }
+}
+
+impl Instance {
+    fn end(&mut self, seconds: f64, counts: bool) {
+        self.running = false;
+        self.attempts += u32::from(counts);
+        self.seconds += seconds;
+    }
+}

@@ -1,0 +1,94 @@
+//! The stages of a run, for people and programs.
+
+use super::error::RunError;
+use super::event::{Ending, Event};
+use super::key::Key;
+use super::state::State;
+use crate::plan::graph::Graph;
+use crate::plan::schema::Plan;
+use serde::Serialize;
+
+/// A run.
+#[derive(Serialize, Debug)]
+pub struct Status {
+    /// The name of the plan.
+    pub plan: String,
+    /// `running`, `succeeded`, `failed` or `refused`.
+    pub state: String,
+    /// Why no stage starts any more.
+    pub why: Option<String>,
+    /// Its stages, one row for each iteration.
+    pub stages: Vec<StageRow>,
+}
+
+/// A stage in an iteration.
+#[derive(Serialize, Debug)]
+pub struct StageRow {
+    /// The name of the instance.
+    pub name: String,
+    /// How it ended, or `waiting`, `running` or `gate`.
+    pub state: String,
+    /// Attempts of all instances.
+    pub attempts: u32,
+    /// Seconds of all attempts.
+    pub seconds: f64,
+    /// Why it ended so.
+    pub why: String,
+    /// The case or option that it chose.
+    pub choice: Option<String>,
+    /// The paths of its outputs.
+    pub outputs: Vec<String>,
+}
+
+impl Status {
+    /// The status of a run after these events.
+    ///
+    /// # Errors
+    ///
+    /// When stages of the plan wait for each other.
+    pub fn of(plan: &Plan, events: &[Event]) -> Result<Self, RunError> {
+        let graph = Graph::of(plan)?;
+        let mut state = State::new(plan, &graph);
+        for event in events {
+            state.add(event, &graph, plan);
+        }
+        let word = match &state.ending {
+            None => "not over",
+            Some(Ending::Succeeded) => "succeeded",
+            Some(Ending::Failed) => "failed",
+            Some(Ending::Refused(_)) => "refused",
+        };
+        let rows = state.groups.iter().enumerate().flat_map(|(stage, groups)| {
+            let looped = state.loop_of(stage).is_some();
+            (1..=groups.len() as u32).map(move |iteration| Key {
+                stage,
+                iteration: if looped { iteration } else { 0 },
+                index: None,
+            })
+        });
+        let stages = rows.map(|key| row(plan, &state, key)).collect();
+        let why = state.stop.as_ref().map(|(why, _)| why.clone());
+        Ok(Self { plan: plan.id.to_string(), state: word.to_owned(), why, stages })
+    }
+}
+
+fn row(plan: &Plan, state: &State, key: Key) -> StageRow {
+    let group = state.group(key);
+    let running = group.instances.iter().any(|instance| instance.running);
+    let word = match group.outcome {
+        Some(outcome) => outcome.word(),
+        None if running => "running",
+        None if group.gate_until.is_some() && group.answer.is_none() => "gate",
+        None => "waiting",
+    };
+    let made = group.instances.iter().filter_map(|instance| instance.made.as_ref());
+    StageRow {
+        name: key.name(plan),
+        state: word.to_owned(),
+        attempts: group.instances.iter().map(|instance| instance.attempts).sum(),
+        seconds: group.seconds(),
+        why: group.why.clone(),
+        choice: group.choice.clone(),
+        outputs: made.flat_map(|made| made.outputs.values()).map(|artifact| artifact.path.clone()).collect(),
+    }
+}

@@ -1,0 +1,210 @@
+//! What runs, in which order, and with which files: needs, decisions, loops, failures, retries.
+
+use super::Workflow;
+use serde_json::json;
+
+#[test]
+fn files_flow_from_stage_to_stage() {
+    let plan = Workflow::new(&json!([
+        {"id": "make", "sh": "printf %s {item} > {out.part}", "for_each": {"values": ["a", "b", "c"]},
+         "out": [{"name": "part", "path": "part-{index}.txt"}]},
+        {"id": "join", "needs": ["make"], "agent": "shell", "argv": ["cat \"$@\"", "sh", "{make.part}"],
+         "out": [{"name": "all", "path": "-"}]},
+    ]));
+    let run = plan.run();
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    assert_eq!(run.stdout, "plan.run/out/join/all\n");
+    assert_eq!(plan.output("join/all"), "abc");
+    assert_eq!(plan.states(), "make ok, join ok");
+    // A run that is over does nothing again.
+    let before = plan.dir.read("plan.run/events.jsonl");
+    assert_eq!(plan.run().code, Some(0));
+    assert_eq!(plan.dir.read("plan.run/events.jsonl"), before);
+}
+
+#[test]
+fn a_decision_leaves_the_other_branch_out() {
+    let stages = json!([
+        {"id": "measure", "sh": "echo '{{\"acc\": 0.7, \"text\": \"x\"}}'", "metrics": ["acc"],
+         "out": [{"name": "m", "path": "-", "metrics": true}]},
+        {"id": "choose", "kind": "decide", "needs": ["measure"], "metrics": ["acc"],
+         "cases": [{"if": "metrics.acc < params.low", "to": "robust"}], "else": "plain"},
+        {"id": "krum", "branch": "robust", "needs": ["choose"], "sh": "echo krum", "out": [{"name": "o", "path": "-"}]},
+        {"id": "mean", "branch": "plain", "needs": ["choose"], "sh": "echo mean", "out": [{"name": "o", "path": "-"}]},
+        {"id": "end", "needs": ["krum", "mean"], "agent": "shell", "argv": ["cat $0", "{krum.o|mean.o}"],
+         "out": [{"name": "o", "path": "-"}]},
+    ]);
+    for (low, states, text) in [
+        (0.8, "measure ok, choose ok, krum ok, mean skipped, end ok", "krum\n"),
+        (0.5, "measure ok, choose ok, krum skipped, mean ok, end ok", "mean\n"),
+    ] {
+        let plan = Workflow::new(&stages).with("params", json!({"low": low}));
+        assert_eq!(plan.run().code, Some(0));
+        assert_eq!((plan.states().as_str(), plan.output("end/o").as_str()), (states, text));
+    }
+}
+
+#[test]
+fn a_loop_carries_a_file_until_its_condition_holds() {
+    let plan = Workflow::new(&json!([
+        {"id": "step", "agent": "shell", "argv": ["n=$(cat $0); echo $((n + 2)) | tee {out.n} | sed 's/.*/{{\"n\": &}}/'", "{carry.n}"],
+         "out": [{"name": "n", "path": "n.txt"}, {"name": "m", "path": "-", "metrics": true}], "metrics": ["n"]},
+        {"id": "after", "needs": ["step"], "agent": "shell", "argv": ["cat $0", "{step.n}"], "out": [{"name": "o", "path": "-"}]},
+    ]))
+    .with("inputs", json!([{"name": "start", "path": "start.txt"}]))
+    .with(
+        "loops",
+        json!([{"id": "rounds", "over": ["step"], "carry": {"n": {"from": "step.n", "init": "start"}},
+            "until": "metrics.n >= 6.0 && history.n.all(x, x < 6.0)", "max_iters": 10}]),
+    );
+    plan.dir.write("start.txt", "1\n");
+    let run = plan.run();
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    assert_eq!(plan.states(), "step@1 ok, step@2 ok, step@3 ok, after ok");
+    assert_eq!(plan.output("after/o"), "7\n");
+}
+
+#[test]
+fn a_failure_blocks_what_needs_it() {
+    let stages = json!([
+        {"id": "a", "sh": "exit 3"},
+        {"id": "b", "needs": ["a"], "sh": "true"},
+        {"id": "c", "sh": "sleep 0.3"},
+        {"id": "d", "needs": ["c"], "sh": "true"},
+        {"id": "told", "sh": "echo failed", "out": [{"name": "o", "path": "-"}]},
+        {"id": "last", "sh": "true"},
+    ]);
+    let on = json!({"failure": ["told"], "exit": ["last"]});
+    for (mode, states) in [
+        ("keep_going", "a failed, b blocked, c ok, d ok, told ok, last ok"),
+        ("finish_running", "a failed, b waiting, c ok, d waiting, told ok, last ok"),
+        ("fail_fast", "a failed, b waiting, c cancelled, d waiting, told ok, last ok"),
+    ] {
+        let plan = Workflow::new(&stages).with("limits.on_failure", json!(mode)).with("on", on.clone());
+        let run = plan.run();
+        run.assert_fails(2, &["stage `a`: exited with status 3", "fedmill plan status plan.run"]);
+        assert_eq!(plan.states(), states, "{mode}");
+    }
+}
+
+#[test]
+fn a_stage_may_wait_for_a_failure() {
+    let plan = Workflow::new(&json!([
+        {"id": "a", "sh": "exit 1"},
+        {"id": "mend", "depends": "stages.a.failed", "sh": "true"},
+        {"id": "cheer", "depends": "stages.a.ok", "sh": "true"},
+    ]));
+    assert_eq!(plan.run().code, Some(0));
+    assert_eq!(plan.states(), "a failed, mend ok, cheer skipped");
+}
+
+#[test]
+fn attempts_are_made_again_as_the_plan_says() {
+    let plan = Workflow::new(&json!([
+        {"id": "a", "sh": "test $FEDMILL_ATTEMPT = 3 || exit 75",
+         "retry": {"max_attempts": 3, "on": ["exit:75"], "backoff": {"initial": "10ms", "factor": 1.0}}},
+        {"id": "b", "sh": "exit 74", "retry": {"max_attempts": 3, "on": ["exit:75"]}},
+    ]))
+    .with("limits.on_failure", json!("keep_going"));
+    plan.run().assert_fails(2, &["stage `b`: exited with status 74"]);
+    assert_eq!(plan.states(), "a ok, b failed");
+}
+
+#[test]
+fn an_attempt_that_takes_too_long_is_ended_with_its_children() {
+    let plan = Workflow::new(&json!([
+        {"id": "a", "sh": "sh -c 'sleep 97' & wait", "timeout": {"run": "200ms", "kill_after": "1s"}},
+        {"id": "b", "sh": "trap '' TERM; while :; do sleep 0.1; done", "timeout": {"run": "200ms", "kill_after": "300ms"}},
+        {"id": "c", "sh": "sleep 5", "timeout": {"run": "20s", "idle": "200ms"}},
+    ]))
+    .with("limits.on_failure", json!("keep_going"));
+    plan.run()
+        .assert_fails(2, &["stage `a`: took longer than 0.2 s", "stage `c`: printed nothing for 0.2 s"]);
+    assert_eq!(plan.states(), "a timeout, b timeout, c timeout");
+}
+
+#[test]
+fn an_output_must_be_a_file_of_the_attempt() {
+    for (command, path, expected) in [
+        ("true", "x", "output `o`, x: the command did not make it"),
+        ("ln -s /etc/passwd x", "x", "output `o`, x: not a regular file"),
+        ("rmdir d; ln -s /etc d", "d/passwd", "d is no folder, or a link to one"),
+        ("mkdir x", "x", "output `o`, x: not a regular file"),
+        ("true", "../x", "found path `../x`, expected one inside of the folder"),
+        ("true", "/etc/passwd", "expected one inside of the folder"),
+    ] {
+        let plan = Workflow::new(&json!([{"id": "a", "sh": command, "out": [{"name": "o", "path": path}]}]));
+        plan.run().assert_fails(2, &[expected]);
+    }
+}
+
+#[test]
+fn a_command_inherits_no_secret() {
+    let plan = Workflow::new(&json!([{"id": "a", "sh": "env", "out": [{"name": "o", "path": "-"}]}]));
+    plan.write();
+    let run = crate::harness::fedmill_after(
+        &plan.dir,
+        "export SECRET_TOKEN=hunter2",
+        &["plan", "run", "plan.json"],
+    );
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    let found = plan.output("a/o");
+    assert!(found.contains("FEDMILL_STAGE=a") && !found.contains("hunter2"), "{found}");
+}
+
+#[test]
+fn a_gate_waits_for_a_person() {
+    let stages = |timeout: &str| {
+        json!([
+            {"id": "a", "gate": {"timeout": timeout, "default": "reject"}, "sh": "true"},
+            {"id": "b", "needs": ["a"], "sh": "true"},
+        ])
+    };
+    let plan = Workflow::new(&stages("100ms"));
+    plan.run().assert_fails(2, &["stage `a`: the gate was answered with reject"]);
+    let plan = Workflow::new(&stages("20s"));
+    plan.dir.write("plan.run/gates/a", "approve\n");
+    assert_eq!(plan.run().code, Some(0));
+    assert_eq!(plan.states(), "a ok, b ok");
+}
+
+#[test]
+fn the_kill_file_and_invariants_end_a_run() {
+    let plan = Workflow::new(&json!([{"id": "a", "sh": "sleep 60"}]));
+    plan.dir.write("plan.run/STOP", "");
+    plan.run().assert_fails(1, &["refused: the file STOP exists"]);
+    let plan = Workflow::new(&json!([{"id": "a", "sh": "true"}]))
+        .with("params", json!({"f": 3, "n": 10}))
+        .with("safety", json!({"invariants": ["params.n >= 4 * params.f + 3"]}));
+    plan.run().assert_fails(
+        1,
+        &["refused: the invariant `params.n >= 4 * params.f + 3` does not hold before stage `a`"],
+    );
+    assert_eq!(plan.states(), "a waiting");
+}
+
+#[test]
+fn equal_work_is_done_once() {
+    let plan = Workflow::new(&json!([
+        {"id": "a", "sh": "date +%N", "cache": "content", "out": [{"name": "o", "path": "-"}]},
+    ]))
+    .with("loops", json!([{"id": "l", "over": ["a"], "max_iters": 3}]));
+    assert_eq!(plan.run().code, Some(0));
+    assert_eq!(plan.output("a@1/o"), plan.output("a@3/o"));
+}
+
+#[test]
+fn an_input_that_changed_is_refused() {
+    let stages = json!([{"id": "a", "sh": "exit 1"}]);
+    let plan = Workflow::new(&stages).with("inputs", json!([{"name": "x", "glob": "in/*.txt", "min": 2}]));
+    plan.dir.write("in/a.txt", "1");
+    plan.run().assert_fails(2, &["input `x`: found 1 files, expected at least 2"]);
+    plan.dir.write("in/b.txt", "1");
+    plan.run().assert_fails(2, &["stage `a`"]);
+    plan.dir.write("in/b.txt", "2");
+    plan.run().assert_fails(2, &["input `x`: ", "in/b.txt: changed since the run started"]);
+    let other = Workflow::new(&stages).with("inputs", json!([{"name": "x", "path": "../secret"}]));
+    other
+        .run()
+        .assert_fails(2, &["input `x`: found `../secret`, expected a path inside of the plan's folder"]);
+}
