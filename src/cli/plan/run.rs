@@ -1,6 +1,6 @@
 //! `fedmill plan run`: runs a plan to its end.
 
-use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print};
+use super::super::{COMMON, Common, Failure, INPUTS, OUTPUT, Outcome, print};
 use crate::plan::read;
 use crate::plan::run::drive::drive;
 use crate::plan::run::event::{Ending, Outcome as StageOutcome};
@@ -37,7 +37,7 @@ pub(in crate::cli) struct Arguments {
 #[derive(Args, Debug)]
 pub(super) struct Jobs {
     /// Attempts at a time, where the plan does not say; by default the number of processors.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help_heading = COMMON)]
     jobs: Option<NonZeroU32>,
 }
 
