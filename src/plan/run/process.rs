@@ -63,7 +63,7 @@ pub fn run(invocation: &Invocation<'_>) -> Result<(), Failure> {
     };
     let mut child = spawn(invocation).map_err(started)?;
     let watched =
-        Watch::new(&mut child, invocation).and_then(|watch| watch.to_the_end(&mut child, invocation));
+        Watch::new(&mut child, invocation).and_then(|watch| watch.until_end(&mut child, invocation));
     // Processes that it left behind end with it.
     signal(&child, Signal::KILL);
     let status = child.wait().map_err(|why| Failure::Start(why.to_string()))?;
@@ -133,7 +133,7 @@ impl Watch {
     }
 
     /// Reads what a command prints until it ends. Returns why the runner ended it, if it did.
-    fn to_the_end(mut self, child: &mut Child, invocation: &Invocation<'_>) -> io::Result<Option<Failure>> {
+    fn until_end(mut self, child: &mut Child, invocation: &Invocation<'_>) -> io::Result<Option<Failure>> {
         let process = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
         let mut ended: Option<Instant> = None;
         loop {

@@ -23,7 +23,9 @@ impl Machine<'_> {
         if !began && self.state.group(key).gate_until.is_none() {
             match self.permitted(key) {
                 Ok(None) => {}
-                Ok(Some((outcome, why, read))) => return self.settle(key, outcome, why, None, read, world),
+                Ok(Some(NotRun { outcome, why, read })) => {
+                    return self.settle(key, outcome, why, None, read, world);
+                }
                 Err(Broken::Invariant(text)) => {
                     let why = format!(
                         "the invariant `{text}` does not hold before stage `{}`",
@@ -59,10 +61,9 @@ impl Machine<'_> {
     }
 
     /// How a stage ends without work, if it does.
-    fn permitted(&self, key: Key) -> Result<Option<(Outcome, String, BTreeMap<String, Value>)>, Broken> {
+    fn permitted(&self, key: Key) -> Result<Option<NotRun>, Broken> {
         let stage = self.stage(key);
         let scope = self.scope(key);
-        let none = BTreeMap::new;
         let is_handler = self.flow.handlers.contains(&key.stage);
         for text in &self.flow.plan.safety.invariants {
             if !scope.evaluate(text)?.holds && !is_handler {
@@ -73,12 +74,14 @@ impl Machine<'_> {
             Some(text) => {
                 let Evaluated { holds, read } = scope.evaluate(text)?;
                 if !holds {
-                    return Ok(Some((Outcome::Skipped, "`depends` does not hold".to_owned(), read)));
+                    let why = "`depends` does not hold".to_owned();
+                    return Ok(Some(NotRun { outcome: Outcome::Skipped, why, read }));
                 }
             }
             None if !is_handler => {
                 if let Some(need) = self.failed_need(key) {
-                    return Ok(Some((Outcome::Blocked, format!("needs `{need}`, which failed"), none())));
+                    let why = format!("needs `{need}`, which failed");
+                    return Ok(Some(NotRun { outcome: Outcome::Blocked, why, read: BTreeMap::new() }));
                 }
             }
             None => {}
@@ -86,12 +89,14 @@ impl Machine<'_> {
         if let Some(case) = &stage.branch
             && !self.is_chosen(key, case.as_str())
         {
-            return Ok(Some((Outcome::Skipped, format!("no decision chose `{case}`"), none())));
+            let why = format!("no decision chose `{case}`");
+            return Ok(Some(NotRun { outcome: Outcome::Skipped, why, read: BTreeMap::new() }));
         }
         if let Some(text) = &stage.when {
             let Evaluated { holds, read } = scope.evaluate(text)?;
             if !holds {
-                return Ok(Some((Outcome::Skipped, "`when` does not hold".to_owned(), read)));
+                let why = "`when` does not hold".to_owned();
+                return Ok(Some(NotRun { outcome: Outcome::Skipped, why, read }));
             }
         }
         Ok(None)
@@ -154,6 +159,14 @@ impl Machine<'_> {
         self.queues.free.insert(key);
         Ok(())
     }
+}
+
+/// How a stage ends without work.
+struct NotRun {
+    outcome: Outcome,
+    why: String,
+    /// The values that its conditions read.
+    read: BTreeMap<String, Value>,
 }
 
 /// Why a stage may not start.
