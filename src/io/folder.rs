@@ -26,22 +26,31 @@ pub enum EntryKind {
 ///
 /// When it cannot be listed.
 pub fn entries(folder: &Path) -> io::Result<Vec<(String, EntryKind)>> {
-    let listed = match fs::read_dir(folder) {
-        Err(why) if why.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        listed => listed?,
-    };
+    let mut found = named_entries(folder)?;
+    found.retain(|(name, _)| !name.starts_with('.'));
+    Ok(found)
+}
+
+/// The names in a folder that are UTF-8 and begin with a dot, in order; none if it does not exist.
+///
+/// # Errors
+///
+/// When it cannot be listed.
+pub fn hidden_entries(folder: &Path) -> io::Result<Vec<(String, EntryKind)>> {
+    let mut found = named_entries(folder)?;
+    found.retain(|(name, _)| name.starts_with('.'));
+    Ok(found)
+}
+
+fn named_entries(folder: &Path) -> io::Result<Vec<(String, EntryKind)>> {
     let mut found = Vec::new();
-    for entry in listed {
-        let entry = entry?;
+    for entry in read_folder(folder)? {
         let kind = match entry.file_type()? {
             kind if kind.is_file() => EntryKind::File,
             kind if kind.is_dir() => EntryKind::Folder,
             _ => EntryKind::Other,
         };
-        match entry.file_name().into_string() {
-            Ok(name) if !name.starts_with('.') => found.push((name, kind)),
-            _ => {}
-        }
+        found.extend(entry.file_name().into_string().ok().map(|name| (name, kind)));
     }
     found.sort_by(|a, b| a.0.cmp(&b.0));
     Ok(found)
@@ -66,6 +75,53 @@ pub fn matching(folder: &Path, pattern: &str) -> Result<Vec<String>, String> {
     }
     paths.sort();
     Ok(paths)
+}
+
+/// The entries of a folder; none if it does not exist.
+fn read_folder(folder: &Path) -> io::Result<Vec<fs::DirEntry>> {
+    match fs::read_dir(folder) {
+        Err(why) if why.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        listed => listed?.collect(),
+    }
+}
+
+/// Renames entries whose name is not UTF-8: each byte that does not fit becomes `%` and two hex digits. A long name loses
+/// its beginning, and a name that is taken gets a number.
+///
+/// # Errors
+///
+/// When the folder cannot be listed, or an entry cannot be renamed.
+pub fn name_plainly(folder: &Path) -> io::Result<()> {
+    for entry in read_folder(folder)? {
+        let name = entry.file_name();
+        if name.to_str().is_some() {
+            continue;
+        }
+        let plain = plain_name(name.as_encoded_bytes());
+        let numbered = (1..).map(|number| format!("{number}-{plain}"));
+        let free = std::iter::once(plain.clone()).chain(numbered).map(|name| folder.join(name));
+        let target = free.into_iter().find(|path| !exists(path)).unwrap_or_default();
+        match rename(&entry.path(), &target) {
+            // Its owner took it back.
+            Err(why) if why.kind() == ErrorKind::NotFound => {}
+            renamed => renamed?,
+        }
+    }
+    Ok(())
+}
+
+/// The most bytes of a name that is made plain.
+const LONGEST_PLAIN: usize = 200;
+
+fn plain_name(name: &[u8]) -> String {
+    let mut plain = String::new();
+    for chunk in name.utf8_chunks() {
+        plain.push_str(chunk.valid());
+        plain.extend(chunk.invalid().iter().map(|byte| format!("%{byte:02X}")));
+    }
+    let from = plain.len().saturating_sub(LONGEST_PLAIN);
+    let from = (from..plain.len()).find(|at| plain.is_char_boundary(*at)).unwrap_or(0);
+    plain.split_off(from)
 }
 
 /// Whether a path is a file, and no link to one.
@@ -337,6 +393,23 @@ pub fn write_file(path: &Path, bytes: &[u8], private: bool) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_that_are_no_text_become_text_and_replace_nothing() {
+        use std::ffi::OsStr;
+        use std::os::unix::ffi::OsStrExt;
+        let root = tempfile::tempdir().unwrap();
+        let long = [&[0xff; 120][..], b"end"].concat();
+        for name in [b"a\xffb".as_slice(), b"a%FFb", b".\xe9", &long] {
+            fs::write(root.path().join(OsStr::from_bytes(name)), name).unwrap();
+        }
+        name_plainly(root.path()).unwrap();
+        let read = |name: &str| fs::read(root.path().join(name)).unwrap();
+        assert_eq!((read("a%FFb"), read("1-a%FFb")), (b"a%FFb".to_vec(), b"a\xffb".to_vec()));
+        let names: Vec<String> = entries(root.path()).unwrap().into_iter().map(|(name, _)| name).collect();
+        assert_eq!((names.len(), names[1].len()), (3, 200), "{names:?}");
+        assert_eq!(hidden_entries(root.path()).unwrap(), [(".%E9".to_owned(), EntryKind::File)]);
+    }
 
     /// The test needs an account that may give files to another group, as root may.
     #[test]

@@ -121,8 +121,10 @@ fn remove_old_tasks(files: &mut impl Files, config: &Config, round: u64) -> Resu
         let old = round_folders(files, above)?.into_iter().take_while(|old| old + most < round);
         for old in old {
             let path = layout::folder(above, old);
-            let is_left =
-                above == layout::TASKS || files.list(&path).map_err(RoundError::reading(&path))?.is_empty();
+            let is_empty = || -> std::io::Result<bool> {
+                Ok(files.list(&path)?.is_empty() && files.hidden(&path)?.is_empty())
+            };
+            let is_left = above == layout::TASKS || is_empty().map_err(RoundError::reading(&path))?;
             if above == layout::TASKS {
                 let manifest = format!("{path}.json");
                 files.remove(&manifest).map_err(RoundError::writing(&manifest))?;

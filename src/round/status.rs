@@ -1,12 +1,13 @@
 //! What an operator asks of a federation: its state now, and its rounds so far.
 
+use crate::round::collect::{self, foreign};
 use crate::round::config::Config;
 use crate::round::error::RoundError;
 use crate::round::journal::{Ending, Event, RoundJournal, Settings, Version};
 use crate::round::layout;
 use crate::round::state::{State, round_folders};
 use crate::round::world::{BudgetFacts, Merged, World};
-use crate::round::{collect, fates, task};
+use crate::round::{fates, task};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -37,6 +38,8 @@ pub struct Status {
     pub refused: u64,
     /// Rounds that a rollback ended before they merged.
     pub abandoned: u64,
+    /// Paths in the inbox that no round takes.
+    pub foreign: Vec<String>,
     /// How the last round ended.
     pub last: Option<String>,
     /// Bytes that clients sent in all rounds.
@@ -81,6 +84,7 @@ impl Status {
             published: carry.published,
             refused: carry.refused,
             abandoned: carry.abandoned,
+            foreign: foreign::left(world, state.round)?,
             last: state.ending().map(ending),
             bytes_up: carry.bytes[0],
             bytes_down: carry.bytes[1],

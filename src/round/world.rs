@@ -69,6 +69,21 @@ pub trait Files {
     /// When it cannot be listed.
     fn list(&self, folder: &str) -> io::Result<Vec<Entry>>;
 
+    /// The hidden entries of a folder in order of name; none if it does not exist.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be listed.
+    fn hidden(&self, folder: &str) -> io::Result<Vec<Entry>>;
+
+    /// Renames entries of a folder whose name is not UTF-8, so that `list` has them: each byte that does not fit becomes
+    /// `%` and two hex digits.
+    ///
+    /// # Errors
+    ///
+    /// When the folder cannot be listed, or an entry cannot be renamed.
+    fn name_plainly(&mut self, folder: &str) -> io::Result<()>;
+
     /// Moves a file or a folder, and creates the folder of the target. Does nothing if the target exists: an earlier run
     /// moved it.
     ///

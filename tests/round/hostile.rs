@@ -182,3 +182,44 @@ fn a_client_with_a_cap_on_epsilon_takes_part_in_private_rounds_alone() {
     assert!(!federation.dir.exists(&format!("{STATE}/tasks/000001/careful.json")));
     assert_eq!(federation.selected(1).len(), 4);
 }
+
+#[test]
+fn what_is_no_update_goes_to_quarantine_and_is_never_dropped() {
+    use std::os::unix::ffi::OsStrExt;
+    let federation = Federation::new(4, FOUR);
+    federation.advance();
+    let inbox = |round: u64| federation.dir.path(&format!("{STATE}/inbox/{round:06}"));
+    federation.put(1, ".client-1.safetensors.Xa81", b"half");
+    federation.put(1, "client-2.safetensors.partial", b"half");
+    fs::create_dir(inbox(1).join("client-9.safetensors")).unwrap();
+    fs::write(inbox(1).join("client-9.safetensors/inner"), b"x").unwrap();
+    fs::write(inbox(1).join(std::ffi::OsStr::from_bytes(b"caf\xe9.safetensors")), update(1, 1).bytes())
+        .unwrap();
+    fs::write(inbox(1).parent().unwrap().join("note"), b"x").unwrap();
+    federation.deliver(1, 0);
+    federation.advance();
+    assert_eq!(federation.history()[1]["merged"], 4);
+    // A transfer may still go on as its round closes.
+    assert!(inbox(1).join(".client-1.safetensors.Xa81").exists());
+    assert!(inbox(1).join("client-2.safetensors.partial").exists());
+    federation.deliver(2, 0);
+    federation.advance();
+    let reasons = |round: u64| {
+        let path = format!("{STATE}/rounds/{round:06}/quarantine/reasons.jsonl");
+        String::from_utf8(federation.dir.read(&path)).unwrap()
+    };
+    let (first, second) = (reasons(1), reasons(2));
+    assert!(first.contains("is a folder") && first.contains("-caf%E9.safetensors"), "{first}");
+    assert!(
+        second.contains("Xa81") && second.contains(".partial") && second.contains("never came"),
+        "{second}"
+    );
+    assert_eq!(fs::read_dir(inbox(1)).unwrap().count(), 0);
+    let quarantine = inbox(1).parent().unwrap().with_file_name("rounds/000001/quarantine");
+    let folder = fs::read_dir(quarantine).unwrap().map(|entry| entry.unwrap().path());
+    let folder = folder.into_iter().find(|path| path.is_dir()).expect("the folder is kept");
+    assert_eq!(fs::read(folder.join("inner")).unwrap(), b"x");
+    assert_eq!(federation.status()["foreign"], serde_json::json!(["inbox/note"]));
+    let status = federation.round("status", &[]).stdout;
+    assert!(status.contains("1 entry that no round takes: inbox/note"), "{status}");
+}

@@ -40,6 +40,15 @@ fn table(status: &Status) -> String {
     table.trim_fmt()
 }
 
+/// What lies in the inbox and goes nowhere: the first few names.
+fn foreign(status: &Status) -> Option<String> {
+    let names: Vec<&str> = status.foreign.iter().take(3).map(String::as_str).collect();
+    let more = if status.foreign.len() > names.len() { ", ..." } else { "" };
+    let count = status.foreign.len();
+    let entries = if count == 1 { "entry" } else { "entries" };
+    (count > 0).then(|| format!("{count} {entries} that no round takes: {}{more}", names.join(", ")))
+}
+
 /// What closes the open round before its deadline, or will close the next one.
 fn quorum(status: &Status) -> Option<String> {
     let settings = status.settings.as_ref()?;
@@ -85,6 +94,7 @@ fn lines(status: &Status) -> Vec<(&'static str, String)> {
                 )
             }),
         ),
+        ("inbox", foreign(status)),
         ("quorum", quorum(status)),
         ("deadline", settings.map(|settings| format!("{} s after the opening", settings.timeout_s))),
         (

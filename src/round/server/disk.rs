@@ -38,8 +38,15 @@ impl Files for Server {
     }
 
     fn list(&self, folder: &str) -> io::Result<Vec<Entry>> {
-        let entries = folder::entries(&self.path(folder))?.into_iter();
-        Ok(entries.map(|(name, kind)| Entry { name, is_folder: kind == EntryKind::Folder }).collect())
+        listed(folder::entries(&self.path(folder))?)
+    }
+
+    fn hidden(&self, folder: &str) -> io::Result<Vec<Entry>> {
+        listed(folder::hidden_entries(&self.path(folder))?)
+    }
+
+    fn name_plainly(&mut self, folder: &str) -> io::Result<()> {
+        folder::name_plainly(&self.path(folder))
     }
 
     fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
@@ -115,6 +122,10 @@ impl Files for Server {
         let (boot, up_ms) = machine::boot();
         Moment { unix_ms: u64::try_from(unix.as_millis()).unwrap_or(u64::MAX), boot, up_ms }
     }
+}
+
+fn listed(entries: Vec<(String, EntryKind)>) -> io::Result<Vec<Entry>> {
+    Ok(entries.into_iter().map(|(name, kind)| Entry { name, is_folder: kind == EntryKind::Folder }).collect())
 }
 
 /// Whether only the owner of the state directory may read a file: what rounds know of single clients is private.

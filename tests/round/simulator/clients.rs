@@ -105,7 +105,8 @@ impl World {
             all_sent &= self.act(client, round);
         }
         if self.script.sent.insert((round, usize::MAX), 1).is_none() {
-            // A stranger, and a file with an odd name.
+            // A stranger, a file with an odd name, and a transfer that broke off.
+            self.send(round, ".client-0.safetensors.Xq7a", b"update of".to_vec());
             self.send(round, "stranger.safetensors", b"update of a stranger end".to_vec());
             self.send(round, "notes.txt", b"hello".to_vec());
         }

@@ -131,6 +131,21 @@ impl Disk {
         Err(io::Error::other(if self.dead { "the process ended" } else { "no space left on device" }))
     }
 
+    /// The entries of a folder, hidden ones too.
+    fn entries(&self, folder: &str) -> BTreeSet<Entry> {
+        let below = format!("{folder}/");
+        let mut found = BTreeSet::new();
+        let names = self.files.range(below.clone()..).map(|(name, _)| name);
+        let names = names.take_while(|name| name.starts_with(&below));
+        for name in names.chain(self.folders.iter().filter(|name| name.starts_with(&below))) {
+            let rest = &name[below.len()..];
+            let is_folder = rest.contains('/') || self.folders.contains(name);
+            let name = rest.split('/').next().unwrap().to_owned();
+            found.insert(Entry { name, is_folder });
+        }
+        found
+    }
+
     fn exists(&self, path: &str) -> bool {
         let below = format!("{path}/");
         self.files.contains_key(path)
@@ -166,19 +181,15 @@ impl Files for World {
     }
 
     fn list(&self, folder: &str) -> io::Result<Vec<Entry>> {
-        let below = format!("{folder}/");
-        let mut found = BTreeSet::new();
-        let names = self.disk.files.range(below.clone()..).map(|(name, _)| name);
-        let names = names.take_while(|name| name.starts_with(&below));
-        for name in names.chain(self.disk.folders.iter().filter(|name| name.starts_with(&below))) {
-            let rest = &name[below.len()..];
-            let is_folder = rest.contains('/') || self.disk.folders.contains(name);
-            let name = rest.split('/').next().unwrap().to_owned();
-            if !name.starts_with('.') {
-                found.insert(Entry { name, is_folder });
-            }
-        }
-        Ok(found.into_iter().collect())
+        Ok(self.disk.entries(folder).into_iter().filter(|entry| !entry.name.starts_with('.')).collect())
+    }
+
+    fn hidden(&self, folder: &str) -> io::Result<Vec<Entry>> {
+        Ok(self.disk.entries(folder).into_iter().filter(|entry| entry.name.starts_with('.')).collect())
+    }
+
+    fn name_plainly(&mut self, _: &str) -> io::Result<()> {
+        Ok(())
     }
 
     fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {

@@ -2,6 +2,10 @@
 //!
 //! Every run takes what is whole. A list on disk says where each file goes before it moves, so that a killed run is
 //! finished by the next. What came too late for its round waits for a round that can merge it, and is never lost.
+//!
+//! - [`foreign`]: what lies in the inbox and is no update.
+
+pub mod foreign;
 
 use crate::round::config::Config;
 use crate::round::config::sections::Mode;
@@ -51,6 +55,11 @@ enum Fate {
     Late,
     /// No update of the round.
     Rejected {
+        /// The reason.
+        why: String,
+    },
+    /// A folder. It stays where it is if it cannot be moved.
+    Foreign {
         /// The reason.
         why: String,
     },
@@ -220,6 +229,7 @@ impl<'r> Inbox<'r> {
     /// Moves the files that earlier runs listed, and then those that are whole.
     fn take_whole(&mut self, files: &mut impl Files) -> Result<(), RoundError> {
         self.moves.iter().try_for_each(|moved| carry_out(files, moved))?;
+        foreign::name_plainly(files, self.round)?;
         let moves = self.whole(files)?;
         self.take(files, moves)
     }
@@ -338,18 +348,22 @@ impl<'r> Inbox<'r> {
                 moves.push(self.moved(from, id, round, fate, moves.len()));
             }
         }
-        for (round, name) in self.files_in(files, layout::INBOX)? {
-            let may_be_written = round == self.round && !at_deadline;
-            let from = format!("{}/{name}", layout::folder(layout::INBOX, round));
-            let id = layout::client_of(&name).unwrap_or(&name);
-            let why = match layout::client_of(&name) {
-                _ if may_be_written => None,
-                None => Some(format!("is no update, expected CLIENT{}", layout::MODEL_ENDING)),
-                Some(_) => files.unfinished(&from),
+        for (round, entry) in foreign::entries(files, self.round)? {
+            let from = format!("{}/{}", layout::inbox(round), entry.name);
+            let (id, fate) = match foreign::why_no_update(&entry, round == self.round) {
+                // A folder that cannot be moved is reported as its round closes, and as the next one does.
+                Some(why) if entry.is_folder && round + 1 >= self.round => {
+                    (&*entry.name, Fate::Foreign { why })
+                }
+                _ if entry.is_folder => continue,
+                Some(why) => (&*entry.name, Fate::Rejected { why }),
+                None if round == self.round && !at_deadline => continue,
+                None => match (layout::client_of(&entry.name), files.unfinished(&from)) {
+                    (Some(id), Some(why)) => (id, Fate::Rejected { why }),
+                    _ => continue,
+                },
             };
-            if let Some(why) = why {
-                moves.push(self.moved(from, id, round, Fate::Rejected { why }, moves.len()));
-            }
+            moves.push(self.moved(from, id, round, fate, moves.len()));
         }
         self.take(files, moves)
     }
@@ -373,7 +387,7 @@ impl<'r> Inbox<'r> {
                 layout::of_client(&layout::of_round(self.round, "updates"), id, layout::MODEL_ENDING)
             }
             Fate::Late => layout::of_client(&layout::stale(round), id, layout::MODEL_ENDING),
-            Fate::Rejected { .. } | Fate::Stale { .. } => {
+            Fate::Rejected { .. } | Fate::Stale { .. } | Fate::Foreign { .. } => {
                 let name = from.rsplit('/').next().unwrap_or_default();
                 let name = short(name);
                 layout::of_round(self.round, &format!("quarantine/{:04}-{name}", self.moves.len() + before))
@@ -404,6 +418,14 @@ impl<'r> Inbox<'r> {
                 why: why.clone(),
                 is_late: matches!(moved.fate, Fate::Stale { .. }),
             }),
+            Fate::Foreign { why } => {
+                let is_left = files.bytes(&moved.to).is_err();
+                let (path, why) = match is_left {
+                    true => (&moved.from, format!("{why}; it could not be moved")),
+                    false => (&moved.to, why.clone()),
+                };
+                Some(Rejected { id: moved.id.clone(), path: path.clone(), why, is_late: false })
+            }
             Fate::Arrived { .. } | Fate::Late => None,
         });
         let late = self.moves.iter().filter(|moved| moved.fate == Fate::Late).map(|moved| moved.to.clone());
@@ -456,10 +478,17 @@ const MOST_TIMES: u64 = 8;
 /// Bytes that the header of an update may take.
 const HEADER_ROOM: u64 = 32 << 20;
 
+/// Whether a change failed because of the disk, and not of what it should change.
+fn is_of_disk(why: &std::io::Error) -> bool {
+    matches!(why.kind(), ErrorKind::StorageFull | ErrorKind::ReadOnlyFilesystem | ErrorKind::Other)
+}
+
 /// Moves a file, unless an earlier run did. A client may have taken it back.
 fn carry_out(files: &mut impl Files, moved: &Move) -> Result<(), RoundError> {
     match files.rename(&moved.from, &moved.to) {
         Err(why) if why.kind() == ErrorKind::NotFound => Ok(()),
+        // No client stops a round by a folder that only its owner may move.
+        Err(why) if matches!(moved.fate, Fate::Foreign { .. }) && !is_of_disk(&why) => Ok(()),
         done => done.map_err(RoundError::writing(&moved.to)),
     }
 }
