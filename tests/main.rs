@@ -3,6 +3,7 @@
 //! Each module has the tests of one subject:
 //!
 //! - `harness`: a fresh folder for each test, good and broken files, the program and its output. No tests.
+//! - `rng`: numbers from a seed, for simulators. No tests.
 //! - `bad_input`: updates that cannot be merged: refused, skipped, and counted against the quorum.
 //! - `bad_file`: the same for files with a broken format: headers and shard indexes.
 //! - `bad_request`: requests that fail with any updates: bad settings, bases, weights or lists.
@@ -113,6 +114,7 @@ mod quality;
 mod reference;
 mod residual;
 mod resume;
+mod rng;
 mod robust;
 mod roster;
 mod round;

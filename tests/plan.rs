@@ -1,6 +1,8 @@
 //! Plan files: what they say, and what the runner does, on the real program.
 
 mod flow;
+mod killed;
+mod simulator;
 
 use crate::harness::{Dir, Run, fedmill};
 use serde_json::{Value, json};

@@ -6,9 +6,9 @@
 
 mod clients;
 mod disk;
-mod rng;
 mod work;
 
+use crate::rng::Rng;
 use clients::Script;
 use disk::{Disk, Trouble};
 use fedmill::round::config::Config;
@@ -21,7 +21,6 @@ use fedmill::round::machine::Machine;
 use fedmill::round::state::State;
 use fedmill::round::verify;
 use rayon::prelude::*;
-use rng::Rng;
 use std::collections::BTreeSet;
 use std::path::Path;
 

@@ -13,14 +13,25 @@ pub(in crate::cli) struct Arguments {
     /// The directory of the run.
     #[arg(value_name = "DIR", help_heading = INPUTS)]
     dir: PathBuf,
+    /// Say what came of a `once` stage whose attempt a crash interrupted: done, or again. May be repeated.
+    #[arg(long, value_name = "STAGE=done|again", value_parser = settled, help_heading = INPUTS)]
+    settle: Vec<(String, bool)>,
     #[command(flatten)]
     jobs: Jobs,
+}
+
+fn settled(text: &str) -> Result<(String, bool), String> {
+    match text.rsplit_once('=') {
+        Some((stage, "done")) => Ok((stage.to_owned(), true)),
+        Some((stage, "again")) => Ok((stage.to_owned(), false)),
+        _ => Err(format!("found `{text}`, expected STAGE=done or STAGE=again")),
+    }
 }
 
 impl Arguments {
     pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
         let (plan, base) = kept(&self.dir).map_err(Failure::of)?;
         let place = Place { root: self.dir.clone(), base, named: BTreeMap::new() };
-        run(&plan, &place, &self.jobs, common)
+        run(&plan, &place, &self.settle, &self.jobs, common)
     }
 }

@@ -66,13 +66,22 @@ impl Arguments {
             _ => PathBuf::from("."),
         };
         let place = Place { root, base, named: self.inputs.iter().cloned().collect::<BTreeMap<_, _>>() };
-        run(&plan, &place, &self.jobs, common)
+        run(&plan, &place, &[], &self.jobs, common)
     }
 }
 
 /// Runs a plan, or goes on with its run.
-pub(super) fn run(plan: &Plan, place: &Place, jobs: &Jobs, common: &Common) -> Result<Outcome, Failure> {
+pub(super) fn run(
+    plan: &Plan,
+    place: &Place,
+    settled: &[(String, bool)],
+    jobs: &Jobs,
+    common: &Common,
+) -> Result<Outcome, Failure> {
     let Opened { mut machine, mut world, inputs } = open(plan, place, jobs.number()).map_err(Failure::of)?;
+    for (stage, done) in settled {
+        machine.attest(stage, *done, &mut world).map_err(Failure::of)?;
+    }
     let ending = drive(&mut machine, inputs, &mut world).map_err(Failure::of)?;
     tell(plan, &machine, common);
     Ok(match ending {

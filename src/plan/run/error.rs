@@ -31,6 +31,8 @@ pub enum RunError {
     Locked { path: PathBuf, holder: String },
     #[error("stage `{stage}` may have done its work before the runner ended: it must not happen twice")]
     Ambiguous { stage: String },
+    #[error("--settle {stage}: no attempt of that name began without an end")]
+    Settled { stage: String },
     #[error(transparent)]
     Interrupted(#[from] Interrupted),
 }

@@ -200,6 +200,13 @@ pub enum Event {
         /// The key of the work: equal for equal work.
         work: String,
     },
+    /// The operator attests what came of an attempt that may have happened.
+    Attested {
+        /// The instance.
+        key: Key,
+        /// Whether its work is done.
+        done: bool,
+    },
     /// An attempt succeeded.
     Made {
         /// The instance.
@@ -286,6 +293,7 @@ impl Event {
             Self::Start { .. } => "start",
             Self::Resume => "resume",
             Self::Begin { .. } => "begin",
+            Self::Attested { .. } => "attested",
             Self::Made { .. } => "made",
             Self::Failed { .. } => "failed",
             Self::Settled { .. } => "settled",

@@ -172,6 +172,14 @@ impl State {
                 let instance = self.instance_mut(*key);
                 (instance.running, instance.work) = (true, work.clone());
             }
+            Event::Attested { key, done } => {
+                let instance = self.instance_mut(*key);
+                instance.running = false;
+                if *done {
+                    instance.made = Some(Made::default());
+                    self.group_mut(*key).over += 1;
+                }
+            }
             Event::Made { key, made, seconds, .. } => {
                 self.calls += made.calls;
                 self.tokens += made.tokens;
@@ -227,6 +235,11 @@ impl State {
             return self.count_again(graph);
         }
         (self.stop, self.ending) = (None, None);
+        let last = plan.on.failure.iter().chain(&plan.on.exit);
+        for stage in last.filter_map(|id| plan.stages.iter().position(|stage| stage.id == *id)) {
+            // The stages of the end run at each end.
+            self.groups[stage] = vec![Group::default()];
+        }
         for (stage, groups) in self.groups.iter_mut().enumerate() {
             // The failure that another stage waits for is a result.
             if graph.needed_by[stage].iter().any(|next| plan.stages[*next].depends.is_some()) {

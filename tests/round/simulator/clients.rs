@@ -1,7 +1,7 @@
 //! What clients do, as a seed decides it.
 
 use super::World;
-use super::rng::Rng;
+use crate::rng::Rng;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a client does in a round that selects it.

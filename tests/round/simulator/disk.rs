@@ -2,7 +2,7 @@
 
 use super::World;
 use super::clients::Script;
-use super::rng::Rng;
+use crate::rng::Rng;
 use fedmill::round::moment::Moment;
 use fedmill::round::world::{Entry, Files, Fingerprint};
 use std::collections::{BTreeMap, BTreeSet};

@@ -57,8 +57,8 @@ impl Machine<'_> {
         Ok(false)
     }
 
-    /// Begins attempts, as far as the limits allow.
-    pub(super) fn begin(&mut self, world: &mut impl World) -> Result<(), RunError> {
+    /// Begins attempts, as far as the limits allow. Returns whether some are over already, so that others may begin.
+    pub(super) fn begin(&mut self, world: &mut impl World) -> Result<bool, RunError> {
         let mut chosen = Vec::new();
         let mut used: BTreeMap<String, u32> = BTreeMap::new();
         let mut memory = 0;
@@ -91,7 +91,10 @@ impl Machine<'_> {
         for place in &chosen {
             self.queues.ready.remove(place);
         }
-        self.start(jobs, world)
+        let chosen = jobs.len();
+        let before = self.queues.running.len();
+        self.start(jobs, world)?;
+        Ok(self.queues.running.len() < before + chosen)
     }
 
     /// Begins attempts at jobs: one write to the journal for all.

@@ -93,6 +93,10 @@ impl<'p> Machine<'p> {
         let mut state = State::new(plan, &graph);
         let mut free = BTreeSet::new();
         for event in events {
+            if *event == Event::Resume {
+                // It says anew which stages nothing holds back.
+                free.clear();
+            }
             free.extend(state.add(event, &graph, plan));
         }
         let handlers: BTreeSet<usize> = {
@@ -160,6 +164,7 @@ impl<'p> Machine<'p> {
     ) -> Result<(), RunError> {
         if self.state.started {
             if self.state.ending != Some(Ending::Succeeded) {
+                self.queues.free.clear();
                 self.record(&[Event::Resume]);
                 // The runner may have ended between the last stage of an iteration and its end.
                 for looped in 0..self.flow.plan.loops.len() {
@@ -171,6 +176,29 @@ impl<'p> Machine<'p> {
             self.record(&[Event::Start { plan, inputs, shards }]);
         }
         Ok(())
+    }
+
+    /// Takes the operator's word for what came of an attempt that may have happened: whether its work is done.
+    ///
+    /// # Errors
+    ///
+    /// When no attempt of an instance with this name began without an end.
+    pub fn attest(&mut self, name: &str, done: bool, world: &mut impl World) -> Result<(), RunError> {
+        let keys = (0..self.flow.plan.stages.len()).flat_map(|stage| {
+            let key = self.state.current(stage);
+            let fans_out = self.flow.plan.stages[stage].for_each.is_some();
+            let count = self.state.group(key).instances.len() as u32;
+            (0..count).map(move |index| Key { index: fans_out.then_some(index), ..key })
+        });
+        let running = |key: &Key| self.state.instance(*key).is_some_and(|instance| instance.running);
+        let found = keys.filter(running).find(|key| key.name(self.flow.plan) == name);
+        match found {
+            Some(key) => {
+                self.record(&[Event::Attested { key, done }]);
+                self.flush(world)
+            }
+            None => Err(RunError::Settled { stage: name.to_owned() }),
+        }
     }
 
     /// Whether the run is over.
@@ -201,8 +229,8 @@ impl<'p> Machine<'p> {
                     self.consider(key, world)?;
                 }
             }
-            self.begin(world)?;
-            if self.queues.free.is_empty() && !self.close() {
+            let some_are_over = self.begin(world)?;
+            if self.queues.free.is_empty() && !some_are_over && !self.close() {
                 return Ok(());
             }
         }
