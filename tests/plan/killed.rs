@@ -1,4 +1,4 @@
-//! Runs that end in the middle: at every durable step, by SIGKILL with live children, by a second runner.
+//! Runs that end in the middle: at every durable step, and by signals with live children.
 
 use super::Workflow;
 use crate::harness::{fedmill, fedmill_after, program};

@@ -1,4 +1,4 @@
-//! Random plans in a simulated world that crashes, tears writes, fills the disk and moves its clock.
+//! Random plans in a world that crashes, tears writes, fills the disk and moves its clock.
 //!
 //! However often a runner ends in the middle, the run must come to the end of an undisturbed one: the same outcomes,
 //! choices and files. A stage that must not happen twice happens again only if the operator says so. `FEDMILL_SEEDS` sets
