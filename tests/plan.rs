@@ -1,5 +1,6 @@
 //! Plan files: what they say, and what the runner does, on the real program.
 
+mod endpoints;
 mod engines;
 mod flow;
 mod killed;

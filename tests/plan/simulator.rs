@@ -13,7 +13,7 @@ use fedmill::plan::run::event::{Artifact, Event, Failure, Made, Outcome};
 use fedmill::plan::run::fill::Folders;
 use fedmill::plan::run::key::Key;
 use fedmill::plan::run::machine::{Machine, Setup};
-use fedmill::plan::run::world::{Ended, Job, Receipt, Woken, World};
+use fedmill::plan::run::world::{Ended, Job, Receipt, Spent, Woken, World};
 use fedmill::plan::schema::Plan;
 use fedmill::plan::schema::policy::{Answer, SideEffects};
 use rayon::prelude::*;
@@ -153,7 +153,8 @@ impl World for Sim<'_> {
         }
         let place = self.rng.below(self.running.len() as u64) as usize;
         let job = self.running.swap_remove(place);
-        Ok(Woken::Ended(Ended { key: job.key, attempt: job.attempt, result: attempt(&job), seconds: 1.0 }))
+        let (result, spent) = (attempt(&job), Spent::default());
+        Ok(Woken::Ended(Ended { key: job.key, attempt: job.attempt, result, seconds: 1.0, spent }))
     }
 }
 

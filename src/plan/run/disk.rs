@@ -7,20 +7,24 @@
 //! DIR/gates/NAME       answers of people   DIR/STOP             the kill file
 //! ```
 
+use super::endpoint::call::{Exchange, call};
 use super::error::RunError;
 use super::event::{Event, Failure, Line, Made};
 use super::key::Key;
 use super::process::{self, Invocation, MARK};
 use super::publish::{self, Places};
-use super::world::{AttemptLimits, Ended, Job, Receipt, Task, Woken, World};
+use super::world::{AttemptLimits, Ended, Job, Output, Receipt, Spent, Task, Woken, World};
+use crate::io::child::capped::CappedLog;
 use crate::io::digest::store::Stored;
 use crate::io::interrupt;
 use crate::io::journal::{Lock, Taken};
 use crate::io::{child, folder, text};
+use crate::plan::schema::agent::REPLY;
 use crate::plan::schema::policy::Answer;
 use crate::record::{Head, Record, read, seal};
 use jiff::Timestamp;
 use rustix::process::{Pid, Signal, kill_process};
+use serde::de::IgnoredAny;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -262,14 +266,16 @@ impl World for Disk {
         let attempt = job.attempt;
         let work = move || {
             let began = Instant::now();
-            let result = make(&root, &job, &stop);
+            let mut spent = Spent::default();
+            let result = make(&root, &job, &stop, &mut spent);
             let seconds = began.elapsed().as_secs_f64();
             // The receiver lives as long as the runner.
-            let _ = sender.send(Ended { key, attempt, result, seconds });
+            let _ = sender.send(Ended { key, attempt, result, seconds, spent });
         };
         if let Err(why) = thread::Builder::new().name("attempt".to_owned()).spawn(work) {
             let failure = Failure::Start(format!("no thread for the attempt: {why}"));
-            let _ = self.sender.send(Ended { key, attempt, result: Err(failure), seconds: 0.0 });
+            let (result, spent) = (Err(failure), Spent::default());
+            let _ = self.sender.send(Ended { key, attempt, result, seconds: 0.0, spent });
         }
     }
 
@@ -321,7 +327,7 @@ impl World for Disk {
 }
 
 /// Makes an attempt in a fresh folder, and takes its outputs into the store.
-fn make(root: &Path, job: &Job, stop: &AtomicBool) -> Result<Made, Failure> {
+fn make(root: &Path, job: &Job, stop: &Arc<AtomicBool>, spent: &mut Spent) -> Result<Made, Failure> {
     let base = root.join("attempts").join(&job.name);
     let work = base.join("work");
     let failure = |why: std::io::Error| Failure::Start(format!("{}: {why}", work.display()));
@@ -331,29 +337,62 @@ fn make(root: &Path, job: &Job, stop: &AtomicBool) -> Result<Made, Failure> {
         folder::make_folder_unsynced(&work.join(&output.path)).map_err(failure)?;
     }
     let (stdout, stderr) = (base.join("stdout"), base.join("stderr"));
-    let Task::Command { argv, env, inherit, stdin } = &job.task else {
-        return Err(Failure::Start("this version calls no endpoints".to_owned()));
+    let places = Places { work: &work, stdout: &stdout, run: root };
+    let made = match &job.task {
+        Task::Command { argv, env, inherit, stdin } => {
+            let mut env = env.clone();
+            env.insert(MARK.to_owned(), root.to_string_lossy().into_owned());
+            env.insert("FEDMILL_STAGE".to_owned(), job.name.clone());
+            env.insert("FEDMILL_ATTEMPT".to_owned(), job.attempt.to_string());
+            env.insert("FEDMILL_IDEMPOTENCY_KEY".to_owned(), job.work.clone());
+            let keeps_all = job.outputs.iter().any(|output| output.path == "-");
+            let log_bytes = if keeps_all { u64::MAX } else { job.limits.log_bytes };
+            process::run(&Invocation {
+                argv,
+                env,
+                inherit,
+                stdin: stdin.as_deref(),
+                folder: &work,
+                stdout: &stdout,
+                stderr: &stderr,
+                limits: AttemptLimits { log_bytes, ..job.limits },
+                stop,
+            })?;
+            publish::take(job, &places)?
+        }
+        Task::Http { .. } | Task::Ollama { .. } => ask(job, &places, stop, spent)?,
     };
-    let mut env = env.clone();
-    env.insert(MARK.to_owned(), root.to_string_lossy().into_owned());
-    env.insert("FEDMILL_STAGE".to_owned(), job.name.clone());
-    env.insert("FEDMILL_ATTEMPT".to_owned(), job.attempt.to_string());
-    env.insert("FEDMILL_IDEMPOTENCY_KEY".to_owned(), job.work.clone());
-    let keeps_all = job.outputs.iter().any(|output| output.path == "-");
-    let log_bytes = if keeps_all { u64::MAX } else { job.limits.log_bytes };
-    process::run(&Invocation {
-        argv,
-        env,
-        inherit,
-        stdin: stdin.as_deref(),
-        folder: &work,
-        stdout: &stdout,
-        stderr: &stderr,
-        limits: AttemptLimits { log_bytes, ..job.limits },
-        stop,
-    })?;
-    let made = publish::take(job, &Places { work: &work, stdout: &stdout, run: root })?;
     // Only what the outputs name is kept of an attempt that succeeded.
     folder::remove_unsynced(&work).map_err(failure)?;
     Ok(made)
+}
+
+/// Asks an endpoint. Its reply is the file `reply` in the folder of the attempt, and an output of that name; standard
+/// output has the body as it came.
+fn ask(job: &Job, places: &Places<'_>, stop: &Arc<AtomicBool>, spent: &mut Spent) -> Result<Made, Failure> {
+    let file = places.work.join(REPLY);
+    let failure = |why: std::io::Error| Failure::Start(format!("{}: {why}", file.display()));
+    let mut exchange = Exchange::default();
+    let called = call(job, stop, &mut exchange);
+    *spent = exchange.spent;
+    let log = CappedLog::create(places.stdout, job.limits.log_bytes).and_then(|mut log| {
+        log.write(exchange.log.as_bytes())?;
+        log.finish()
+    });
+    called?;
+    log.map_err(failure)?;
+    folder::write_file(&file, &exchange.reply, false).map_err(failure)?;
+    let mut job = job.clone();
+    if job.outputs.iter().any(|output| output.path == "-") {
+        // What an endpoint prints is its reply.
+        folder::write_file(places.stdout, &exchange.reply, false).map_err(failure)?;
+    }
+    if job.outputs.iter().all(|output| output.name != REPLY && output.path != REPLY) {
+        let is_object = serde_json::from_slice::<BTreeMap<String, IgnoredAny>>(&exchange.reply).is_ok();
+        let metrics = is_object && !job.metrics.is_empty();
+        let (name, path) = (REPLY.to_owned(), REPLY.to_owned());
+        job.outputs.push(Output { name, path, metrics, optional: false });
+    }
+    let made = publish::take(&job, places)?;
+    Ok(Made { calls: 1, tokens: spent.tokens, ..made })
 }

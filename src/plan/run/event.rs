@@ -127,6 +127,9 @@ impl fmt::Display for Failure {
             Self::Timeout(time) => write!(f, "took longer than {} s", seconds(time)),
             Self::Idle(time) => write!(f, "printed nothing for {} s", seconds(time)),
             Self::Outputs(why) | Self::Start(why) | Self::Reference(why) => f.write_str(why),
+            Self::Http(status @ 300..400) => {
+                write!(f, "the endpoint answered with status {status}; fedmill follows no redirect")
+            }
             Self::Http(status) => write!(f, "the endpoint answered with status {status}"),
             Self::Schema(why) => write!(f, "the reply does not fit: {why}"),
             Self::Connect(why) => write!(f, "the endpoint cannot be reached: {why}"),
@@ -199,6 +202,9 @@ pub enum Event {
         attempt: u32,
         /// The key of the work: equal for equal work.
         work: String,
+        /// Requests to endpoints that it is about to make.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        calls: u64,
     },
     /// The operator attests what came of an attempt that may have happened.
     Attested {
@@ -228,6 +234,9 @@ pub enum Event {
         seconds: f64,
         /// Whether another attempt follows.
         again: bool,
+        /// Tokens of models that it used.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        tokens: u64,
     },
     /// A stage ended without an attempt, or after those of all its instances.
     Settled {
@@ -284,6 +293,11 @@ pub enum Event {
         /// How.
         ending: Ending,
     },
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 impl Event {

@@ -4,10 +4,11 @@
 //! has the lines of the journal. [`key`] names the instances of stages, [`scope`] finds the values of conditions,
 //! [`fill`] the work of an instance. The machine sees files, clock and processes through [`world`] alone; [`disk`] is the
 //! real world, where [`process`] runs commands and [`publish`] takes their outputs into the store. [`prepare`] pins inputs and
-//! opens a run, and [`drive`] is the loop. [`status`] shows a run, and [`error`] says why it cannot go on.
+//! opens a run, and [`drive`] is the loop. [`endpoint`] makes the requests of agents that are no commands. [`status`] shows a run, and [`error`] says why it cannot go on.
 
 pub mod disk;
 pub mod drive;
+pub mod endpoint;
 pub mod error;
 pub mod event;
 pub mod fill;

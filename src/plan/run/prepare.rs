@@ -1,6 +1,7 @@
 //! Prepares the directory of a run: finds and pins the inputs, and keeps the plan.
 
 use super::disk::{self, Disk, JOURNAL, Journal, PLAN};
+use super::endpoint::check;
 use super::error::RunError;
 use super::event::{Artifact, Event};
 use super::fill::Folders;
@@ -147,6 +148,9 @@ pub fn open<'p>(plan: &'p Plan, place: &Place, parallel: u32) -> Result<Opened<'
     let root = absolute(&place.root).map_err(|why| RunError::Plan { at: "--dir".to_owned(), why })?;
     let base = absolute(&place.base).map_err(|why| RunError::Plan { at: "--dir".to_owned(), why })?;
     let place = Place { root: root.clone(), base: base.clone(), named: place.named.clone() };
+    if let Some((at, why)) = check::faults(plan).into_iter().next() {
+        return Err(RunError::Plan { at, why });
+    }
     let digest = read::digest(plan);
     let lock = disk::lock(&root)?;
     let journal = Journal::read(&root)?;

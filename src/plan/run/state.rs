@@ -168,7 +168,8 @@ impl State {
                 return free.map(|stage| self.current(stage)).collect();
             }
             Event::Resume => return self.resume(graph, plan),
-            Event::Begin { key, work, .. } => {
+            Event::Begin { key, work, calls, .. } => {
+                self.calls += calls;
                 let instance = self.instance_mut(*key);
                 (instance.running, instance.work) = (true, work.clone());
             }
@@ -181,14 +182,14 @@ impl State {
                 }
             }
             Event::Made { key, made, seconds, .. } => {
-                self.calls += made.calls;
                 self.tokens += made.tokens;
                 let instance = self.instance_mut(*key);
                 instance.made = Some(made.clone());
                 instance.end(*seconds, true);
                 self.group_mut(*key).over += 1;
             }
-            Event::Failed { key, failure, seconds, again } => {
+            Event::Failed { key, failure, seconds, again, tokens } => {
+                self.tokens += tokens;
                 let instance = self.instance_mut(*key);
                 instance.failure = (!again).then(|| failure.clone());
                 // An attempt that the runner ended says nothing about the work.

@@ -69,6 +69,13 @@ pub enum Task {
     },
 }
 
+impl Task {
+    /// Whether it sends a request to an endpoint.
+    pub fn calls(&self) -> bool {
+        !matches!(self, Self::Command { .. })
+    }
+}
+
 /// A file that an attempt makes.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Output {
@@ -106,6 +113,17 @@ pub struct Ended {
     pub result: Result<Made, Failure>,
     /// Seconds that it took.
     pub seconds: f64,
+    /// What it used, even where it failed.
+    pub spent: Spent,
+}
+
+/// What an attempt used of an endpoint, and what that asks for.
+#[derive(Clone, Copy, PartialEq, Default, Debug)]
+pub struct Spent {
+    /// Tokens of a model.
+    pub tokens: u64,
+    /// Seconds that the endpoint wants to be left alone.
+    pub pause: Option<f64>,
 }
 
 /// Why a wait is over.

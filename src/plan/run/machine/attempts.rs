@@ -7,7 +7,7 @@ use crate::plan::run::event::{Event, Failure, Made, Outcome};
 use crate::plan::run::fill::instances;
 use crate::plan::run::key::Key;
 use crate::plan::run::state::Instance;
-use crate::plan::run::world::{Ended, Job, RECEIPT, Receipt, World};
+use crate::plan::run::world::{Ended, Job, RECEIPT, Receipt, Spent, World};
 use crate::plan::schema::policy::SideEffects;
 use std::collections::BTreeMap;
 
@@ -105,16 +105,25 @@ impl Machine<'_> {
     ) -> Result<(), RunError> {
         let mut events = Vec::new();
         let mut starting = Vec::new();
+        let mut begun = 0;
         for (key, agent, bytes, job) in jobs {
             match job {
                 Ok(job) => {
+                    let calls = u64::from(job.task.calls() && !self.is_done(&job, world)?);
+                    if calls > 0
+                        && let Some(why) = self.used_up(key, begun)
+                    {
+                        self.stop(why, true, false, world)?;
+                        continue;
+                    }
+                    begun += calls;
                     let (attempt, work) = (job.attempt, job.work.clone());
-                    events.push(Event::Begin { key, attempt, work });
+                    events.push(Event::Begin { key, attempt, work, calls });
                     starting.push((agent, bytes, job));
                 }
                 Err(why) => {
                     let failure = Failure::Reference(why);
-                    events.push(Event::Failed { key, failure, seconds: 0.0, again: false });
+                    events.push(Event::Failed { key, failure, seconds: 0.0, again: false, tokens: 0 });
                 }
             }
         }
@@ -132,7 +141,8 @@ impl Machine<'_> {
                 Some(made) => {
                     let result = Ok(Made { cached: true, calls: 0, tokens: 0, ..made });
                     self.queues.running.insert(key, (agent, bytes));
-                    self.end(Ended { key, attempt: job.attempt, result, seconds: 0.0 }, world)?;
+                    let spent = Spent::default();
+                    self.end(Ended { key, attempt: job.attempt, result, seconds: 0.0, spent }, world)?;
                 }
                 None => {
                     self.queues.running.insert(key, (agent, bytes));
@@ -143,9 +153,27 @@ impl Machine<'_> {
         Ok(())
     }
 
+    /// Whether the result of equal work stands in for a job.
+    fn is_done(&self, job: &Job, world: &mut impl World) -> Result<bool, RunError> {
+        Ok(job.cached && world.equal_work(job)?.is_some())
+    }
+
+    /// The limit that leaves no request for an instance, after these of attempts that begin with it.
+    fn used_up(&self, key: Key, begun: u64) -> Option<String> {
+        let limits = &self.flow.plan.limits;
+        let name = key.name(self.flow.plan);
+        let needs = |limit: &str, most: u64| {
+            format!("limits.{limit}, {most}, is used up, and stage `{name}` needs another request")
+        };
+        if let Some(most) = limits.http_calls.filter(|most| self.state.calls + begun >= *most) {
+            return Some(needs("http_calls", most));
+        }
+        limits.tokens.filter(|most| self.state.tokens >= *most).map(|most| needs("tokens", most))
+    }
+
     /// Takes the end of an attempt.
     pub(super) fn end(&mut self, ended: Ended, world: &mut impl World) -> Result<(), RunError> {
-        let Ended { key, result, seconds, .. } = ended;
+        let Ended { key, result, seconds, spent, .. } = ended;
         self.queues.running.remove(&key);
         let event = match result.and_then(|made| self.judge(key, made)) {
             Ok((made, read)) => {
@@ -169,9 +197,11 @@ impl Machine<'_> {
                     && attempts < self.stage(key).max_attempts()
                     && retry.is_some_and(|retry| failure.is_covered(&retry.on));
                 if again && let Some(retry) = retry {
-                    self.queues.sleeping.insert(key, world.now() + retry.backoff.after(attempts));
+                    let asked = spent.pause.unwrap_or(0.0).min(retry.backoff.max.as_seconds());
+                    let pause = retry.backoff.after(attempts).max(asked);
+                    self.queues.sleeping.insert(key, world.now() + pause);
                 }
-                Event::Failed { key, failure, seconds, again }
+                Event::Failed { key, failure, seconds, again, tokens: spent.tokens }
             }
         };
         self.record(&[event]);

@@ -255,8 +255,8 @@ impl<'p> Machine<'p> {
         while !self.queues.running.is_empty() {
             if let Woken::Ended(ended) = world.wait(None)? {
                 self.queues.running.remove(&ended.key);
-                let (key, seconds) = (ended.key, ended.seconds);
-                let event = Event::Failed { key, failure: Failure::Cancelled, seconds, again: true };
+                let (key, seconds, tokens) = (ended.key, ended.seconds, ended.spent.tokens);
+                let event = Event::Failed { key, failure: Failure::Cancelled, seconds, again: true, tokens };
                 self.record(&[event]);
             }
         }
