@@ -100,7 +100,10 @@ impl World for Sim<'_> {
 
     fn append(&mut self, events: &[Event]) -> Result<(), RunError> {
         let kept = match self.trouble() {
-            None => return Ok(self.disk.events.extend_from_slice(events)),
+            None => {
+                self.disk.events.extend_from_slice(events);
+                return Ok(());
+            }
             Some(Trouble::Before | Trouble::Full) => 0,
             Some(Trouble::Torn) => self.rng.below(events.len() as u64) as usize,
             Some(Trouble::After) => events.len(),
