@@ -4,6 +4,7 @@ mod endpoints;
 mod engines;
 mod flow;
 mod killed;
+mod new;
 mod simulator;
 
 use crate::harness::{Dir, Run, fedmill};

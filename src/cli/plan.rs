@@ -1,5 +1,6 @@
 //! `fedmill plan`: workflows as files.
 
+mod new;
 mod resume;
 mod run;
 mod schema;
@@ -18,6 +19,7 @@ pub(super) struct Arguments {
 }
 
 subcommands! {
+    New: new::Arguments, reads [];
     Run: run::Arguments, reads [];
     Resume: resume::Arguments, reads [];
     Status: status::Arguments, reads [];

@@ -3,7 +3,7 @@
 //! A plan is one JSON file. [`schema`] has its types, [`read`] reads one from a file or text, and [`error`] says what is
 //! wrong with a file. [`template`] parses the references in its texts. [`condition`] parses and evaluates conditions,
 //! with the [`functions`] that they have beside those of CEL. [`graph`] says which stage waits for which. [`run`] executes
-//! a plan.
+//! a plan, and [`templates`] make plans for common goals.
 
 pub mod condition;
 pub mod error;
@@ -13,3 +13,4 @@ pub mod read;
 pub mod run;
 pub mod schema;
 pub mod template;
+pub mod templates;

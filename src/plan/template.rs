@@ -37,6 +37,9 @@ pub enum Reference {
     Carry(Id),
     /// The outputs of another stage: `{STAGE.NAME}`.
     Output(Id, Id),
+    /// The output of one instance of another stage: `{STAGE.NAME[index]}` of that with the same place in its fan-out,
+    /// `{STAGE.NAME[2]}` of instance 2.
+    At(Id, Id, Option<u32>),
     /// The case that a decision chose, or the option that won a vote: `{STAGE}`.
     Choice(Id),
     /// What the instance stands for: `{item}`.
@@ -148,7 +151,14 @@ impl FromStr for Reference {
             Some(("in", name)) => Self::Input(id(name)?),
             Some(("out", name)) => Self::Own(id(name)?),
             Some(("carry", name)) => Self::Carry(id(name)?),
-            Some((stage, name)) => Self::Output(id(stage)?, id(name)?),
+            Some((stage, name)) => match name.strip_suffix(']').and_then(|name| name.split_once('[')) {
+                None => Self::Output(id(stage)?, id(name)?),
+                Some((name, "index")) => Self::At(id(stage)?, id(name)?, None),
+                Some((name, place)) => {
+                    let wrong = |_| format!("`{{{text}}}`: found [{place}], expected [index] or a number");
+                    Self::At(id(stage)?, id(name)?, Some(place.parse().map_err(wrong)?))
+                }
+            },
             None => match text {
                 "item" => Self::Item,
                 "index" => Self::Index,
@@ -171,6 +181,8 @@ impl fmt::Display for Reference {
             Self::Own(name) => write!(f, "{{out.{name}}}"),
             Self::Carry(name) => write!(f, "{{carry.{name}}}"),
             Self::Output(stage, name) => write!(f, "{{{stage}.{name}}}"),
+            Self::At(stage, name, None) => write!(f, "{{{stage}.{name}[index]}}"),
+            Self::At(stage, name, Some(place)) => write!(f, "{{{stage}.{name}[{place}]}}"),
             Self::Choice(stage) => write!(f, "{{{stage}}}"),
             Self::Item => f.write_str("{item}"),
             Self::Index => f.write_str("{index}"),
@@ -200,7 +212,20 @@ mod tests {
 
     #[test]
     fn a_text_that_is_no_template_is_refused() {
-        for text in ["{", "}", "a{b", "{}", "{A.b}", "{a.b.c}", "{a|}", "{in.}", "{ a }"] {
+        for text in [
+            "{",
+            "}",
+            "a{b",
+            "{}",
+            "{A.b}",
+            "{a.b.c}",
+            "{a|}",
+            "{in.}",
+            "{ a }",
+            "{a.b[}",
+            "{a.b[x]}",
+            "{a.b[-1]}",
+        ] {
             assert!(Template::parse(text).is_err(), "{text}");
         }
     }

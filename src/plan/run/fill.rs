@@ -313,6 +313,12 @@ impl Filler<'_> {
             Reference::Output(of, name) => {
                 self.output(key, of.as_str(), name.as_str()).map_err(|why| none(&why))
             }
+            Reference::At(of, name, place) => {
+                let place = place.unwrap_or(index);
+                let found = self.names.stage(of.as_str()).map(|stage| self.state.seen_from(stage, key));
+                let seen = found.ok_or_else(|| none("the plan has no such stage"))?;
+                self.files_of(seen, name.as_str(), Some(place)).map_err(|why| none(&why))
+            }
             Reference::Choice(of) => {
                 let place =
                     self.names.stage(of.as_str()).ok_or_else(|| none("the plan has no such stage"))?;
@@ -358,16 +364,18 @@ impl Filler<'_> {
     /// The outputs of all instances of a stage, in order; those that an instance left out are no part.
     fn output(&self, key: Key, of: &str, name: &str) -> Result<Filled, String> {
         let place = self.names.stage(of).ok_or("the plan has no such stage")?;
-        self.files(self.state.seen_from(place, key), name)
+        self.files_of(self.state.seen_from(place, key), name, None)
     }
 
-    fn files(&self, seen: Key, name: &str) -> Result<Filled, String> {
+    /// The outputs of all instances of a stage, or of one.
+    fn files_of(&self, seen: Key, name: &str, place: Option<u32>) -> Result<Filled, String> {
         let group = self.state.group(seen);
         if group.outcome != Some(super::event::Outcome::Ok) {
             let word = group.outcome.map_or("not over", super::event::Outcome::word);
             return Err(format!("the stage is {word}, and has no outputs"));
         }
-        let made = group.instances.iter().filter_map(|instance| instance.made.as_ref());
+        let chosen = group.instances.iter().zip(0..).filter(|(_, at)| place.is_none_or(|place| place == *at));
+        let made = chosen.filter_map(|(instance, _)| instance.made.as_ref());
         let files = made.filter_map(|made| made.outputs.get(name));
         let files: Vec<(String, Artifact)> =
             files.map(|file| (format!("{}/{}", self.folders.run, file.path), file.clone())).collect();
@@ -388,7 +396,7 @@ impl Filler<'_> {
         }
         let (stage, output) = carry.from.split_once('.')?;
         let before = Key { stage: self.names.stage(stage)?, iteration: key.iteration - 1, index: None };
-        self.files(before, output).ok()
+        self.files_of(before, output, None).ok()
     }
 }
 

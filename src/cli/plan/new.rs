@@ -1,0 +1,56 @@
+//! `fedmill plan new`: a plan from a template.
+
+use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print};
+use crate::io::folder;
+use crate::plan::templates::{TEMPLATES, plan};
+use clap::Args;
+use std::path::PathBuf;
+
+/// Make a plan from a template.
+///
+/// Paths in the settings are those of the plan's folder.
+#[derive(Args, Debug)]
+#[command(after_long_help = list())]
+pub(in crate::cli) struct Arguments {
+    /// The template: round, sweep, refine or shards.
+    #[arg(long, value_name = "NAME", help_heading = INPUTS)]
+    template: String,
+    /// A setting of the template. May be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE", help_heading = INPUTS)]
+    settings: Vec<String>,
+    /// Write the plan to this file; `-` is standard output.
+    #[arg(short, long, value_name = "PLAN", default_value = "-", help_heading = OUTPUT)]
+    output: PathBuf,
+}
+
+impl Arguments {
+    pub(super) fn run(&self, _: &Common) -> Result<Outcome, Failure> {
+        let plan = plan(&self.template, &self.settings).map_err(Failure::of)?;
+        let text = serde_json::to_string_pretty(&plan)? + "\n";
+        if self.output.as_os_str() == "-" {
+            print(&text)?;
+            return Ok(Outcome::Done);
+        }
+        folder::write_file_on_disk(&self.output, text.as_bytes())
+            .map_err(|why| anyhow::anyhow!("{}: cannot be written: {why}", self.output.display()))?;
+        print(&format!("{}\n", self.output.display()))?;
+        Ok(Outcome::Done)
+    }
+}
+
+/// The templates with their settings.
+fn list() -> String {
+    let mut text = String::from("Templates:\n");
+    for template in TEMPLATES {
+        text.push_str(&format!("  {}: {}\n", template.name, template.about));
+        for setting in template.settings {
+            let default = match (setting.default, setting.required) {
+                (Some(default), _) => format!(" [default: {default}]"),
+                (None, true) => " [required]".to_owned(),
+                (None, false) => String::new(),
+            };
+            text.push_str(&format!("    {}: {}{default}\n", setting.key, setting.about));
+        }
+    }
+    text
+}

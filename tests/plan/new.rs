@@ -1,0 +1,123 @@
+//! Plans from templates, run on the updates of a small round.
+
+use crate::harness::{Dir, Update, fedmill};
+use std::fs;
+
+/// Five clients and their base; the updates of clients 3 and 4 are far off.
+fn round() -> Dir {
+    let dir = Dir::new();
+    Update::new("base").f32("w", &[4], &[0.0; 4]).write(&dir);
+    for client in 0..5_i16 {
+        let far = if client > 2 { 50.0 } else { 1.0 };
+        let values: Vec<f32> = (0..4_i16).map(|at| far + f32::from(client * at) / 8.0).collect();
+        Update::new(&format!("in/c{client}")).f32("w", &[4], &values).write(&dir);
+    }
+    dir
+}
+
+fn make(dir: &Dir, template: &str, settings: &[&str]) {
+    let mut args = vec!["plan", "new", "--template", template, "-o", "p.json"];
+    settings.iter().for_each(|setting| args.extend(["--set", setting]));
+    let run = fedmill(dir, &args);
+    assert_eq!((run.code, run.stdout.as_str()), (Some(0), "p.json\n"), "{run:#?}");
+}
+
+#[test]
+fn shards_merge_to_the_bytes_of_one_process() {
+    for rule in ["krum", "median", "geometric-median"] {
+        let dir = round();
+        let rule_set = format!("rule={rule}");
+        make(&dir, "shards", &["updates=in", "base=base.safetensors", &rule_set, "byzantine=1", "shards=3"]);
+        let run = fedmill(&dir, &["plan", "run", "-q", "p.json"]);
+        assert_eq!(
+            run.code,
+            Some(0),
+            "{run:#?} {}",
+            String::from_utf8_lossy(&dir.read("p.run/attempts/gram.0/stderr"))
+        );
+        let whole = [
+            "aggregate",
+            "-q",
+            "in",
+            "--rule",
+            rule,
+            "--byzantine",
+            "1",
+            "--base",
+            "base.safetensors",
+            "-o",
+            "w.safetensors",
+        ];
+        assert_eq!(fedmill(&dir, &whole).code, Some(0));
+        assert_eq!(dir.read("p.run/out/merge/merged.safetensors"), dir.read("w.safetensors"), "{rule}");
+    }
+}
+
+/// A command that prints the largest byte of a model's values as its loss: a far model has a larger one.
+const EVALUATE: &str =
+    "evaluate=sh -c 'n=$(tail -c 1 \"$0\" | od -An -tu1 | tr -d \" \"); printf \"{\\\"loss\\\": %s}\" $n'";
+
+#[test]
+fn a_round_fails_if_its_model_is_not_good_enough() {
+    for (bound, code) in [("at_most=255", 0), ("at_most=1", 2)] {
+        let dir = round();
+        make(&dir, "round", &["updates=in", "base=base.safetensors", "rule=median", EVALUATE, bound]);
+        let run = fedmill(&dir, &["plan", "run", "p.json"]);
+        assert_eq!(run.code, Some(code), "{run:#?}");
+        if code == 2 {
+            assert!(run.stderr.contains("stage `evaluate`: success_when does not hold"), "{}", run.stderr);
+        }
+    }
+}
+
+#[test]
+fn a_sweep_takes_the_rule_with_the_best_model() {
+    let dir = round();
+    make(&dir, "sweep", &["updates=in", "rules=krum; median; trimmed-mean:cut=0.4", "byzantine=1", EVALUATE]);
+    let run = fedmill(&dir, &["plan", "run", "p.json"]);
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    let taken = run.stdout.lines().filter(|line| line.ends_with("best.safetensors")).count();
+    assert_eq!(taken, 1, "{run:#?}");
+    let loss = |place: u32| {
+        let text = dir.read(&format!("p.run/out/evaluate.{place}/metrics"));
+        let value: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        value["loss"].as_f64().unwrap()
+    };
+    let best = (0..3).min_by(|a, b| loss(*a).total_cmp(&loss(*b))).unwrap();
+    let expected = dir.read(&format!("p.run/out/merge.{best}/merged.safetensors"));
+    assert_eq!(dir.read(&format!("p.run/out/take_{best}/best.safetensors")), expected);
+}
+
+#[test]
+fn a_draft_is_refined_until_its_review_is_good() {
+    let dir = Dir::new();
+    dir.write("draft.txt", "x");
+    let propose = "propose=sh -c 'cat \"$0\" > \"$1\"; printf x >> \"$1\"'";
+    let review = "review=sh -c 'printf \"{\\\"score\\\": 0.%s}\" $(wc -c < \"$0\")'";
+    make(&dir, "refine", &["start=draft.txt", propose, review, "score=0.4", "max_iters=5"]);
+    let run = fedmill(&dir, &["plan", "run", "p.json"]);
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    assert_eq!(dir.read("p.run/out/propose@3/draft"), b"xxxx");
+    make(&dir, "refine", &["start=draft.txt", propose, review, "score=0.9", "max_iters=2"]);
+    fs::remove_dir_all(dir.path("p.run")).unwrap();
+    let run = fedmill(&dir, &["plan", "run", "p.json"]);
+    run.assert_fails(2, &["loop `turns`: its condition held in none of 2 iterations"]);
+}
+
+#[test]
+fn settings_that_make_no_plan_are_refused() {
+    let dir = Dir::new();
+    for (args, expected) in [
+        (&["--template", "krum"][..], "found template `krum`, expected one of round, sweep, refine, shards"),
+        (&["--template", "shards"], "template shards: --set updates=... is missing: the updates"),
+        (&["--template", "shards", "--set", "updates"], "--set updates: expected key=value"),
+        (&["--template", "shards", "--set", "rool=x"], "has no setting `rool`; it has id, updates"),
+        (
+            &["--template", "shards", "--set", "updates=a", "--set", "shards=0"],
+            "--set shards: found `0`, expected a whole number from 1 on",
+        ),
+        (&["--template", "sweep", "--set", "updates=a", "--set", "rules=mean"], "expected two rules or more"),
+    ] {
+        fedmill(&dir, &[&["plan", "new"], args].concat()).assert_fails(2, &[expected]);
+    }
+}
