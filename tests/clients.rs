@@ -149,7 +149,7 @@ fn every_bad_row_is_reported_with_its_line_and_nothing_is_registered() {
     let run = fedmill(&dir, &["clients", "import", "state", "c.jsonl", "--skip-bad"]);
     assert_eq!(
         (run.code, run.stdout.as_str()),
-        (Some(0), "1 clients added, 8 bad rows left out; 1 may be selected\n")
+        (Some(0), "1 client added, 8 bad rows left out; 1 may be selected\n")
     );
     assert_sound(&dir, &["good"]);
 
@@ -181,7 +181,7 @@ fn a_client_that_comes_again_keeps_its_history() {
     add(&[]).assert_fails(2, &["client `a` is registered already", "--update"]);
     let mut registry = Registry::open(&dir.path("state/clients.db")).unwrap();
     registry.record(1, &[part("a", Outcome::Merged)], now()).unwrap();
-    assert_eq!(fedmill(&dir, &["clients", "retire", "state", "a"]).stdout, "1 clients retired\n");
+    assert_eq!(fedmill(&dir, &["clients", "retire", "state", "a"]).stdout, "1 client retired\n");
     assert_eq!(fedmill(&dir, &["clients", "list", "state", "--json"]).stdout, "");
     fedmill(&dir, &["clients", "select", "state", "--count", "1", "--round", "2", "--seed", "1"])
         .assert_fails(1, &["0 clients may be selected, the round needs 1", "1 by retirement"]);

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Clients of a federation: read their tasks, fetch the model, train, deliver.
 
-    client.py FEDERATION HOMES CLIENT... [--drop PLACE] [--step STEP] [--nan CLIENT] [--fedmill PROGRAM]
+    client.py FEDERATION HOMES CLIENT... [--drop PLACE] [--again] [--step STEP] [--nan CLIENT] [--fedmill PROGRAM]
 
 FEDERATION is the state directory, or what rsync reaches it by (host:/srv/federation). HOMES has a folder for each
 client, with the model that the client holds. A client without a task, or whose update is delivered, does nothing. With
---drop the update goes into the folder PLACE, named after its round, in place of the inbox.
+--drop the update goes into the folder PLACE, named after its round, in place of the inbox. With --again a client delivers
+although it did before: for the round that is open after the server was restored from a backup.
 
 A client prints a line for each update: what it trained, how it sent it, and where it put the update. If the task names
 codecs, it sends the update by the first of them. A task that keeps layers with the client ends it with a message.
@@ -128,7 +129,7 @@ def take_part(federation, client, home, options):
         return
     # Not the number: a server that was restored from a backup opens a round of the same number again.
     done, asked = home / "delivered", digest(home / "task.json")
-    if done.exists() and done.read_text() == asked:
+    if not options.again and done.exists() and done.read_text() == asked:
         return
     task = json.loads((home / "task.json").read_text())
     check(client, task)
@@ -150,6 +151,7 @@ def main():
     parser.add_argument("homes", metavar="HOMES", type=Path)
     parser.add_argument("clients", metavar="CLIENT", nargs="+")
     parser.add_argument("--drop", metavar="PLACE")
+    parser.add_argument("--again", action="store_true")
     parser.add_argument("--step", type=float, default=0.4)
     parser.add_argument("--nan", action="append", default=[], metavar="CLIENT")
     parser.add_argument("--fedmill", default="fedmill", metavar="PROGRAM")

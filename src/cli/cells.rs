@@ -24,6 +24,24 @@ pub(super) fn fit(table: &mut Table, wrapped: &[usize]) -> String {
     table.trim_fmt()
 }
 
+/// A number for people: four decimals at most, or an exponent where they say nothing.
+pub(super) fn number(value: f64) -> String {
+    let is_plain = value == 0.0 || (1e-3..1e6).contains(&value.abs()) || !value.is_finite();
+    if !is_plain {
+        return format!("{value:.4e}");
+    }
+    let text = format!("{value:.4}");
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+}
+
+/// The start of a text, with dots where it goes on.
+pub(super) fn cut(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}...", text[..end].trim_end()),
+    }
+}
+
 /// Text in lines of at most [`WIDTH`] columns, each behind some spaces.
 pub(super) fn wrapped(text: &str, spaces: usize) -> String {
     let (mut lines, mut line) = (String::new(), " ".repeat(spaces));
@@ -46,6 +64,14 @@ pub(super) fn wrapped(text: &str, spaces: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_have_the_digits_that_say_something() {
+        let shown = [0.904_7, 15.846_999_999_999_998, 60.0, 3_002_298_693.318_4, 0.000_012, 0.0].map(number);
+        assert_eq!(shown, ["0.9047", "15.847", "60", "3.0023e9", "1.2000e-5", "0"]);
+        assert_eq!(number(f64::NAN), "NaN");
+        assert_eq!((cut("short", 5), cut("longer", 4)), ("short".to_owned(), "long...".to_owned()));
+    }
 
     #[test]
     fn a_long_text_wraps_between_words_behind_its_spaces() {

@@ -2,11 +2,13 @@
 
 mod check;
 mod directory;
+mod failed;
 mod history;
 mod init;
 mod report;
 mod rollback;
 mod run;
+mod show;
 mod status;
 mod verify;
 
@@ -28,6 +30,7 @@ subcommands! {
     Check: check::Arguments, reads [];
     Status: status::Arguments, reads [];
     History: history::Arguments, reads [];
+    Show: show::Arguments, reads [];
     Verify: verify::Arguments, reads [&["threads"]];
     Rollback: rollback::Arguments, reads [];
     Report: report::Arguments, reads [];

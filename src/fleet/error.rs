@@ -30,6 +30,8 @@ pub enum FleetError {
     Broken { path: PathBuf, line: u64, why: String },
     #[error("{}: {bad} of {rows} rows are bad, expected none: no client was registered", .path.display())]
     BadRows { path: PathBuf, bad: u64, rows: u64 },
+    #[error("{}: found no client, expected a JSON object for each client", .path.display())]
+    NoClient { path: PathBuf },
     #[error("{}: the format is unknown, expected a name that ends in .json, .jsonl or .csv", .path.display())]
     NoFormat { path: PathBuf },
     #[error(transparent)]

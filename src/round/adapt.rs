@@ -5,6 +5,8 @@
 //! - Compression target: from the bytes of the round, or of a tier, and their budget.
 //! - Codec of a tier: the least lossy one that meets the budget of the tier ([`bandwidth`]).
 //!
+//! Bytes are those of updates that the round accepted: files in quarantine inform nothing.
+//!
 //! No number changes by more than a quarter in a round. Under differential privacy nothing changes, since all of it
 //! follows from what clients did. Only the clip bound moves then, by the noised count of the budget.
 
@@ -50,7 +52,7 @@ pub fn act(
     if let (Some(opening), Some(collected)) = (state.opening(), state.collected()) {
         next.follow_arrivals(config, opening, collected);
         let selected = (&opening.base, &opening.selection.choices[..]);
-        let traffic = bandwidth::traffic(selected, &collected.updates, &state.patches(), tiers);
+        let traffic = bandwidth::traffic(selected, &accepted(state), &state.patches(), tiers);
         next.follow_bytes(config, tiers, &traffic);
     }
     if let (Some(merged), Ending::Published(_)) = (state.merged(), ending) {
@@ -195,11 +197,11 @@ impl Next {
         let left = bandwidth::left(config, tiers, traffic);
         for (tier, task) in tiers {
             let budget = bandwidth::budget(config, task, left);
-            let found = traffic.get(tier).and_then(Traffic::mean);
-            if let (Some(mean), Some(budget), Some(before)) =
+            let found = traffic.get(tier).and_then(Traffic::median);
+            if let (Some(median), Some(budget), Some(before)) =
                 (found, budget, self.settings.tiers.get(tier).cloned())
             {
-                let after = self.follow_tier(config, (tier, task), (mean, budget), &before);
+                let after = self.follow_tier(config, (tier, task), (median, budget), &before);
                 self.settings.tiers.insert(tier.clone(), after);
             }
         }
@@ -211,7 +213,7 @@ impl Next {
         let down: u64 = traffic.values().map(|tier| tier.down).sum();
         // Only updates follow the target: they have what the models leave of the budget.
         let own = left as f64 * others.clients as f64 / sharing.max(1) as f64;
-        let (up, share) = (others.up, others.up as f64 / own.max(1.0));
+        let (up, share) = (others.up(), others.up() as f64 / own.max(1.0));
         if up > 0 && !FITTING.contains(&share) {
             let from = self.settings.compression_target;
             let why = format!("updates took {up} bytes and models {down}, of {budget}");
@@ -220,33 +222,35 @@ impl Next {
         }
     }
 
-    /// The target and the codec of a tier whose updates had `mean` bytes on average.
+    /// The target and the codec of a tier whose half of the updates had at most `median` bytes.
     fn follow_tier(
         &mut self,
         config: &Config,
         (tier, task): (&str, &TierTask),
-        (mean, budget): (u64, u64),
+        (median, budget): (u64, u64),
         before: &TierSettings,
     ) -> TierSettings {
         let mut after = TierSettings { upload_bytes: Some(budget), ..before.clone() };
-        let found = format!("its updates took {mean} bytes on average, of {budget}");
-        let share = mean as f64 / budget.max(1) as f64;
+        let found = format!("half of its updates took at most {median} bytes, of {budget}");
+        let share = median as f64 / budget.max(1) as f64;
         if let Some(range) = config.adaptation.compression_target.filter(|_| !FITTING.contains(&share)) {
             let (setting, from) = (format!("compression_target of tier `{tier}`"), before.compression_target);
             after.compression_target = self.change(&setting, from, from / share, range, found.clone());
         }
         if config.adaptation.tier_codecs && task.codec.is_none() {
-            let chosen = bandwidth::choose(&task.codecs, before.codec.as_deref(), Some(mean), budget);
+            let chosen = bandwidth::choose(&task.codecs, before.codec.as_deref(), Some(median), budget);
             after.codec = chosen.as_ref().map(|chosen| chosen.codec.clone());
             self.record_codec(tier, before.codec.as_ref(), chosen, &found);
         }
         after
     }
 
-    /// Records another codec for a tier, or that no codec meets its budget.
+    /// Records another codec for a tier. A tier that keeps its codec is no change.
     fn record_codec(&mut self, tier: &str, before: Option<&String>, chosen: Option<Chosen>, found: &str) {
+        if chosen.as_ref().map(|chosen| &chosen.codec) == before {
+            return;
+        }
         let why = match &chosen {
-            Some(Chosen { codec, is_met: true, .. }) if Some(codec) == before => return,
             Some(Chosen { codec, expected, is_met: true }) => {
                 format!("{found}; {codec} is expected to take {expected}")
             }
@@ -268,6 +272,19 @@ impl Next {
         self.settings.server_learning_rate =
             Some(self.change("server_learning_rate", from, rate, range, why));
     }
+}
+
+/// The updates that a round accepted: sound ones, which the merge did not leave out.
+fn accepted(state: &State) -> Vec<&Arrival> {
+    let Some(validated) = state.validated() else { return Vec::new() };
+    let merged = state.merged();
+    let is_bad = |update: &&Arrival| {
+        merged.is_some_and(|merged| {
+            merged.rejected.iter().any(|bad| bad.path == update.path)
+                || merged.clients.iter().any(|client| client.id == update.id && !client.kept)
+        })
+    };
+    validated.accepted.iter().filter(|update| !is_bad(update)).collect()
 }
 
 /// Whether a round asked for an update itself: the time of another one says nothing of the round.

@@ -3,7 +3,8 @@
 //! - The budget of a client is `upload_bytes` of its tier. Without it, the client has its share of what models and such
 //!   tiers leave of `adaptation.bytes_per_round`. Both end at `compression.bytes_per_update`.
 //! - The codec is the first of `compression.methods` whose expected bytes meet the budget, so the least lossy one. What
-//!   came corrects the forecasts: if updates are twice as large as forecast, every codec is expected to be.
+//!   was accepted corrects the forecasts: if half of the updates are twice as large as forecast, every codec is expected
+//!   to be. One large file is not half of them, and a file in quarantine is no update.
 //! - A codec before the one in use must leave a fifth of the budget free. So small changes do not make a tier alternate.
 
 use crate::fleet::select::Choice;
@@ -17,29 +18,35 @@ use std::collections::BTreeMap;
 const ROOM: f64 = 0.8;
 
 /// What the clients of a tier sent and fetched in a round.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Traffic {
     /// Selected clients.
     pub clients: u64,
-    /// Updates.
-    pub updates: u64,
-    /// Bytes of the updates.
-    pub up: u64,
+    /// Bytes of each accepted update.
+    pub updates: Vec<u64>,
     /// Bytes of models and patches.
     pub down: u64,
 }
 
 impl Traffic {
-    /// The mean bytes of an update; `None` without updates.
-    pub fn mean(&self) -> Option<u64> {
-        self.up.checked_div(self.updates).filter(|mean| *mean > 0)
+    /// The median bytes of an update, the lower one of two; `None` without updates.
+    pub fn median(&self) -> Option<u64> {
+        let mut bytes = self.updates.clone();
+        bytes.sort_unstable();
+        let middle = bytes.len().checked_sub(1)? / 2;
+        bytes.get(middle).copied().filter(|bytes| *bytes > 0)
+    }
+
+    /// The bytes of all updates.
+    pub fn up(&self) -> u64 {
+        self.updates.iter().sum()
     }
 }
 
 /// The traffic of a round by tier; the empty name stands for clients without a tier.
 pub fn traffic(
     (base, choices): (&Version, &[Choice]),
-    updates: &[Arrival],
+    updates: &[&Arrival],
     patches: &BTreeMap<String, Fingerprint>,
     tiers: &BTreeMap<String, TierTask>,
 ) -> BTreeMap<String, Traffic> {
@@ -55,9 +62,7 @@ pub fn traffic(
     }
     for update in updates {
         let tier = tier_of.get(update.id.as_str()).cloned().unwrap_or_default();
-        let tier = traffic.entry(tier).or_default();
-        tier.updates += 1;
-        tier.up += update.file.bytes;
+        traffic.entry(tier).or_default().updates.push(update.file.bytes);
     }
     traffic
 }
@@ -97,16 +102,16 @@ pub struct Chosen {
     pub is_met: bool,
 }
 
-/// Chooses the first codec that meets a budget; if none does, the one of the fewest bytes. `mean` has the bytes of the
-/// updates by the codec in use. `None` without codecs.
+/// Chooses the first codec that meets a budget; if none does, the one of the fewest bytes. `median` has the
+/// bytes of the updates by the codec in use. `None` without codecs.
 pub fn choose(
     codecs: &[CodecForecast],
     current: Option<&str>,
-    mean: Option<u64>,
+    median: Option<u64>,
     budget: u64,
 ) -> Option<Chosen> {
     let place = codecs.iter().position(|one| Some(one.codec.as_str()) == current);
-    let ratio = |place: usize| Some(mean? as f64 / codecs[place].bytes.max(1) as f64);
+    let ratio = |place: usize| Some(median? as f64 / codecs[place].bytes.max(1) as f64);
     let correction = place.and_then(ratio).unwrap_or(1.0);
     let chosen = |one: &CodecForecast, is_met| Chosen {
         codec: one.codec.clone(),
@@ -161,8 +166,8 @@ mod tests {
         [("f16", 2000), ("u8", 1000), ("u4", 500)].map(one).into()
     }
 
-    fn chosen(current: Option<&str>, mean: Option<u64>, budget: u64) -> (String, u64, bool) {
-        let Chosen { codec, expected, is_met } = choose(&codecs(), current, mean, budget).unwrap();
+    fn chosen(current: Option<&str>, median: Option<u64>, budget: u64) -> (String, u64, bool) {
+        let Chosen { codec, expected, is_met } = choose(&codecs(), current, median, budget).unwrap();
         (codec, expected, is_met)
     }
 
@@ -198,6 +203,14 @@ mod tests {
         assert_eq!(chosen(Some("u8"), Some(500), 1250), is("f16", 1000, true), "half as large");
         assert_eq!(chosen(Some("other"), Some(9000), 2500), is("f16", 2000, true), "not in the list");
         assert_eq!(chosen(Some("f16"), None, 1500), is("u8", 1000, true), "nothing came");
+    }
+
+    #[test]
+    fn one_large_update_is_not_the_median() {
+        let of = |updates: &[u64]| Traffic { updates: updates.to_vec(), ..Traffic::default() }.median();
+        assert_eq!(of(&[]), None);
+        assert_eq!(of(&[5_000_000, 700]), Some(700));
+        assert_eq!(of(&[600, 5_000_000, 700]), Some(700));
     }
 
     #[test]

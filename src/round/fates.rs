@@ -8,10 +8,14 @@ use crate::round::state::State;
 use crate::round::task::ModelSource;
 use crate::round::validate::quarantined;
 use crate::round::world::{Files, MergedClient, World};
+use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The most characters of a reason in the registry. The list of files in quarantine has the whole text.
 const LONGEST_REASON: usize = 400;
+
+/// Why an update that came too late is not merged yet. The file moves later, so the reason has no path.
+const WAITS: &str = "the update came too late for its round, and waits for a later one that may merge it";
 
 /// What each client did in a round.
 pub fn participation(state: &State) -> Vec<Participation> {
@@ -53,8 +57,8 @@ struct Fates<'s> {
     rejected: Vec<Rejected>,
     /// The clients that the merge looked at. Under privacy nothing says who is in the sum.
     merged: BTreeMap<&'s str, &'s MergedClient>,
-    /// Updates that came too late for their round, by client.
-    late: BTreeMap<&'s str, &'s str>,
+    /// Clients whose updates came too late for their round.
+    late: BTreeSet<&'s str>,
     /// What closed the round.
     closed_by: &'s str,
     ending: Option<&'s Ending>,
@@ -69,7 +73,7 @@ impl<'s> Fates<'s> {
             round: state.round,
             rejected: rejected(state),
             merged: merged.map(|row| (row.id.as_str(), row)).collect(),
-            late: late.filter_map(|path| Some((late_client(path)?, path.as_str()))).collect(),
+            late: late.filter_map(|path| late_client(path)).collect(),
             closed_by: collected.map_or("end", |found| found.closed_by.as_str()),
             ending: state.ending(),
         }
@@ -100,13 +104,10 @@ impl<'s> Fates<'s> {
             return (Outcome::Rejected, Some(bad.why.clone()));
         }
         let late = bad().find(|bad| bad.is_late);
-        match self.late.get(id) {
-            Some(path) => {
-                let waits = || format!("an update came too late for its round: {path}");
-                (Outcome::Late, Some(late.map_or_else(waits, |late| late.why.clone())))
-            }
+        match self.late.contains(id) {
+            true => (Outcome::Late, Some(late.map_or(WAITS, |late| &late.why).to_owned())),
             // An update that an earlier round found too late says nothing of this one.
-            None => {
+            false => {
                 let why = format!("no update came before the round closed by its {}", self.closed_by);
                 (Outcome::Missing, Some(why))
             }
@@ -134,6 +135,53 @@ pub fn rejected(state: &State) -> Vec<Rejected> {
     let merged = state.merged().map_or_else(Vec::new, |merged| merged.rejected.clone());
     let moved = |bad: Rejected| Rejected { path: quarantined(state.round, &bad.path), ..bad };
     collected.into_iter().chain(validated.into_iter().chain(merged).map(moved)).collect()
+}
+
+/// A file that a round left out, and that decides the outcome of no client.
+#[derive(Clone, PartialEq, Eq, Serialize, Debug)]
+pub struct OtherFile {
+    /// The client that its name states.
+    pub id: String,
+    /// Where it lies.
+    pub path: String,
+    /// Why it was left out.
+    pub why: String,
+}
+
+/// The files that a round left out and that decide the outcome of no client: of clients that it did not select, second
+/// updates, late updates for earlier rounds, and what is no update.
+pub fn other_files(state: &State, clients: &[Participation]) -> Vec<OtherFile> {
+    let left_out = |client: &&Participation| matches!(client.outcome, Outcome::Rejected | Outcome::Late);
+    let mut decided: BTreeSet<(String, String)> = clients
+        .iter()
+        .filter(left_out)
+        .map(|client| (client.client.clone(), client.reason.clone().unwrap_or_default()))
+        .collect();
+    let mut files = Vec::new();
+    for Rejected { id, path, why, .. } in rejected(state) {
+        // The reason of a client is that of its first file.
+        if !decided.remove(&(id.clone(), short(&why))) {
+            files.push(OtherFile { id, path, why });
+        }
+    }
+    files.extend(waiting(state, clients));
+    files
+}
+
+/// Late updates that wait for a later round, beside those of clients that count as late. The list of a round also has
+/// late updates that it then merged, or that it put into quarantine.
+fn waiting(state: &State, clients: &[Participation]) -> Vec<OtherFile> {
+    let Some(collected) = state.collected() else { return Vec::new() };
+    let is_late = |id: &str| clients.iter().any(|one| one.client == id && one.outcome == Outcome::Late);
+    let is_taken = |id: &str| {
+        collected.updates.iter().any(|update| update.id == id && update.round < state.round)
+            || collected.rejected.iter().any(|bad| bad.id == id && bad.is_late)
+    };
+    let other = |path: &String| {
+        let id = late_client(path).filter(|id| !is_late(id) && !is_taken(id))?;
+        Some(OtherFile { id: id.to_owned(), path: path.clone(), why: WAITS.to_owned() })
+    };
+    collected.late.iter().filter_map(other).collect()
 }
 
 /// The first and the last round that are over, and that the registry does not know: it is older than the journals.

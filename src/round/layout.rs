@@ -28,6 +28,8 @@ pub const METRICS_LINES: &str = "metrics/rounds.jsonl";
 pub const METRICS_PROMETHEUS: &str = "metrics/fedmill.prom";
 /// The metrics of every round, for TensorBoard.
 pub const METRICS_TENSORBOARD: &str = "metrics/events.out.tfevents.0.fedmill";
+/// The error of the last run.
+pub const LAST_ERROR: &str = "rounds/last_error.json";
 /// The report of all rounds.
 pub const REPORT_PAGE: &str = "report.html";
 /// The budget of differential privacy.

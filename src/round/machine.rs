@@ -53,13 +53,15 @@ impl<'w, W: World> Machine<'w, W> {
         Ok(Self { world, config, state })
     }
 
-    /// Finishes a rollback that was killed.
+    /// Mends what a run finds before its first phase: a rollback that was killed, and a registry that is older than the
+    /// journals.
     ///
     /// # Errors
     ///
     /// When a file cannot be read or written.
-    pub fn finish_rollback(&mut self) -> Result<(), RoundError> {
-        rollback::finish(self.world, &self.state)
+    pub fn mend(&mut self) -> Result<(), RoundError> {
+        rollback::finish(self.world, &self.state)?;
+        fates::record_missing(self.world, &self.state)
     }
 
     /// Makes a kept version the current model.

@@ -10,7 +10,7 @@
 //! - [`machine`]: lets the next phase act. The phases: [`open`] with [`task`], [`collect`], [`validate`], [`aggregate`],
 //!   [`evaluate`], [`publish`], [`adapt`], [`report`] with [`fates`]. [`drive`]: step by step, until there is nothing to do.
 //! - [`bandwidth`]: budgets of bytes for the updates of tiers, and the codecs that meet them.
-//! - Between rounds: [`init`], [`rollback`], [`status`], [`verify`].
+//! - Between rounds: [`init`], [`rollback`], [`status`], [`show`], [`verify`].
 //! - [`world`]: the files and the work that phases see. [`server`]: the real ones. [`error`]: why a round stopped.
 
 pub mod adapt;
@@ -34,6 +34,7 @@ pub mod publish;
 pub mod report;
 pub mod rollback;
 pub mod server;
+pub mod show;
 pub mod state;
 pub mod status;
 pub mod task;

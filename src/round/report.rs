@@ -5,7 +5,7 @@ use crate::round::config::Config;
 use crate::round::error::RoundError;
 use crate::round::fates;
 use crate::round::fates::{participation, rejected};
-use crate::round::journal::{Carry, Change, Ending, Rejected, Settings, Version};
+use crate::round::journal::{Carry, Change, Ending, Settings, Version};
 use crate::round::layout;
 use crate::round::publish;
 use crate::round::state::State;
@@ -209,20 +209,16 @@ fn round_settings(state: &State) -> RoundSettings {
 }
 
 fn rows(state: &State, clients: &[Participation]) -> Vec<ClientFigures> {
-    let rejected = rejected(state);
     let merged: BTreeMap<&str, &MergedClient> =
         state.merged().iter().flat_map(|merged| &merged.clients).map(|row| (row.id.as_str(), row)).collect();
-    let rejected: BTreeMap<&str, &Rejected> =
-        rejected.iter().rev().map(|bad| (bad.id.as_str(), bad)).collect();
     let row = |client: &Participation| {
         let found = merged.get(client.client.as_str());
-        let bad = rejected.get(client.client.as_str());
         ClientFigures {
             id: client.client.clone(),
             outcome: client.outcome.name().to_owned(),
             norm: found.and_then(|row| row.norm),
             kept: found.is_some_and(|row| row.kept),
-            reason: bad.map(|bad| bad.why.clone()).or_else(|| found.map(|row| row.reason.clone())),
+            reason: client.reason.clone().or_else(|| found.map(|row| row.reason.clone())),
         }
     };
     clients.iter().map(row).collect()

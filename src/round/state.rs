@@ -60,6 +60,17 @@ impl State {
         self.journal.last().map(|line| &line.event)
     }
 
+    /// The state as the journal of one round alone tells it. Without an end of the round, its carry is empty.
+    ///
+    /// # Errors
+    ///
+    /// When the journal cannot be read.
+    pub fn alone(files: &impl Files, round: u64) -> Result<Self, RoundError> {
+        let journal = RoundJournal::read_alone(files, round)?;
+        let carry = journal.lines.iter().find_map(|line| line.event.carry()).cloned();
+        Ok(Self { round, carry: carry.unwrap_or_default(), journal })
+    }
+
     /// Whether a round is open.
     pub fn is_open(&self) -> bool {
         self.last().is_some_and(|event| event.carry().is_none())

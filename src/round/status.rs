@@ -1,12 +1,13 @@
 //! What an operator asks of a federation: its state now, and its rounds so far.
 
+use crate::fleet::history::Outcome;
 use crate::round::collect::{self, foreign};
 use crate::round::config::Config;
 use crate::round::error::RoundError;
-use crate::round::journal::{Ending, Event, RoundJournal, Settings, Version};
+use crate::round::journal::{Ending, Event, Settings, Version};
 use crate::round::layout;
 use crate::round::state::{State, round_folders};
-use crate::round::world::{BudgetFacts, Merged, World};
+use crate::round::world::{BudgetFacts, World};
 use crate::round::{fates, task};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -30,7 +31,7 @@ pub struct Status {
     pub current: Version,
     /// The path of the current model.
     pub model: String,
-    /// Versions that a rollback may go to.
+    /// Versions that a rollback may go to, the one that is removed next first.
     pub kept: Vec<u64>,
     /// Rounds that published a model.
     pub published: u64,
@@ -113,12 +114,18 @@ pub struct Past {
     pub phase: String,
     /// The number of selected clients.
     pub selected: usize,
-    /// The number of updates that it merged.
+    /// Clients whose updates it merged.
     pub merged: usize,
-    /// The number of updates that it left out, without late ones.
-    pub rejected: usize,
-    /// The number of updates that it found, and that came too late for their round.
+    /// Clients without an update.
+    pub missing: usize,
+    /// Clients whose updates came too late.
     pub late: usize,
+    /// Clients whose updates it left out.
+    pub rejected: usize,
+    /// Clients whose updates were sound in a round that published nothing.
+    pub refused: usize,
+    /// Files that it left out and that decide no client's outcome.
+    pub other_files: usize,
     /// How it ended.
     pub ending: String,
     /// The version that it published.
@@ -137,36 +144,34 @@ pub struct Past {
 pub fn history(world: &mut impl World, most: usize) -> Result<Vec<Past>, RoundError> {
     let rounds = round_folders(world, layout::ROUNDS)?;
     let last = rounds.into_iter().filter(|round| *round > 0).rev().take(most);
-    last.map(|round| Ok(past(round, RoundJournal::read_alone(world, round)?))).collect()
+    last.map(|round| Ok(past(&State::alone(world, round)?))).collect()
 }
 
-fn past(round: u64, journal: RoundJournal) -> Past {
+/// A round as its journal tells it.
+pub fn past(state: &State) -> Past {
     let rollback = |event: &Event| match event {
         Event::Rollback(carry) => Some(carry.current.number),
         _ => None,
     };
-    let rollbacks = journal.lines.iter().filter_map(|line| rollback(&line.event)).collect();
-    let carry = journal.lines.iter().find_map(|line| line.event.carry()).cloned();
-    let state = State { round, carry: carry.unwrap_or_default(), journal };
-    let merged = state.merged();
+    let rollbacks = state.journal.lines.iter().filter_map(|line| rollback(&line.event)).collect();
     let version = match state.ending() {
         Some(Ending::Published(version)) => Some(version.number),
         _ => None,
     };
-    let collected = state.collected();
-    let bad = [
-        collected.map_or(0, |found| found.rejected.iter().filter(|bad| !bad.is_late).count()),
-        state.validated().map_or(0, |found| found.rejected.len()),
-        merged.map_or(0, |found| found.rejected.len()),
-    ];
+    // Before its end, nothing says what a round means for its clients.
+    let clients = if state.ending().is_some() { fates::participation(state) } else { Vec::new() };
+    let count = |outcome| clients.iter().filter(|client| client.outcome == outcome).count();
     Past {
-        round,
+        round: state.round,
         opened: state.opened().map(|line| task::time(line.at.unix_s())),
         phase: state.last().map_or("open", Event::name).to_owned(),
         selected: state.opening().map_or(0, |opening| opening.selection.choices.len()),
-        merged: merged.filter(|_| version.is_some()).map_or(0, |merged| merged_clients(&state, merged)),
-        rejected: bad.into_iter().sum(),
-        late: collected.map_or(0, |found| found.late.len()),
+        merged: count(Outcome::Merged),
+        missing: count(Outcome::Missing),
+        late: count(Outcome::Late),
+        rejected: count(Outcome::Rejected),
+        refused: count(Outcome::Refused),
+        other_files: fates::other_files(state, &clients).len(),
         ending: match (state.ending(), state.last()) {
             (Some(found), _) => ending(found),
             (None, Some(Event::Rollback(_))) => "abandoned".to_owned(),
@@ -175,13 +180,5 @@ fn past(round: u64, journal: RoundJournal) -> Past {
         version,
         metrics: state.measured().cloned().unwrap_or_default(),
         rollbacks,
-    }
-}
-
-/// The clients in a published model. Under privacy nothing says who they are: all sound updates count.
-fn merged_clients(state: &State, merged: &Merged) -> usize {
-    match merged.clients.is_empty() {
-        true => state.validated().map_or(0, |validated| validated.accepted.len()),
-        false => merged.clients.iter().filter(|client| client.kept).count(),
     }
 }

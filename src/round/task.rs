@@ -142,7 +142,8 @@ pub struct Task {
     local_steps: u64,
     mu: Option<f64>,
     codecs: Vec<String>,
-    compression_target: f64,
+    /// The size to aim at by a choice of codec; `None` where the task names one codec, which decides the size.
+    compression_target: Option<f64>,
     /// The bytes that the update may have in the client's budget; `None` without a budget.
     upload_bytes: Option<u64>,
     max_bytes: Option<u64>,
@@ -152,7 +153,7 @@ pub struct Task {
     deadline: String,
     /// Where to put the update, in the state directory.
     put: String,
-    /// The metadata that the update must have.
+    /// The metadata to write into the update: fedmill refuses an update that states another round or base.
     metadata: BTreeMap<&'static str, String>,
 }
 
@@ -171,14 +172,16 @@ impl Task {
             ("base", format!("blake3:{}", model.blake3)),
         ]);
         let tier = common.tier(choice.tier.as_deref());
+        let target = tier.map_or(common.compression_target, |tier| tier.compression_target);
+        let codecs = common.codecs(choice.tier.as_deref());
         Self {
             schema: TASK,
             client: choice.id.clone(),
             round,
             local_steps: common.steps(choice.tier.as_deref()),
             mu: common.mu,
-            codecs: common.codecs(choice.tier.as_deref()),
-            compression_target: tier.map_or(common.compression_target, |tier| tier.compression_target),
+            compression_target: (codecs.len() != 1).then_some(target),
+            codecs,
             upload_bytes: tier.and_then(|tier| tier.upload_bytes),
             max_bytes: common.max_bytes,
             clip: common.clip,

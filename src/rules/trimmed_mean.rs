@@ -70,7 +70,10 @@ impl Rule for TrimmedMean {
             let decision = weighted_mean(&vec![1.0; clients], "nothing is cut");
             return Ok(Decision { warnings, ..decision });
         }
-        let reason = format!("at each coordinate the {cut} smallest and {cut} largest values are left out");
+        let reason = match cut {
+            1 => "at each coordinate the smallest and the largest value are left out".to_owned(),
+            cut => format!("at each coordinate the {cut} smallest and {cut} largest values are left out"),
+        };
         Ok(Decision {
             recipe: OrderStatistic::TrimmedMean { cut }.into(),
             verdicts: every_client_kept(clients, &reason),

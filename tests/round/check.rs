@@ -97,3 +97,25 @@ fn a_current_model_that_is_no_link_is_named_with_the_remedy() {
     federation.advance();
     federation.assert_sound();
 }
+
+#[test]
+fn a_tier_too_small_for_its_tolerance_is_a_finding() {
+    let federation = Federation::new(7, FOUR);
+    let ids =
+        |range: std::ops::Range<u32>| range.map(|i| format!("\"client-{i}\"")).collect::<Vec<_>>().join(",");
+    let tiers = |optional: bool| {
+        format!(
+            "{{\"schema\":\"fedmill.tiers/1\",\"tiers\":[{{\"name\":\"small\",\"clients\":[{}],\
+             \"rule\":\"median\",\"byzantine\":0.2,\"optional\":{optional}}},\
+             {{\"name\":\"rest\",\"clients\":[\"*\"],\"rule\":\"median\",\"byzantine\":0}}]}}",
+            ids(0..3)
+        )
+    };
+    federation.dir.write(&format!("{STATE}/tiers.json"), tiers(false));
+    let found = finding(&federation, "[tiers]\nfile = \"tiers.json\"\n");
+    assert_says(&found, "tiers.file", &["3 clients in tier small", "every round is refused"]);
+    federation.dir.write(&format!("{STATE}/tiers.json"), tiers(true));
+    let check = federation.round("check", &["--json"]);
+    assert_eq!(check.code, Some(0), "{check:#?}");
+    assert!(check.stdout.contains("every round drops its updates"), "{check:#?}");
+}

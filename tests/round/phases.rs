@@ -99,7 +99,7 @@ fn what_is_no_update_of_a_selected_client_goes_to_quarantine() {
         &["refused: the round closed by its quorum with 1 valid updates and 2 bad ones, expected 2 valid"],
     );
     let history = federation.history();
-    assert_eq!(history[0]["rejected"], 3, "{history:?}");
+    assert_eq!((&history[0]["rejected"], &history[0]["other_files"]), (&2.into(), &1.into()), "{history:?}");
     federation.advance();
     // The file that never became whole is taken out as the next round closes.
     federation.deliver(2, 0);
@@ -213,7 +213,8 @@ fn too_few_clients_are_a_refusal() {
 
 #[test]
 fn late_updates_wait_for_a_strategy_that_merges_them() {
-    for (strategy, merged) in [("fedavg", 4), ("fedbuff", 5)] {
+    // The client is late, or merged in the end.
+    for (strategy, merged, late_clients) in [("fedavg", 4, 1), ("fedbuff", 5, 0)] {
         let settings = format!("{SIX}[strategy]\nname = \"{strategy}\"\n");
         let settings = settings.replace("\nclients = 6", "\nclients = 4\ndropout = 0.33");
         let federation = Federation::new(6, &settings);
@@ -236,7 +237,8 @@ fn late_updates_wait_for_a_strategy_that_merges_them() {
         federation.advance();
         let history = federation.history();
         assert_eq!(history[1]["merged"], merged, "{strategy}: {history:?}");
-        assert_eq!((&history[1]["rejected"], &history[1]["late"]), (&0.into(), &1.into()), "{strategy}");
+        let counts = ["rejected", "late", "other_files"].map(|name| history[1][name].as_u64().unwrap());
+        assert_eq!(counts, [0, late_clients, 0], "{strategy}");
         assert!(!federation.dir.exists(&waiting), "{strategy}");
         federation.assert_sound();
     }
@@ -324,7 +326,7 @@ fn a_rollback_goes_to_a_version_that_is_kept() {
     federation.advance();
     let history = federation.history();
     assert_eq!(history[1]["version"], 4, "a new version follows the newest: {history:?}");
-    assert_eq!((&history[1]["rejected"], &history[1]["late"]), (&0.into(), &2.into()), "{history:?}");
+    assert_eq!((&history[1]["rejected"], &history[1]["other_files"]), (&0.into(), &2.into()), "{history:?}");
     let reasons = federation.dir.read(&format!("{STATE}/rounds/000005/quarantine/reasons.jsonl"));
     assert!(String::from_utf8_lossy(&reasons).contains("was abandoned by a rollback"), "{history:?}");
     assert_eq!(history[3]["rollbacks"], serde_json::json!([1]));

@@ -92,11 +92,16 @@ fn a_budget_that_is_spent_ends_the_rounds() {
     federation.round("run", &["-q"]);
     federation.deliver(1, 0);
     federation.round("run", &["-q"]);
+    let check = federation.round("check", &[]).stdout;
+    assert!(check.contains("spent after 2 rounds"), "{check}");
+    assert_eq!(budget(&federation)["rounds_left"], 1, "as the forecast says");
     federation.deliver(2, 0);
+    federation.round("run", &["-q"]);
+    federation.deliver(3, 0);
     let run = federation.round("run", &[]);
     assert_eq!(run.code, Some(1), "{run:#?}");
     assert!(run.stderr.contains("over the privacy budget"), "{run:#?}");
-    assert_eq!(federation.status()["published"], 1);
+    assert_eq!(federation.status()["published"], 2);
 }
 
 #[test]

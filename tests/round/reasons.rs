@@ -102,3 +102,111 @@ fn the_tables_of_operators_fit_80_columns() {
     assert!(check.contains("error: coordination.min_clients is 10\n  the registry has 4 clients"), "{check}");
     assert!(check.contains("\n  remedy: register more clients, or lower min_clients\n"), "{check}");
 }
+
+/// Every selected client has one outcome, and files of others are counted apart.
+#[test]
+fn a_round_shows_each_client_and_each_other_file() {
+    let federation = Federation::new(4, &SETTINGS.replace("RULE", "mean"));
+    federation.advance();
+    let nan = Update::new("nan").f32("a", &[10], &[f32::NAN; 10]).f32("b", &[5, 6], &[0.0; 30]);
+    federation.put(
+        1,
+        "client-0.safetensors",
+        &nan.meta("kind", "delta").meta("num_examples", "3").meta("round", "1").bytes(),
+    );
+    put(&federation, 9, 1);
+    (1..3).for_each(|client| put(&federation, client, 1));
+    federation.advance();
+    let shown = federation.round("show", &["1", "--json"]);
+    assert_eq!(shown.code, Some(0), "{shown:#?}");
+    let shown: Value = serde_json::from_str(&shown.stdout).unwrap();
+    let outcomes: Vec<&str> =
+        shown["clients"].as_array().unwrap().iter().map(|row| row["outcome"].as_str().unwrap()).collect();
+    let count = |name: &str| outcomes.iter().filter(|outcome| **outcome == name).count();
+    assert_eq!(
+        (outcomes.len(), count("merged"), count("missing"), count("rejected")),
+        (4, 2, 1, 1),
+        "{shown}"
+    );
+    let counts =
+        ["merged", "missing", "late", "rejected", "refused"].map(|name| shown[name].as_u64().unwrap());
+    assert_eq!((counts, shown["selected"].as_u64()), ([2, 1, 0, 1, 0], Some(4)), "{shown}");
+    let files = shown["files"].as_array().unwrap();
+    assert_eq!((files.len(), &shown["other_files"]), (1, &json!(1)), "{shown}");
+    assert_eq!(
+        (&files[0]["id"], files[0]["why"].as_str()),
+        (&json!("client-9"), Some("the client was not selected for the round"))
+    );
+    assert_eq!(shown["settings"]["clients"], 4);
+    let text = federation.round("show", &["1"]).stdout;
+    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    for part in [
+        "version 1",
+        "4 selected: 2 merged, 1 missing, 0 late, 1 rejected",
+        "client-3",
+        "NaN",
+        "not selected",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    // The round that is open says so, and a round that is not there is refused.
+    let open = federation.round("show", &[]).stdout;
+    assert!(open.contains("open, phase collect") && open.contains("client-3"), "{open}");
+    federation.round("show", &["7"]).assert_fails(1, &["there is no round 7, expected 1 to 2"]);
+}
+
+#[test]
+fn a_private_round_names_no_client() {
+    let federation = Federation::new(4, &SETTINGS.replace("RULE", "mean"));
+    federation.advance();
+    federation.deliver(1, 0);
+    federation.advance();
+    let private = format!("{}[privacy]\nenabled = true\ndelta = 0.01\n", SETTINGS.replace("RULE", "mean"));
+    federation.configure(&private);
+    let text = federation.round("show", &["1"]).stdout;
+    assert!(text.contains("names no client") && !text.contains("client-1"), "{text}");
+    federation.configure(&format!("{private}[monitoring]\nclients_under_privacy = true\n"));
+    assert!(federation.round("show", &["1"]).stdout.contains("client-1"));
+}
+
+/// An update that waits in `stale/` moves later: its reason names no path. All readers have the reason.
+#[test]
+fn a_late_update_has_a_reason_without_a_path() {
+    let settings = SETTINGS.replace("RULE", "mean").replace("1h", "2s");
+    let fedbuff = format!("{settings}[strategy]\nname = \"fedbuff\"\n");
+    let federation = Federation::new(4, &fedbuff);
+    federation.advance();
+    (0..3).for_each(|client| put(&federation, client, 1));
+    std::thread::sleep(std::time::Duration::from_millis(2100));
+    put(&federation, 3, 1);
+    federation.advance();
+    let late = rounds(&federation, 3);
+    let late = late.iter().find(|row| row[1] == "late").unwrap_or_else(|| panic!("{late:?}"));
+    let why = late[2].as_str().unwrap();
+    assert!(why.contains("too late") && !why.contains('/'), "{why}");
+    let lines = federation.dir.read(&format!("{STATE}/metrics/rounds.jsonl"));
+    let lines = String::from_utf8(lines).unwrap();
+    let last: Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
+    let rows = last["rows"].as_array().unwrap();
+    let row = rows.iter().find(|row| row["id"] == "client-3").unwrap();
+    assert_eq!((&row["outcome"], row["reason"].as_str()), (&json!("late"), Some(why)), "{last}");
+}
+
+#[test]
+fn the_error_of_the_last_run_is_shown_until_a_run_ends_without_one() {
+    let settings = SETTINGS.replace("RULE", "mean");
+    let federation = Federation::new(4, &settings);
+    federation.advance();
+    federation.deliver(1, 0);
+    federation.configure(&format!("{settings}[evaluation]\ncommand = [\"sh\", \"-c\", \"exit 3\"]\n"));
+    assert_eq!(federation.round("run", &[]).code, Some(2));
+    let status = federation.status();
+    assert_eq!(status["phase"], "evaluate");
+    assert!(status["error"]["error"].as_str().unwrap().contains('3'), "{status}");
+    let text = federation.round("status", &[]).stdout;
+    assert!(text.contains("the last run failed at 20"), "{text}");
+    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    federation.configure(&settings);
+    federation.advance();
+    assert!(federation.status()["error"].is_null());
+}

@@ -111,15 +111,17 @@ fn an_older_registry_is_noticed_and_completed() {
     assert_eq!(federation.status()["unrecorded"], serde_json::json!([2, 3]));
     let status = federation.round("status", &[]).stdout;
     assert!(status.contains("does not know rounds 2 to 3: it is from a backup"), "{status}");
-    federation.deliver(4, 0);
+    // The next run mends it, though the round only waits.
     let run = federation.round("run", &["--quiet"]);
-    assert_eq!(run.code, Some(0), "{run:#?}");
+    assert_eq!(run.code, Some(1), "{run:#?}");
     assert!(
         run.stderr.contains("error: clients.db did not know rounds 2 to 3: it is from a backup"),
         "{run:#?}"
     );
     federation.assert_sound();
     assert!(federation.status()["unrecorded"].is_null());
+    federation.deliver(4, 0);
+    federation.advance();
     let completed = show();
     assert_eq!(completed.1.as_array().unwrap()[1..], whole.1.as_array().unwrap()[..]);
     assert_eq!(completed.0["merged"], 4);
@@ -180,4 +182,21 @@ fn a_journal_that_a_disk_lost_comes_with_a_way_on() {
     federation.dir.write(&format!("{STATE}/rounds/000002/journal.jsonl"), "");
     let run = federation.round("run", &[]);
     run.assert_fails(2, &["rounds/000002/journal.jsonl: found a round that does not end", "hint: restore "]);
+}
+
+/// After a restore the clients of the open round believe that they delivered. A rollback to the current version opens
+/// another round, with tasks that no client knows.
+#[test]
+fn a_rollback_to_the_current_version_gives_the_open_round_new_tasks() {
+    let federation = after(1);
+    let task = |round: u64| federation.dir.read(&format!("{STATE}/tasks/{round:06}/client-1.json"));
+    let (known, version) = (task(2), federation.status()["current"]["number"].to_string());
+    let run = federation.round("rollback", &["--to", &version]);
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    federation.advance();
+    assert_eq!(federation.status()["round"], 3);
+    assert_ne!(task(3), known);
+    federation.deliver(3, 0);
+    federation.advance();
+    assert_eq!(federation.history()[1]["merged"], 4);
 }

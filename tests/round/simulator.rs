@@ -100,7 +100,7 @@ fn one_run(world: &mut World, config: &Config) -> Result<(Outcome, Option<u64>),
         init::run(world, directory, "initial")?;
     }
     let mut machine = Machine::open(world, config, directory)?;
-    machine.finish_rollback()?;
+    machine.mend()?;
     let done = drive(&mut machine, &Until::Waits, |_, _| {})?;
     let collects = matches!(machine.state.last(), Some(Event::Collect { .. }));
     Ok((done, collects.then_some(machine.state.round)))

@@ -35,6 +35,6 @@ impl Arguments {
             skip_bad: false,
             now: Timestamp::now(),
         };
-        register(&self.state, &request)
+        register(&self.state, &request, true)
     }
 }

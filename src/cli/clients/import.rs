@@ -58,12 +58,16 @@ impl Arguments {
         let format = format.ok_or_else(|| failure(FleetError::NoFormat { path: path.to_owned() }))?;
         let (update, skip_bad) = (self.update, self.skip_bad);
         let request = ImportRequest { path, format, update, skip_bad, now: Timestamp::now() };
-        register(&self.state, &request)
+        register(&self.state, &request, false)
     }
 }
 
-/// Registers the clients of a file, and says how many.
-pub(super) fn register(state: &StateDirectory, request: &ImportRequest) -> Result<Outcome, Failure> {
+/// Registers the clients of a file, and says how many. With `needs_one`, a file without a client is an error.
+pub(super) fn register(
+    state: &StateDirectory,
+    request: &ImportRequest,
+    needs_one: bool,
+) -> Result<Outcome, Failure> {
     check_readable(request.path)?;
     let mut registry = state.create()?;
     let imported = import::import(&mut registry, request, &mut |line, why| {
@@ -73,7 +77,11 @@ pub(super) fn register(state: &StateDirectory, request: &ImportRequest) -> Resul
             false => tracing::error!("{text}"),
         }
     });
-    tell(&registry, imported.map_err(failure)?)
+    let imported = imported.map_err(failure)?;
+    if needs_one && imported.rows == 0 {
+        return Err(failure(FleetError::NoClient { path: request.path.to_owned() }));
+    }
+    tell(&registry, imported)
 }
 
 /// A file that is not there makes no registry.
@@ -90,6 +98,7 @@ fn tell(registry: &Registry, imported: Imported) -> Result<Outcome, Failure> {
     let more = |count: u64, what: &str| if count > 0 { format!(", {count} {what}") } else { String::new() };
     let (updated, bad) = (more(updated, "updated"), more(bad, "bad rows left out"));
     let active = registry.active().map_err(failure)?;
-    print(&format!("{added} clients added{updated}{bad}; {active} may be selected\n"))?;
+    let clients = if added == 1 { "client" } else { "clients" };
+    print(&format!("{added} {clients} added{updated}{bad}; {active} may be selected\n"))?;
     Ok(Outcome::Done)
 }

@@ -2,7 +2,7 @@
 
 use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print};
 use super::state::{StateDirectory, failure, or_dash, time_text};
-use crate::cli::cells::row;
+use crate::cli::cells::{fit, row};
 use crate::fleet::client::Client;
 use crate::fleet::registry::Filter;
 use clap::Args;
@@ -42,7 +42,7 @@ impl Arguments {
                 Ok(())
             })
             .map_err(failure)?;
-        print(&format!("{}\n", table.trim_fmt()))?;
+        print(&format!("{}\n", fit(&mut table, &[0, 1])))?;
         Ok(Outcome::Done)
     }
 }
@@ -69,28 +69,23 @@ fn list_json(registry: &crate::fleet::registry::Registry, filter: &Filter) -> Re
 /// Bytes of JSON lines that are printed together.
 const LINES: usize = 1 << 16;
 
-const HEADER: [&str; 10] = [
-    "client",
-    "tier",
-    "compute",
-    "memory",
-    "bandwidth",
-    "data",
-    "quality",
-    "merged",
-    "last update",
-    "retired",
-];
+/// What fits a terminal. `clients show` and `--json` have all of a client.
+const HEADER: [&str; 8] = ["client", "tier", "compute", "memory", "data", "merged", "last update", "retired"];
 
 fn table() -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(HEADER);
-    for column in 2..8 {
+    for column in 2..6 {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
     table
+}
+
+/// The day of a time in UTC.
+fn day(seconds: Option<i64>) -> String {
+    time_text(seconds).chars().take("2026-01-31".len()).collect()
 }
 
 fn cells(client: &Client) -> Vec<String> {
@@ -100,11 +95,9 @@ fn cells(client: &Client) -> Vec<String> {
         or_dash(profile.tier.as_ref()),
         profile.compute_capability.to_string(),
         or_dash(profile.memory),
-        or_dash(profile.bandwidth),
         profile.data_size.to_string(),
-        profile.connection_quality.to_string(),
         client.history.merged.to_string(),
-        time_text(profile.last_update),
-        time_text(profile.retired_at),
+        day(profile.last_update),
+        day(profile.retired_at),
     ])
 }

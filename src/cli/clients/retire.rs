@@ -23,7 +23,7 @@ impl Arguments {
     pub(super) fn run(&self, _: &Common) -> Result<Outcome, Failure> {
         let ids: Vec<String> = self.ids.iter().map(|id| nfc(id)).collect();
         let retired = self.state.open()?.retire(&ids, Timestamp::now()).map_err(failure)?;
-        print(&format!("{retired} clients retired\n"))?;
+        print(&format!("{}\n", retired_text(retired)))?;
         Ok(Outcome::Done)
     }
 }
@@ -50,9 +50,13 @@ impl ExpireArguments {
         let before = now.checked_sub(SignedDuration::from_secs(self.older_than.seconds()))?;
         let ids = self.state.open()?.expire(before, now).map_err(failure)?;
         if !common.quiet {
-            crate::telemetry::console::tell(&format!("{} clients retired", ids.len()));
+            crate::telemetry::console::tell(&retired_text(ids.len() as u64));
         }
         print(&ids.iter().map(|id| format!("{}\n", escaped(id))).collect::<String>())?;
         Ok(Outcome::Done)
     }
+}
+
+fn retired_text(count: u64) -> String {
+    format!("{count} {} retired", if count == 1 { "client" } else { "clients" })
 }

@@ -2,7 +2,7 @@
 
 use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, RULE, print};
 use super::state::{StateDirectory, or_dash, parse_time};
-use crate::cli::cells::row;
+use crate::cli::cells::{fit, row, wrapped};
 use crate::fleet::select::{self, Constraints, Request, Selection, Strategy};
 use crate::settings::{SpecError, lines};
 use crate::telemetry::console;
@@ -150,5 +150,5 @@ fn table(selection: &Selection) -> String {
             choice.why.clone(),
         ]));
     }
-    format!("{head}\n\n{}", table.trim_fmt())
+    format!("{}\n{}", wrapped(&head, 0), fit(&mut table, &[0, 4]))
 }

@@ -2,7 +2,7 @@
 
 use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print};
 use super::state::{StateDirectory, failure, or_dash, time_text};
-use crate::cli::cells::{fit, row};
+use crate::cli::cells::{fit, number, row};
 use crate::fleet::client::Client;
 use crate::fleet::history::Past;
 use crate::model::client_id::nfc;
@@ -79,8 +79,8 @@ fn facts(client: &Client) -> String {
         ("refused", history.refused.to_string()),
         ("bytes up", history.bytes_up.to_string()),
         ("bytes down", history.bytes_down.to_string()),
-        ("last loss", or_dash(history.last_loss)),
-        ("last duration", or_dash(history.last_duration.map(|seconds| format!("{seconds} s")))),
+        ("last loss", or_dash(history.last_loss.map(number))),
+        ("last duration", or_dash(history.last_duration.map(|seconds| format!("{seconds:.1} s")))),
         ("holds", or_dash(history.holds.as_ref())),
     ] {
         table.add_row(row([name.to_owned(), value]));

@@ -2,12 +2,16 @@
 
 use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print};
 use super::directory::reader;
-use crate::cli::cells::{fit, row};
+use crate::cli::cells::{cut, fit, number, row};
 use crate::round::status::{Past, history};
 use clap::Args;
 use std::path::PathBuf;
 
 /// List the rounds of a federation, the last first.
+///
+/// The clients of a round are those merged, missing, late and rejected; in a round that published nothing also those
+/// whose updates were sound. `other files` are files that decide no client's outcome. `fedmill round show` has the
+/// clients of a round and its whole ending.
 #[derive(Args, Debug)]
 pub(in crate::cli) struct Arguments {
     /// The state directory.
@@ -39,26 +43,40 @@ impl Arguments {
 fn table(rounds: &[Past]) -> String {
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(["round", "opened (UTC)", "merged", "rejected", "late", "metrics", "ending"]);
+    table.set_header(["round", "opened (UTC)", "merged", "missing", "late", "rejected", "ending"]);
     for past in rounds {
-        let metrics: Vec<String> =
-            past.metrics.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
-        let back: Vec<String> =
-            past.rollbacks.iter().map(|to| format!("; rolled back to version {to}")).collect();
-        let ending =
-            if past.ending.is_empty() { format!("open, phase {}", past.phase) } else { past.ending.clone() };
         table.add_row(row([
             past.round.to_string(),
             past.opened.as_deref().map(minute).unwrap_or_default(),
             format!("{} of {}", past.merged, past.selected),
-            past.rejected.to_string(),
+            past.missing.to_string(),
             past.late.to_string(),
-            metrics.join(", "),
-            format!("{ending}{}", back.concat()),
+            past.rejected.to_string(),
+            ending(past),
         ]));
     }
-    fit(&mut table, &[5, 6])
+    fit(&mut table, &[6])
 }
+
+/// How a round ended, in short: `round show` has the whole.
+fn ending(past: &Past) -> String {
+    let ending = match past.version {
+        Some(version) => format!("version {version}"),
+        None if past.ending.is_empty() => format!("open, phase {}", past.phase),
+        None => cut(&past.ending, MOST_OF_ENDING),
+    };
+    let metrics = past.metrics.iter().map(|(name, value)| format!("; {name} {}", number(*value)));
+    let back = past.rollbacks.iter().map(|to| format!("; rolled back to version {to}"));
+    let files = match past.other_files {
+        0 => String::new(),
+        1 => "; 1 other file".to_owned(),
+        files => format!("; {files} other files"),
+    };
+    format!("{ending}{}{}{files}", metrics.collect::<String>(), back.collect::<String>())
+}
+
+/// Characters of the ending of a round that published nothing.
+const MOST_OF_ENDING: usize = 56;
 
 /// A time such as `2026-01-31T12:00:05Z` as `2026-01-31 12:00`.
 fn minute(time: &str) -> String {

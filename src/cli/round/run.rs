@@ -2,6 +2,8 @@
 
 use super::super::{Common, Failure, INPUTS, Outcome, print};
 use super::directory::{config, hardware};
+use super::failed;
+use crate::round::config::Config;
 use crate::round::drive::{self, Until, drive};
 use crate::round::error::RoundError;
 use crate::round::journal::Ending;
@@ -57,8 +59,22 @@ impl Arguments {
             Err(why @ RoundError::Locked { .. }) => return Ok(self.waits(common, why.to_string())),
             opened => opened.map_err(Failure::of)?,
         };
-        let mut machine = Machine::open(&mut server, &config, &self.directory).map_err(Failure::of)?;
-        machine.finish_rollback().map_err(Failure::of)?;
+        let done = self.drive(common, &config, &mut server);
+        let noted = match &done {
+            Err(why) if why.is_refusal || why.signal.is_some() => Ok(()),
+            Err(why) => failed::note(&mut server, &why.message()),
+            Ok(_) => failed::clear(&mut server),
+        };
+        if let Err(why) = noted {
+            tracing::warn!("{why}: `fedmill round status` shows no error of this run");
+        }
+        done
+    }
+
+    /// Drives the rounds as far as asked.
+    fn drive(&self, common: &Common, config: &Config, server: &mut Server) -> Result<Outcome, Failure> {
+        let mut machine = Machine::open(server, config, &self.directory).map_err(Failure::of)?;
+        machine.mend().map_err(Failure::of)?;
         let until = match (&self.phase, self.rounds) {
             (Some(phase), _) => Until::Phase(phase.clone()),
             (None, Some(rounds)) => Until::Rounds(rounds),

@@ -2,11 +2,13 @@
 
 use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print};
 use super::directory::reader;
-use crate::cli::cells::row;
+use super::failed::{self, LastError};
+use crate::cli::cells::{fit, number, row};
 use crate::round::fates::rounds_text;
 use crate::round::state::State;
 use crate::round::status::Status;
 use clap::Args;
+use serde::Serialize;
 use std::path::PathBuf;
 
 /// Show the state of a federation on one screen.
@@ -25,19 +27,29 @@ impl Arguments {
         let (config, mut server) = reader(&self.directory, common)?;
         let state = State::read(&server, &self.directory).map_err(Failure::of)?;
         let status = Status::of(&mut server, &config, &state).map_err(Failure::of)?;
-        let text = if self.json { serde_json::to_string(&status)? } else { table(&status) };
+        let error = failed::read(&server).map_err(Failure::of)?;
+        let shown = Shown { status: &status, error };
+        let text = if self.json { serde_json::to_string(&shown)? } else { table(&shown) };
         print(&format!("{text}\n"))?;
         Ok(Outcome::Done)
     }
 }
 
-fn table(status: &Status) -> String {
+#[derive(Serialize)]
+struct Shown<'s> {
+    #[serde(flatten)]
+    status: &'s Status,
+    /// The error with which the last run ended; `None` if it ended without one.
+    error: Option<LastError>,
+}
+
+fn table(shown: &Shown) -> String {
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING);
-    for (name, value) in lines(status) {
+    for (name, value) in lines(shown) {
         table.add_row(row([name.to_owned(), value]));
     }
-    table.trim_fmt()
+    fit(&mut table, &[1])
 }
 
 /// What lies in the inbox and goes nowhere: the first few names.
@@ -68,11 +80,13 @@ fn rounds(status: &Status) -> String {
 }
 
 /// The rows of the table.
-fn lines(status: &Status) -> Vec<(&'static str, String)> {
+fn lines(Shown { status, error }: &Shown) -> Vec<(&'static str, String)> {
     let current = &status.current;
     let metrics: Vec<String> =
-        current.metrics.iter().map(|(name, value)| format!("{name} {value}")).collect();
-    let kept: Vec<String> = status.kept.iter().map(u64::to_string).collect();
+        current.metrics.iter().map(|(name, value)| format!("{name} {}", number(*value))).collect();
+    let mut kept = status.kept.clone();
+    kept.sort_unstable();
+    let kept: Vec<String> = kept.iter().map(u64::to_string).collect();
     let settings = status.settings.as_ref();
     let rows = [
         ("round", Some(format!("{}, phase {}", status.round, status.phase))),
@@ -80,7 +94,9 @@ fn lines(status: &Status) -> Vec<(&'static str, String)> {
         ("clients", status.selected.map(|selected| format!("{selected} selected"))),
         ("waits", status.waits.clone()),
         ("last", status.last.clone()),
-        ("model", Some(format!("version {} of round {}, {}", current.number, current.round, status.model))),
+        ("error", error.as_ref().map(|last| format!("the last run failed at {}: {}", last.at, last.error))),
+        ("model", Some(format!("version {} of round {}", current.number, current.round))),
+        ("blake3", Some(current.file.blake3.clone())),
         ("metrics", Some(metrics.join(", ")).filter(|text| !text.is_empty())),
         ("kept", Some(format!("versions {}", kept.join(", ")))),
         ("rounds", Some(rounds(status))),
@@ -96,7 +112,7 @@ fn lines(status: &Status) -> Vec<(&'static str, String)> {
         ),
         ("inbox", foreign(status)),
         ("quorum", quorum(status)),
-        ("deadline", settings.map(|settings| format!("{} s after the opening", settings.timeout_s))),
+        ("deadline", settings.map(|settings| format!("{} s after the opening", number(settings.timeout_s)))),
         (
             "privacy",
             status.budget.as_ref().map(|budget| {

@@ -122,6 +122,16 @@ impl Method {
         Ok((decision, shares))
     }
 
+    /// Checks that the assumed share of hostile clients, and the rule's, is at least one of this many clients.
+    ///
+    /// # Errors
+    ///
+    /// When it is a fraction that rounds down to none, and the operator does not allow such a run.
+    pub fn check_share(&self, clients: usize) -> Result<(), RuleError> {
+        self.unprotected(clients)?;
+        self.allowed(rules::check_protects(self.rule.as_ref(), clients)).map(drop)
+    }
+
     /// Checks the rule before the run reads any values.
     ///
     /// # Errors

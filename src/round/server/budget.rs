@@ -11,7 +11,7 @@ use crate::io::model_file::TablePool;
 use crate::io::source::OpenFiles;
 use crate::modes::dp::error::DpError;
 use crate::modes::dp::statistics::DpStatistics;
-use crate::privacy::ledger::budget::{epsilon_text, planned};
+use crate::privacy::ledger::budget::{epsilon_text, most_rounds, planned};
 use crate::privacy::ledger::plan::BudgetPlan;
 use crate::round::budget_plan::budget_plan;
 use crate::round::error::RoundError;
@@ -87,6 +87,12 @@ impl Server {
         let (set, _) = admitted.map_err(RoundError::reading(layout::CURRENT))?;
         let statistics = DpStatistics::default();
         let plan = budget_plan(&self.config, population, Some(statistics.dimension(&set)));
-        Ok(BudgetPlan { tensors_sha256: Some(statistics.names(&set)), ..plan })
+        let rounds = match self.config.coordination.rounds {
+            Some(rounds) => rounds,
+            // Rounds without an end go on until the budget does.
+            None => most_rounds(&plan)
+                .map_err(|why| RoundError::Setting { key: "privacy", why: why.to_string() })?,
+        };
+        Ok(BudgetPlan { rounds, tensors_sha256: Some(statistics.names(&set)), ..plan })
     }
 }

@@ -1,9 +1,10 @@
 //! Checks the files around a federation: its registry, and what its settings name.
 
-use crate::fleet::registry::Registry;
+use crate::fleet::error::FleetError;
+use crate::fleet::registry::{Filter, Registry};
 use crate::io::folder;
 use crate::io::system::{self, Program};
-use crate::modes::tiers::file::Tier;
+use crate::modes::tiers::file::{Tier, Tiers};
 use crate::round::error::RoundError;
 use crate::round::layout;
 use crate::round::lint::{Facts, Finding, Level, lint};
@@ -28,6 +29,7 @@ impl Server {
         let has_tier_rules = self.has_tier_rules().unwrap_or_default();
         let model_bytes = self.model().map(|(bytes, _)| bytes);
         let facts = Facts { population, model_bytes, plan, tiers, has_tier_rules };
+        findings.extend(self.small_tiers());
         findings.extend(self.check_evaluation());
         findings.extend(self.check_current());
         findings.extend(lint(&self.config, &facts));
@@ -94,6 +96,41 @@ impl Server {
             self.root.display()
         );
         Some(error("tiers.file", file, why, remedy))
+    }
+
+    /// Tiers whose tolerance is less than one client, even if all clients of the tier take part. A registry or a file of
+    /// tiers that cannot be read is another finding.
+    fn small_tiers(&self) -> Vec<Finding> {
+        let Ok(Some(tiers)) = self.read_tiers() else { return Vec::new() };
+        let Ok(counts) = self.tier_counts(&tiers) else { return Vec::new() };
+        let finding = |tier: &Tier| {
+            let registered = counts.get(&tier.name).copied().filter(|clients| *clients > 0)?;
+            let clients = registered.min(self.config.coordination.selected());
+            let why = tier.method.check_share(clients as usize).err()?;
+            let (level, then) = match tier.is_optional {
+                true => (Level::Warning, "every round drops its updates"),
+                false => (Level::Error, "every round is refused"),
+            };
+            let why = why.to_string().replace("--byzantine", "the tolerance of");
+            let remedy = "a lower `byzantine` for the tier in the file, such as 0, or a count such as 1, or fewer tiers";
+            let found = format!("{registered} clients in tier {}", tier.name);
+            let (why, remedy) = (format!("{then}: {why}"), remedy.to_owned());
+            Some(Finding { level, key: "tiers.file", found, why, remedy })
+        };
+        tiers.tiers.iter().filter_map(finding).collect()
+    }
+
+    /// The clients of each tier that are not retired.
+    fn tier_counts(&self, tiers: &Tiers) -> Result<BTreeMap<String, u64>, FleetError> {
+        let mut counts = BTreeMap::new();
+        let filter = Filter { tier: None, with_retired: false, limit: None };
+        Registry::open(&self.path(layout::REGISTRY))?.list(&filter, |client| {
+            if let Some(tier) = tiers.tier_of(&client.profile.id) {
+                *counts.entry(tier.name.clone()).or_default() += 1;
+            }
+            Ok::<(), FleetError>(())
+        })?;
+        Ok(counts)
     }
 
     fn check_evaluation(&self) -> Option<Finding> {

@@ -1,0 +1,135 @@
+//! `fedmill round show`: one round as a whole.
+
+use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print};
+use super::directory::reader;
+use crate::cli::cells::{fit, number, row};
+use crate::round::show::{Shown, show};
+use clap::Args;
+use std::path::PathBuf;
+
+/// Show a round: what became of each client and why, its settings, and what it changed.
+#[derive(Args, Debug)]
+pub(in crate::cli) struct Arguments {
+    /// The state directory.
+    #[arg(value_name = "DIR", help_heading = INPUTS)]
+    directory: PathBuf,
+    /// The round [default: the last].
+    #[arg(value_name = "N", help_heading = INPUTS)]
+    round: Option<u64>,
+    /// Print one JSON object.
+    #[arg(long, help_heading = OUTPUT)]
+    json: bool,
+}
+
+impl Arguments {
+    pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
+        let (config, mut server) = reader(&self.directory, common)?;
+        let shown = show(&mut server, &config, self.round).map_err(Failure::of)?;
+        let text = if self.json { serde_json::to_string(&shown)? } else { text(&shown) };
+        print(&format!("{text}\n"))?;
+        Ok(Outcome::Done)
+    }
+}
+
+fn text(shown: &Shown) -> String {
+    let mut parts = vec![facts(shown)];
+    parts.extend(clients(shown));
+    parts.extend(files(shown));
+    parts.extend(changes(shown));
+    parts.join("\n\n")
+}
+
+fn new_table() -> comfy_table::Table {
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table
+}
+
+fn facts(shown: &Shown) -> String {
+    let past = &shown.past;
+    let metrics: Vec<String> =
+        past.metrics.iter().map(|(name, value)| format!("{name} {}", number(*value))).collect();
+    let ending =
+        if past.ending.is_empty() { format!("open, phase {}", past.phase) } else { past.ending.clone() };
+    let refused = match past.refused {
+        0 => String::new(),
+        refused => format!(", {refused} sound in a round that published nothing"),
+    };
+    let counts = format!(
+        "{} selected: {} merged, {} missing, {} late, {} rejected{refused}",
+        past.selected, past.merged, past.missing, past.late, past.rejected
+    );
+    let settings = shown.settings.as_ref();
+    let rows = [
+        ("round", Some(past.round.to_string())),
+        ("opened", past.opened.clone()),
+        ("ending", Some(ending)),
+        ("metrics", Some(metrics.join(", ")).filter(|text| !text.is_empty())),
+        ("clients", Some(counts)),
+        ("other files", Some(past.other_files.to_string()).filter(|_| past.other_files > 0)),
+        ("quorum", settings.map(|all| format!("{} of {} clients", number(all.quorum), all.clients))),
+        ("deadline", settings.map(|all| format!("{} s after the opening", number(all.timeout_s)))),
+        ("dropout", settings.map(|all| number(all.dropout))),
+        ("learning rate", settings.and_then(|all| all.server_learning_rate).map(number)),
+        ("target", settings.map(|all| format!("{} of the model", number(all.compression_target)))),
+    ];
+    let mut table = new_table();
+    for (name, value) in rows.into_iter().filter_map(|(name, value)| Some((name, value?))) {
+        table.add_row(row([name.to_owned(), value]));
+    }
+    let settings = settings.into_iter();
+    for (tier, steps) in settings.clone().flat_map(|all| &all.local_steps) {
+        let tier = if tier.is_empty() { "all clients" } else { tier };
+        table.add_row(row(["local steps".to_owned(), format!("{steps} for {tier}")]));
+    }
+    for (tier, own) in settings.flat_map(|all| &all.tiers) {
+        let codec = own.codec.as_deref().unwrap_or("any codec");
+        let bytes = own.upload_bytes.map_or(String::new(), |bytes| format!(", {bytes} bytes for an update"));
+        table.add_row(row(["tier".to_owned(), format!("{tier}: {codec}{bytes}")]));
+    }
+    fit(&mut table, &[1])
+}
+
+fn clients(shown: &Shown) -> Option<String> {
+    let Some(clients) = &shown.clients else {
+        return Some(
+            "A private round names no client. With monitoring.clients_under_privacy = true it does."
+                .to_owned(),
+        );
+    };
+    let mut table = new_table();
+    table.set_header(["client", "outcome", "bytes up", "reason"]);
+    for client in clients {
+        table.add_row(row([
+            client.id.clone(),
+            client.outcome.clone(),
+            client.bytes_up.to_string(),
+            client.reason.clone().unwrap_or_else(|| "-".to_owned()),
+        ]));
+    }
+    (!clients.is_empty()).then(|| fit(&mut table, &[0, 3]))
+}
+
+fn files(shown: &Shown) -> Option<String> {
+    let files = shown.files.as_ref().filter(|files| !files.is_empty())?;
+    let mut table = new_table();
+    table.set_header(["other file", "reason"]);
+    for file in files {
+        table.add_row(row([file.path.clone(), file.why.clone()]));
+    }
+    Some(fit(&mut table, &[0, 1]))
+}
+
+fn changes(shown: &Shown) -> Option<String> {
+    let mut table = new_table();
+    table.set_header(["changed for the next round", "from", "to", "reason"]);
+    for change in &shown.changes {
+        table.add_row(row([
+            change.setting.clone(),
+            change.from.to_string(),
+            change.to.to_string(),
+            change.why.clone(),
+        ]));
+    }
+    (!shown.changes.is_empty()).then(|| fit(&mut table, &[0, 3]))
+}
