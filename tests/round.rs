@@ -2,6 +2,7 @@
 
 mod bandwidth;
 mod check;
+mod damaged;
 mod federation;
 mod hostile;
 mod killed;

@@ -29,7 +29,7 @@ pub enum RoundError {
     #[error("{path}: found {found}, expected {expected}")]
     Unexpected { path: String, found: String, expected: String },
     #[error("{path}: found {found}, expected {expected}")]
-    Torn { path: String, found: String, expected: &'static str, remedy: String },
+    Torn { path: String, found: String, expected: String, remedy: String },
     #[error(
         "the journal ends at round {journal}, and {found}: a part of the state directory is from a backup"
     )]
@@ -65,7 +65,7 @@ impl RoundError {
             true => "an empty file".to_owned(),
             false => why.to_string(),
         };
-        Self::Torn { path: path.to_owned(), found, expected, remedy }
+        Self::Torn { path: path.to_owned(), found, expected: expected.to_owned(), remedy }
     }
 
     /// The error of a file that cannot be written.

@@ -10,7 +10,9 @@ use crate::round::journal::{Ending, Event, Version};
 use crate::round::layout;
 use crate::round::state::State;
 use crate::round::world::World;
-use crate::round::{adapt, aggregate, collect, evaluate, fates, open, publish, report, rollback, validate};
+use crate::round::{
+    adapt, aggregate, collect, evaluate, fates, open, publish, report, rollback, sound, validate,
+};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -37,6 +39,8 @@ pub enum Step {
 pub struct Machine<'w, W> {
     world: &'w mut W,
     config: &'w Config,
+    /// Whether this run compared what rounds start from with its digests.
+    is_checked: bool,
     /// The state of the federation.
     pub state: State,
 }
@@ -50,27 +54,38 @@ impl<'w, W: World> Machine<'w, W> {
     pub fn open(world: &'w mut W, config: &'w Config, directory: &Path) -> Result<Self, RoundError> {
         let state = State::read(world, directory)?;
         state.check_whole(world)?;
-        Ok(Self { world, config, state })
+        Ok(Self { world, config, is_checked: false, state })
     }
 
-    /// Mends what a run finds before its first phase: a rollback that was killed, and a registry that is older than the
-    /// journals.
+    /// Mends what a run finds before its first phase: a rollback that was killed, a lost link to the current model, and
+    /// a registry that is older than the journals.
     ///
     /// # Errors
     ///
-    /// When a file cannot be read or written.
+    /// When the current model is missing, or a file cannot be read or written.
     pub fn mend(&mut self) -> Result<(), RoundError> {
         rollback::finish(self.world, &self.state)?;
+        sound::present(self.world, &self.state)?;
+        sound::mend_link(self.world, &self.state)?;
         fates::record_missing(self.world, &self.state)
     }
 
-    /// Makes a kept version the current model.
+    /// Compares what rounds start from with its digests, once in a run.
+    fn check_base(&mut self) -> Result<(), RoundError> {
+        if !self.is_checked {
+            sound::base(self.world, self.config, &self.state)?;
+            self.is_checked = true;
+        }
+        Ok(())
+    }
+
+    /// Makes a kept version the current model. `restarts` leaves the state of its strategy behind.
     ///
     /// # Errors
     ///
-    /// When a round merges its updates, the version is not kept, or a file cannot be written.
-    pub fn roll_back(&mut self, version: u64) -> Result<Version, RoundError> {
-        rollback::run(self.world, &mut self.state, version)
+    /// When a round merges its updates, the version is not kept or is damaged, or a file cannot be written.
+    pub fn roll_back(&mut self, version: u64, restarts: bool) -> Result<Version, RoundError> {
+        rollback::run(self.world, &mut self.state, version, restarts)
     }
 
     /// What the next step would do.
@@ -79,7 +94,8 @@ impl<'w, W: World> Machine<'w, W> {
     ///
     /// When a file cannot be read, or there are too few clients.
     pub fn foresee(&mut self) -> Result<String, RoundError> {
-        let Self { world, config, state } = self;
+        let Self { world, config, state, .. } = self;
+        sound::present(*world, state)?;
         let round = state.next_round();
         match (state.last(), state.opening()) {
             (Some(Event::Collect { .. }), Some(opening)) => collect::look(*world, config, state, opening),
@@ -112,7 +128,10 @@ impl<'w, W: World> Machine<'w, W> {
     ///
     /// When a file cannot be read or written, or a command fails. The phase then acts again at the next call.
     pub fn step(&mut self) -> Result<Step, RoundError> {
-        let Self { world, config, state } = self;
+        if matches!(self.state.last(), Some(Event::Aggregate(_))) {
+            self.check_base()?;
+        }
+        let Self { world, config, state, .. } = self;
         let event = match state.last().filter(|event| event.carry().is_none()).cloned() {
             None => return self.begin(),
             Some(Event::Open(opening)) => {
@@ -169,6 +188,7 @@ impl<'w, W: World> Machine<'w, W> {
         if self.config.coordination.rounds.is_some_and(|planned| round > planned) {
             return Ok(Step::Finished);
         }
+        self.check_base()?;
         fates::record_missing(self.world, &self.state)?;
         let population = self.world.population()?;
         self.world.prepare(population)?;
@@ -178,7 +198,7 @@ impl<'w, W: World> Machine<'w, W> {
     }
 
     fn collect(&mut self) -> Result<Step, RoundError> {
-        let Self { world, config, state } = self;
+        let Self { world, config, state, .. } = self;
         let opening = state.opening().ok_or_else(|| RoundError::Refused(NO_OPENING.to_owned()))?;
         let tasks = layout::tasks(state.round);
         if world.list(&tasks).map_err(RoundError::reading(&tasks))?.is_empty() {

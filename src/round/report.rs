@@ -50,9 +50,12 @@ pub fn act(
     Ok(carry)
 }
 
+/// The list of files in quarantine, in the folder of a round.
+pub const REASONS: &str = "quarantine/reasons.jsonl";
+
 /// Writes why each file is in quarantine.
 fn write_reasons(files: &mut impl Files, state: &State) -> Result<(), RoundError> {
-    let path = layout::of_round(state.round, "quarantine/reasons.jsonl");
+    let path = layout::of_round(state.round, REASONS);
     let lines: Vec<String> =
         rejected(state).iter().filter_map(|bad| serde_json::to_string(bad).ok()).collect();
     match lines.is_empty() {

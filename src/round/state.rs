@@ -1,7 +1,9 @@
 //! The state of a federation: its last round, as the journals tell it.
 
 use crate::round::error::RoundError;
-use crate::round::journal::{Carry, Collected, Ending, Event, Line, Opening, RoundJournal, Validated};
+use crate::round::journal::{
+    Carry, Collected, Ending, Event, Line, Opening, RoundJournal, Validated, Version,
+};
 use crate::round::layout;
 use crate::round::world::{Files, Fingerprint, Merged, World};
 use std::collections::BTreeMap;
@@ -38,7 +40,7 @@ impl State {
         let carry = carry.ok_or_else(|| RoundError::Torn {
             path: layout::journal(before),
             found: format!("a round that does not end, before round {last}"),
-            expected: "the event close",
+            expected: "the event close".to_owned(),
             remedy: "restore the state directory from a backup; docs/rounds.md says how to go on without"
                 .to_owned(),
         })?;
@@ -162,6 +164,14 @@ impl State {
         seconds
     }
 
+    /// The version that the link to the current model names.
+    pub fn published(&self) -> &Version {
+        match self.ending() {
+            Some(Ending::Published(version)) if self.is_open() => version,
+            _ => &self.carry.current,
+        }
+    }
+
     /// Notices a part of the directory that is older or newer than the journal.
     ///
     /// # Errors
@@ -172,12 +182,6 @@ impl State {
         let recorded = world.recorded_round()?;
         if let Some(later) = recorded.filter(|later| *later > self.round) {
             return beyond(format!("{} knows round {later}", layout::REGISTRY));
-        }
-        let (model, file) = (layout::model(&self.carry.current.file.blake3), &self.carry.current.file);
-        let found = world.bytes(&model).map_err(RoundError::reading(&model))?;
-        if found != file.bytes {
-            let expected = format!("{} bytes", file.bytes);
-            return Err(RoundError::Unexpected { path: model, found: format!("{found} bytes"), expected });
         }
         // Clients may make any folder in the inbox; the tasks are the server's.
         if let Some(later) = last_folder(world, layout::TASKS)?.filter(|later| *later > self.round) {

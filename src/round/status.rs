@@ -8,7 +8,7 @@ use crate::round::journal::{Ending, Event, Settings, Version};
 use crate::round::layout;
 use crate::round::state::{State, round_folders};
 use crate::round::world::{BudgetFacts, World};
-use crate::round::{fates, task};
+use crate::round::{fates, sound, task};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -31,6 +31,8 @@ pub struct Status {
     pub current: Version,
     /// The path of the current model.
     pub model: String,
+    /// Whether `current.safetensors` exists.
+    pub has_link: bool,
     /// Versions that a rollback may go to, the one that is removed next first.
     pub kept: Vec<u64>,
     /// Rounds that published a model.
@@ -81,6 +83,7 @@ impl Status {
             quorum: opening.map(|opening| collect::closing_count(config, opening)),
             model: layout::model(&carry.current.file.blake3),
             current: carry.current.clone(),
+            has_link: sound::has_link(world),
             kept: carry.kept.iter().map(|version| version.number).collect(),
             published: carry.published,
             refused: carry.refused,

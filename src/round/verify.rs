@@ -6,6 +6,7 @@ use crate::round::evaluate::MODEL;
 use crate::round::fates;
 use crate::round::journal::{Event, RoundJournal};
 use crate::round::layout;
+use crate::round::sound;
 use crate::round::state::{State, round_folders};
 use crate::round::world::World;
 use serde::Serialize;
@@ -18,7 +19,7 @@ pub struct Checked {
     pub rounds: u64,
     /// Lines of all journals.
     pub lines: usize,
-    /// Models whose digest is that of their name.
+    /// Models whose digest is that of their name, each with the state that its strategy left.
     pub models: usize,
     /// The number and the digest of the last line: a backup with another one is older, or was changed.
     pub head: Option<Head>,
@@ -47,6 +48,16 @@ pub fn run(world: &mut impl World, directory: &Path) -> Result<Checked, RoundErr
         lines += journal.lines.len();
     }
     let models = models(world, &state)?;
+    if !sound::has_link(world) {
+        return Err(RoundError::Torn {
+            path: layout::CURRENT.to_owned(),
+            found: "no link".to_owned(),
+            expected: format!("a link to {}", layout::model(&state.published().file.blake3)),
+            remedy:
+                "the next `fedmill round run` makes it; a copy of the directory must keep links (`rsync -l`)"
+                    .to_owned(),
+        });
+    }
     let unrecorded = fates::unrecorded(world, &state)?;
     Ok(Checked { rounds: rounds.len().saturating_sub(1) as u64, lines, models, head, unrecorded })
 }
@@ -54,12 +65,8 @@ pub fn run(world: &mut impl World, directory: &Path) -> Result<Checked, RoundErr
 fn models(world: &mut impl World, state: &State) -> Result<usize, RoundError> {
     let mut count = 0;
     for version in &state.carry.kept {
-        let path = layout::model(&version.file.blake3);
-        let found = world.fingerprint(&path).map_err(RoundError::reading(&path))?;
-        if found != version.file {
-            let expected = format!("blake3 {}", version.file.blake3);
-            return Err(RoundError::Unexpected { path, found: format!("blake3 {}", found.blake3), expected });
-        }
+        sound::model(world, state, version)?;
+        sound::strategy_state(world, state, version)?;
         count += 1;
     }
     let merged = state.merged().filter(|_| matches!(state.last(), Some(Event::Evaluate(_))));

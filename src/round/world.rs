@@ -325,6 +325,9 @@ pub trait Work {
     /// When the policy refuses the merge, or a file cannot be read or written.
     fn merge(&mut self, order: &MergeOrder) -> Result<Merged, RoundError>;
 
+    /// Why a file is no whole state of a strategy; `None` if it is one.
+    fn state_fault(&mut self, path: &str) -> Option<String>;
+
     /// Measures a model by the operator's command.
     ///
     /// # Errors

@@ -163,7 +163,6 @@ fn a_list_of_the_inbox_that_a_disk_lost_comes_with_a_way_on() {
         &["rounds/000002/collect.json: found an empty file, expected the list", "hint: restore "],
     );
     let hint = run.stderr.split('`').nth(1).unwrap();
-    fs::remove_file(federation.dir.path(&list)).unwrap();
     let moved =
         std::process::Command::new("sh").args(["-c", hint]).current_dir(federation.dir.path(STATE)).status();
     assert!(moved.unwrap().success(), "{hint}");

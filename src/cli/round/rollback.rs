@@ -20,6 +20,10 @@ pub(in crate::cli) struct Arguments {
     /// The version to go back to, among those that `fedmill round status` lists as kept.
     #[arg(long, value_name = "VERSION")]
     to: u64,
+    /// Leave the state of the strategy behind, such as moments: it starts anew from the version. For a state that is lost
+    /// or damaged.
+    #[arg(long)]
+    restart_strategy: bool,
 }
 
 impl Arguments {
@@ -27,7 +31,7 @@ impl Arguments {
         let config = config(&self.directory)?;
         let mut server = Server::open(&self.directory, &config, hardware(common)?).map_err(Failure::of)?;
         let mut machine = Machine::open(&mut server, &config, &self.directory).map_err(Failure::of)?;
-        let version = machine.roll_back(self.to).map_err(Failure::of)?;
+        let version = machine.roll_back(self.to, self.restart_strategy).map_err(Failure::of)?;
         print(&format!("{}\n", self.directory.join(layout::model(&version.file.blake3)).display()))?;
         Ok(Outcome::Done)
     }

@@ -5,6 +5,7 @@ use super::directory::reader;
 use super::failed::{self, LastError};
 use crate::cli::cells::{fit, number, row};
 use crate::round::fates::rounds_text;
+use crate::round::layout;
 use crate::round::state::State;
 use crate::round::status::Status;
 use clap::Args;
@@ -97,6 +98,10 @@ fn lines(Shown { status, error }: &Shown) -> Vec<(&'static str, String)> {
         ("error", error.as_ref().map(|last| format!("the last run failed at {}: {}", last.at, last.error))),
         ("model", Some(format!("version {} of round {}", current.number, current.round))),
         ("blake3", Some(current.file.blake3.clone())),
+        (
+            "link",
+            (!status.has_link).then(|| format!("{} is missing: the next run makes it", layout::CURRENT)),
+        ),
         ("metrics", Some(metrics.join(", ")).filter(|text| !text.is_empty())),
         ("kept", Some(format!("versions {}", kept.join(", ")))),
         ("rounds", Some(rounds(status))),

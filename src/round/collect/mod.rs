@@ -3,10 +3,14 @@
 //! Every run takes what is whole. A list on disk says where each file goes before it moves, so that a killed run is
 //! finished by the next. What came too late for its round waits for a round that can merge it, and is never lost.
 //!
-//! - [`foreign`]: what lies in the inbox and is no update.
+//! - [`list`](mod@list): where each file goes, on disk. [`unlisted`]: updates that lie in the round, and that a lost list
+//!   does not have. [`foreign`]: what lies in the inbox and is no update.
 
 pub mod foreign;
+pub mod list;
+pub mod unlisted;
 
+use crate::round::collect::list::{Fate, Move};
 use crate::round::config::Config;
 use crate::round::config::sections::Mode;
 use crate::round::error::RoundError;
@@ -17,7 +21,6 @@ use crate::round::state::{State, round_folders};
 use crate::round::world::{Entry, Files, Fingerprint, World};
 use crate::settings::Definition;
 use crate::strategies;
-use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 
@@ -27,47 +30,6 @@ pub enum Collecting {
     Waiting(String),
     /// The round is closed.
     Closed(Box<Collected>),
-}
-
-/// Where a file goes, and why.
-#[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
-#[serde(deny_unknown_fields)]
-struct Move {
-    from: String,
-    to: String,
-    /// The client that the name of the file states.
-    id: String,
-    /// The round that it was put in for.
-    round: u64,
-    fate: Fate,
-}
-
-/// What a file is.
-#[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
-#[serde(rename_all = "kebab-case")]
-enum Fate {
-    /// The update of a client.
-    Arrived {
-        /// Seconds from the opening to the moment at which the file came to the server.
-        after_s: f64,
-    },
-    /// An update that came too late for its round.
-    Late,
-    /// No update of the round.
-    Rejected {
-        /// The reason.
-        why: String,
-    },
-    /// A folder. It stays where it is if it cannot be moved.
-    Foreign {
-        /// The reason.
-        why: String,
-    },
-    /// An update that came too late for its round, and that no round merges.
-    Stale {
-        /// The reason.
-        why: String,
-    },
 }
 
 /// Takes what is whole from the inbox, and closes the round if it may.
@@ -148,12 +110,6 @@ impl<'r> Inbox<'r> {
         opening: &'r Opening,
     ) -> Result<Self, RoundError> {
         let round = state.round;
-        let path = layout::of_round(round, LIST);
-        let list = files.read(&path).map_err(RoundError::reading(&path))?;
-        let moves = list.map(|bytes| serde_json::from_slice(&bytes)).transpose();
-        let moves = moves.map_err(|why| {
-            RoundError::torn(&path, &why, "the list that fedmill wrote", without_list(&path, round))
-        })?;
         let now = files.now();
         Ok(Self {
             config,
@@ -164,7 +120,7 @@ impl<'r> Inbox<'r> {
             takes_stale: takes_stale(config),
             base_bytes: opening.base.file.bytes,
             selected: opening.selection.choices.iter().map(|choice| choice.id.as_str()).collect(),
-            moves: moves.unwrap_or_default(),
+            moves: list::read(files, round)?,
         })
     }
 
@@ -202,7 +158,7 @@ impl<'r> Inbox<'r> {
     }
 
     fn arrived(&self) -> impl Iterator<Item = &Move> {
-        self.moves.iter().filter(|moved| matches!(moved.fate, Fate::Arrived { .. }))
+        self.moves.iter().filter(|moved| moved.has_arrived())
     }
 
     fn has_arrived(&self, id: &str) -> bool {
@@ -228,7 +184,7 @@ impl<'r> Inbox<'r> {
 
     /// Moves the files that earlier runs listed, and then those that are whole.
     fn take_whole(&mut self, files: &mut impl Files) -> Result<(), RoundError> {
-        self.moves.iter().try_for_each(|moved| carry_out(files, moved))?;
+        list::replay(files, &mut self.moves)?;
         foreign::name_plainly(files, self.round)?;
         let moves = self.whole(files)?;
         self.take(files, moves)
@@ -240,16 +196,15 @@ impl<'r> Inbox<'r> {
             return Ok(());
         }
         self.moves.extend(moves.iter().cloned());
-        let path = layout::of_round(self.round, LIST);
-        let list = serde_json::to_vec(&self.moves).unwrap_or_default();
-        files.write(&path, &list).map_err(RoundError::writing(&path))?;
-        moves.iter().try_for_each(|moved| carry_out(files, moved))
+        list::write(files, self.round, &self.moves)?;
+        moves.iter().try_for_each(|moved| list::carry_out(files, moved))
     }
 
     /// Moves of the files in the inbox that are whole.
     fn whole(&self, files: &(impl Files + ?Sized)) -> Result<Vec<Move>, RoundError> {
-        let mut moves = Vec::new();
-        let mut arrived: BTreeSet<String> = self.arrived().map(|moved| moved.id.clone()).collect();
+        let mut moves = unlisted::moves(self, files)?;
+        let taken = self.moves.iter().chain(&moves).filter(|moved| moved.has_arrived());
+        let mut arrived: BTreeSet<String> = taken.map(|moved| moved.id.clone()).collect();
         for (round, name) in self.files_in(files, layout::INBOX)? {
             let Some(id) = layout::client_of(&name) else { continue };
             let from = format!("{}/{name}", layout::folder(layout::INBOX, round));
@@ -267,7 +222,7 @@ impl<'r> Inbox<'r> {
             if matches!(fate, Fate::Arrived { .. }) {
                 arrived.insert(id.to_owned());
             }
-            moves.push(self.moved(from, id, round, fate, moves.len()));
+            moves.push(self.moved(files, from, (id, round), fate, moves.len()));
         }
         Ok(moves)
     }
@@ -345,7 +300,7 @@ impl<'r> Inbox<'r> {
             };
             let is_double = moves.iter().any(|moved: &Move| moved.id == id && fate == moved.fate);
             if !is_double {
-                moves.push(self.moved(from, id, round, fate, moves.len()));
+                moves.push(self.moved(files, from, (id, round), fate, moves.len()));
             }
         }
         for (round, entry) in foreign::entries(files, self.round)? {
@@ -363,7 +318,7 @@ impl<'r> Inbox<'r> {
                     _ => continue,
                 },
             };
-            moves.push(self.moved(from, id, round, fate, moves.len()));
+            moves.push(self.moved(files, from, (id, round), fate, moves.len()));
         }
         self.take(files, moves)
     }
@@ -381,19 +336,29 @@ impl<'r> Inbox<'r> {
         Ok(found)
     }
 
-    fn moved(&self, from: String, id: &str, round: u64, fate: Fate, before: usize) -> Move {
+    fn moved(
+        &self,
+        files: &(impl Files + ?Sized),
+        from: String,
+        (id, round): (&str, u64),
+        fate: Fate,
+        before: usize,
+    ) -> Move {
         let to = match &fate {
             Fate::Arrived { .. } => {
                 layout::of_client(&layout::of_round(self.round, "updates"), id, layout::MODEL_ENDING)
             }
             Fate::Late => layout::of_client(&layout::stale(round), id, layout::MODEL_ENDING),
             Fate::Rejected { .. } | Fate::Stale { .. } | Fate::Foreign { .. } => {
-                let name = from.rsplit('/').next().unwrap_or_default();
-                let name = short(name);
-                layout::of_round(self.round, &format!("quarantine/{:04}-{name}", self.moves.len() + before))
+                list::quarantine_path(files, self.round, &from, self.moves.len() + before)
             }
         };
-        Move { from, to, id: id.to_owned(), round, fate }
+        // The files in a folder may change before it moves.
+        let stamp = match fate {
+            Fate::Foreign { .. } => None,
+            _ => files.stamp(&from).ok(),
+        };
+        Move { from, to, id: id.to_owned(), round, fate, stamp }
     }
 
     /// What the round collected.
@@ -440,58 +405,21 @@ impl<'r> Inbox<'r> {
     }
 }
 
-/// The file that says where the files of the inbox went.
-const LIST: &str = "collect.json";
-
-/// How to go on without the list of a round.
-fn without_list(path: &str, round: u64) -> String {
-    let (updates, inbox) = (layout::of_round(round, "updates"), layout::inbox(round));
-    format!(
-        "restore {path} from a backup. Or, in the state directory, delete it and run `mv {updates}/* {inbox}/`: nothing \
-         else is lost than the reasons of files in quarantine, but the updates count as arrived at that moment, so as late \
-         after the deadline"
-    )
-}
-
 /// Why an update is not merged that started from a model of too long ago.
 const TOO_OLD: &str = "the update is older than max_staleness rounds";
 
-const ABANDONED: &str = "the round of the update was abandoned by a rollback";
+/// Why no round merges an update of a round that a rollback ended.
+pub const ABANDONED: &str = "late: its round was abandoned by a rollback";
 
 /// Why a strategy does not merge an update that came too late.
 pub const LATE: &str =
     "the update came too late for its round, and the strategy merges no updates of earlier rounds";
-
-/// The end of a name, which fits behind a number.
-fn short(name: &str) -> &str {
-    let from = name.len().saturating_sub(LONGEST_NAME);
-    let from = (from..name.len()).find(|at| name.is_char_boundary(*at)).unwrap_or(0);
-    &name[from..]
-}
-
-/// Bytes of a name in quarantine, without its number.
-const LONGEST_NAME: usize = 200;
 
 /// An update has at most this multiple of the base's bytes, and [`HEADER_ROOM`] more: a narrow model in f64, and room.
 const MOST_TIMES: u64 = 8;
 
 /// Bytes that the header of an update may take.
 const HEADER_ROOM: u64 = 32 << 20;
-
-/// Whether a change failed because of the disk, and not of what it should change.
-fn is_of_disk(why: &std::io::Error) -> bool {
-    matches!(why.kind(), ErrorKind::StorageFull | ErrorKind::ReadOnlyFilesystem | ErrorKind::Other)
-}
-
-/// Moves a file, unless an earlier run did. A client may have taken it back.
-fn carry_out(files: &mut impl Files, moved: &Move) -> Result<(), RoundError> {
-    match files.rename(&moved.from, &moved.to) {
-        Err(why) if why.kind() == ErrorKind::NotFound => Ok(()),
-        // No client stops a round by a folder that only its owner may move.
-        Err(why) if matches!(moved.fate, Fate::Foreign { .. }) && !is_of_disk(&why) => Ok(()),
-        done => done.map_err(RoundError::writing(&moved.to)),
-    }
-}
 
 /// Whether the strategy merges updates of earlier rounds.
 pub fn takes_stale(config: &Config) -> bool {

@@ -5,6 +5,7 @@ use crate::engine::aggregate::error::Error;
 use crate::engine::aggregate::publish;
 use crate::engine::aggregate::request::{Inputs, Outputs, Readers, Request};
 use crate::engine::aggregate::session::Session;
+use crate::engine::aggregate::state::{self, StateError};
 use crate::engine::decide::method::{Method, MetricsRequest, Reporting};
 use crate::engine::intake::claims::{Claims, ClientIdFrom};
 use crate::engine::intake::personal::{Layers, Personal};
@@ -147,6 +148,18 @@ impl Work for Server {
         let model = layout::of_round(order.round, MODEL);
         let model = self.fingerprint(&model).map_err(RoundError::reading(&model))?;
         Ok(merged(order, &report, model, has_state, self.config.privacy.enabled))
+    }
+
+    fn state_fault(&mut self, path: &str) -> Option<String> {
+        let path = self.path(path);
+        if !folder::exists(&path) {
+            return Some("no file".to_owned());
+        }
+        let checked = self.hardware.pool.install(|| state::check_digest(&path));
+        checked.err().map(|why| match why {
+            StateError::Unreadable { faults, .. } => faults.to_string(),
+            other => other.to_string(),
+        })
     }
 
     fn evaluate(&mut self, round: u64, model: &str) -> Result<BTreeMap<String, f64>, RoundError> {

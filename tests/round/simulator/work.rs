@@ -151,6 +151,10 @@ impl Work for World {
         Ok(Merged { model: file, has_state: takes_state, clients, ..Merged::default() })
     }
 
+    fn state_fault(&mut self, path: &str) -> Option<String> {
+        (!self.disk.files.contains_key(path)).then(|| "no file".to_owned())
+    }
+
     fn evaluate(&mut self, _: u64, model: &str) -> Result<BTreeMap<String, f64>, RoundError> {
         let digest = Blake3::of_bytes(&self.bytes(model));
         Ok(BTreeMap::from([

@@ -1,0 +1,195 @@
+//! Files of a federation that are damaged or lost: each is noticed before it does harm, and there is a way on.
+
+use super::federation::{Federation, STATE, update};
+use std::fs;
+
+const SETTINGS: &str = "[coordination]\nmin_clients = 2\nclients = 4\nround_timeout = \"1h\"\n\
+                        [robustness]\nrule = \"mean\"\nbyzantine_tolerance = 0.0\n";
+
+fn after(rounds: u64, settings: &str) -> Federation {
+    let federation = Federation::new(4, settings);
+    federation.round("run", &[]);
+    for round in 1..=rounds {
+        federation.deliver(round, 0);
+        federation.advance();
+    }
+    federation
+}
+
+/// Changes one bit of a file, and not its size. Returns the bytes before.
+fn damage(federation: &Federation, path: &str) -> Vec<u8> {
+    let whole = federation.dir.read(path);
+    let mut bytes = whole.clone();
+    *bytes.last_mut().unwrap() ^= 1;
+    federation.dir.write(path, bytes);
+    whole
+}
+
+fn current(federation: &Federation) -> String {
+    format!("{STATE}/models/{}.safetensors", federation.current())
+}
+
+#[test]
+fn a_damaged_model_goes_into_no_merge_and_opens_no_round() {
+    let federation = after(2, SETTINGS);
+    let path = current(&federation);
+    federation.deliver(3, 0);
+    let whole = damage(&federation, &path);
+    let told = ["models/", "found blake3 ", "expected blake3 ", "hint: restore the file", "--to 1`"];
+    federation.round("run", &[]).assert_fails(2, &told);
+    assert_eq!(federation.status()["published"], 2);
+    federation.dir.write(&path, whole);
+    federation.round("run", &["--phase", "aggregate"]);
+    for phase in ["evaluate", "publish", "adapt", "report"] {
+        assert_eq!(federation.round("run", &["--phase", phase]).code, Some(0), "{phase}");
+    }
+    let path = current(&federation);
+    let whole = damage(&federation, &path);
+    federation.round("run", &[]).assert_fails(2, &told[..3]);
+    assert!(!federation.dir.exists(&format!("{STATE}/rounds/000004")));
+    federation.dir.write(&path, whole);
+    federation.advance();
+    federation.assert_sound();
+}
+
+#[test]
+fn a_rollback_checks_its_target_and_leaves_a_lost_model() {
+    let federation = after(2, SETTINGS);
+    let kept = federation.status()["kept"].clone();
+    let versions: Vec<String> = [0, 1].map(|round| base_of(&federation, round + 1)).to_vec();
+    let before = federation.current();
+    damage(&federation, &versions[1]);
+    fs::remove_file(federation.dir.path(&current(&federation))).unwrap();
+    federation.round("run", &[]).assert_fails(2, &["found no file", "round rollback DIR --to "]);
+    federation.round("rollback", &["--to", "1"]).assert_fails(2, &["found blake3 ", "expected blake3 "]);
+    federation.round("rollback", &["--to", "2"]).assert_fails(2, &["found no file"]);
+    assert_eq!((federation.current(), &federation.status()["kept"]), (before, &kept), "nothing changed");
+    let back = federation.round("rollback", &["--to", "0"]);
+    assert_eq!(back.code, Some(0), "{back:#?}");
+    federation.advance();
+    federation.deliver(4, 0);
+    federation.advance();
+    assert_eq!(federation.status()["published"], 3);
+}
+
+/// The path of the model that a round started from.
+fn base_of(federation: &Federation, round: u64) -> String {
+    let text = federation.dir.read(&format!("{STATE}/rounds/{round:06}/journal.jsonl"));
+    let text = String::from_utf8(text).unwrap();
+    let (_, base) = text.split_once("\"base\":").unwrap();
+    let (_, digest) = base.split_once("\"blake3\":\"").unwrap();
+    format!("{STATE}/models/{}.safetensors", &digest[..64])
+}
+
+#[test]
+fn a_lost_state_of_the_strategy_is_named_and_has_two_ways_on() {
+    let settings = format!("{SETTINGS}[strategy]\nname = \"fedadam:lr=0.01\"\n");
+    for (to, more) in [("1", vec![]), ("2", vec!["--restart-strategy"])] {
+        let federation = after(2, &settings);
+        federation.deliver(3, 0);
+        let state = format!("{STATE}/rounds/000002/state.safetensors");
+        let whole = damage(&federation, &state);
+        federation.round("verify", &[]).assert_fails(2, &["rounds/000002/state.safetensors"]);
+        federation.dir.write(&state, whole);
+        federation.assert_sound();
+        fs::remove_file(federation.dir.path(&state)).unwrap();
+        federation.round("verify", &[]).assert_fails(2, &["rounds/000002/state.safetensors: found no file"]);
+        federation.round("run", &[]).assert_fails(
+            2,
+            &["rounds/000002/state.safetensors: found no file", "--restart-strategy`", "--to 1`"],
+        );
+        federation.round("rollback", &["--to", "2"]).assert_fails(2, &["state.safetensors: found no file"]);
+        let back = federation.round("rollback", &[&["--to", to], &more[..]].concat());
+        assert_eq!(back.code, Some(0), "{back:#?}");
+        federation.advance();
+        federation.deliver(4, 0);
+        federation.advance();
+        assert_eq!(federation.status()["published"], 3);
+    }
+}
+
+#[test]
+fn updates_that_no_list_has_are_taken_up_again() {
+    for list in [None, Some("[]")] {
+        let federation = after(0, SETTINGS);
+        federation.deliver(1, 2);
+        federation.round("run", &[]).assert_fails(1, &["has 2 of 4 updates"]);
+        let path = format!("{STATE}/rounds/000001/collect.json");
+        match list {
+            Some(text) => federation.dir.write(&path, text),
+            None => fs::remove_file(federation.dir.path(&path)).unwrap(),
+        };
+        let updates = format!("{STATE}/rounds/000001/updates");
+        federation.dir.write(&format!("{updates}/stranger.safetensors"), update(9, 1).bytes());
+        assert!(federation.status()["waits"].as_str().unwrap().contains("has 2 of 4 updates"));
+        let run = federation.round("run", &[]);
+        run.assert_fails(1, &["has 2 of 4 updates", "it is taken up again"]);
+        for client in federation.selected(1).into_iter().take(2) {
+            federation.put(1, &format!("client-{client}.safetensors"), &update(client, 1).bytes());
+        }
+        federation.advance();
+        let history = federation.history();
+        assert_eq!((&history[1]["merged"], &history[1]["rejected"]), (&4.into(), &1.into()), "{history:?}");
+        let reasons = federation.dir.read(&format!("{STATE}/rounds/000001/quarantine/reasons.jsonl"));
+        let reasons = String::from_utf8(reasons).unwrap();
+        assert!(reasons.contains("does not have the file: the client was not selected"), "{reasons}");
+    }
+}
+
+#[test]
+fn a_sound_update_after_one_that_was_deleted_from_quarantine_counts() {
+    let settings = format!("{SETTINGS}[compression]\nbytes_per_update = 2000\n");
+    let federation = after(0, &settings);
+    federation.deliver(1, 1);
+    let first = federation.selected(1)[0];
+    let name = format!("client-{first}.safetensors");
+    federation.put(1, &name, &[update(first, 1).bytes(), vec![0; 4000]].concat());
+    let large = update(first, 1).f32("c", &[1000], &[0.0; 1000]).bytes();
+    federation.put(1, &name, &large);
+    federation.round("run", &[]).assert_fails(1, &["has 3 of 4 updates"]);
+    let quarantine = federation.dir.path(&format!("{STATE}/rounds/000001/quarantine"));
+    let files: Vec<_> = fs::read_dir(&quarantine).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(files.len(), 1, "{files:?}");
+    fs::remove_file(&files[0]).unwrap();
+    federation.put(1, &name, &update(first, 1).bytes());
+    federation.advance();
+    assert_eq!(federation.history()[1]["merged"], 4);
+}
+
+#[test]
+fn updates_of_an_abandoned_round_end_in_quarantine() {
+    let federation = after(1, SETTINGS);
+    federation.deliver(2, 2);
+    federation.round("run", &[]).assert_fails(1, &["has 2 of 4 updates"]);
+    let updates = federation.dir.path(&format!("{STATE}/rounds/000002/updates"));
+    let names: Vec<String> = fs::read_dir(&updates)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert_eq!(names.len(), 2);
+    assert_eq!(federation.round("rollback", &["--to", "0"]).code, Some(0));
+    let quarantine = format!("{STATE}/rounds/000002/quarantine");
+    let reasons = String::from_utf8(federation.dir.read(&format!("{quarantine}/reasons.jsonl"))).unwrap();
+    assert_eq!(reasons.matches("late: its round was abandoned").count(), 2, "{reasons}");
+    assert!(names.iter().all(|name| federation.dir.exists(&format!("{quarantine}/{name}"))), "{names:?}");
+    assert_eq!(fs::read_dir(&updates).unwrap().count(), 0);
+    federation.advance();
+    federation.assert_sound();
+}
+
+#[test]
+fn a_lost_link_to_the_current_model_is_noticed_and_made_anew() {
+    let federation = after(1, SETTINGS);
+    let link = federation.dir.path(&format!("{STATE}/current.safetensors"));
+    let target = fs::read_link(&link).unwrap();
+    fs::remove_file(&link).unwrap();
+    federation
+        .round("verify", &[])
+        .assert_fails(2, &["current.safetensors: found no link, expected a link to"]);
+    assert_eq!(federation.status()["has_link"], false);
+    let status = federation.round("status", &[]).stdout;
+    assert!(status.contains("current.safetensors is missing: the next run makes it"), "{status}");
+    federation.round("run", &[]).assert_fails(1, &["was missing"]);
+    assert_eq!(fs::read_link(&link).unwrap(), target);
+    federation.assert_sound();
+}
