@@ -1,4 +1,4 @@
-//! Checks that the files a round starts from are as the journal knows them, and mends the link to them.
+//! Checks that the files a round starts from are as the journal knows them; mends the link.
 //!
 //! A merge onto a damaged model would publish the damage. So the model and the state of the strategy are compared with
 //! their digests before a round opens, before it merges, and before a rollback makes them current.

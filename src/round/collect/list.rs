@@ -1,4 +1,4 @@
-//! The list of a round: where each file of the inbox goes, and why. A file moves after the list has it.
+//! The list of a round: where each file of the inbox goes, and why. The list comes first.
 
 use crate::round::error::RoundError;
 use crate::round::layout;

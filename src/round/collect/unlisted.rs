@@ -1,4 +1,4 @@
-//! Updates that lie in the folder of a round, and that its list does not have: the list was lost, or is from a backup.
+//! Updates in the folder of a round that its list does not have: it was lost or is from a backup.
 
 use crate::round::collect::list::{Fate, Move};
 use crate::round::collect::{Inbox, foreign};
