@@ -13,8 +13,8 @@
 //! this:
 //!
 //! - [`cli`]: arguments as typed become a request; one file per subcommand. [`mod@bench`]: times kernels and merges.
-//! - [`round`]: the rounds of a federation, phase by phase, on a state directory. [`fleet`]: its clients, and who is
-//!   selected.
+//! - [`round`]: the rounds of a federation, phase by phase, on a state directory. [`config`]: its `fedmill.toml`.
+//!   [`fleet`]: its clients, and who is selected.
 //! - [`plan`]: workflows as files, and their runner.
 //! - [`modes`]: where a run may differ from the plain run: `tiers`, `gaps`, `tree`, `shards`, `dp`. No mode knows another.
 //! - [`engine`]: one aggregate run, in the order of the data: `intake` admits updates, `passes` stream tiles, `decide`
@@ -31,6 +31,7 @@ pub mod budget;
 pub mod cli;
 pub mod codecs;
 pub mod compress;
+pub mod config;
 pub mod engine;
 pub mod fleet;
 pub mod gpu;

@@ -3,8 +3,8 @@
 mod lint;
 
 use crate::harness::{Dir, fedmill};
-use fedmill::round::config::sections::{Mode, OnBad};
-use fedmill::round::config::{Config, keys, template};
+use fedmill::config::sections::{Mode, OnBad};
+use fedmill::config::{Config, keys, template};
 use fedmill::telemetry::explain::Explain;
 use jiff::SignedDuration;
 use std::path::Path;

@@ -10,9 +10,9 @@
 //! No number changes by more than a quarter in a round. Under differential privacy nothing changes, since all of it
 //! follows from what clients did. Only the clip bound moves then, by the noised count of the budget.
 
+use crate::config::Config;
+use crate::config::sections::Mode;
 use crate::round::bandwidth::{self, Chosen, Traffic};
-use crate::round::config::Config;
-use crate::round::config::sections::Mode;
 use crate::round::journal::{Arrival, Change, Collected, Ending, Opening, Settings, TierSettings, Value};
 use crate::round::open;
 use crate::round::state::State;

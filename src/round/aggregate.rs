@@ -1,6 +1,6 @@
 //! Merges the valid updates of a round into a model in the folder of the round.
 
-use crate::round::config::Config;
+use crate::config::Config;
 use crate::round::error::RoundError;
 use crate::round::journal::{Arrival, Rejected, Validated};
 use crate::round::layout;

@@ -7,8 +7,8 @@
 //!   to be. One large file is not half of them, and a file in quarantine is no update.
 //! - A codec before the one in use must leave a fifth of the budget free. So small changes do not make a tier alternate.
 
+use crate::config::Config;
 use crate::fleet::select::Choice;
-use crate::round::config::Config;
 use crate::round::journal::{Arrival, Settings, TierSettings, Version};
 use crate::round::task::ModelSource;
 use crate::round::world::{CodecForecast, Fingerprint, TierTask};

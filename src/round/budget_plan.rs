@@ -1,9 +1,9 @@
 //! The plan of a privacy budget that follows from the settings.
 
+use crate::config::Config;
 use crate::fleet::select;
 use crate::privacy::event::Adjacency;
 use crate::privacy::ledger::plan::{Accountant, Adaptive, BudgetPlan, ClipBound, Sampling, Unit};
-use crate::round::config::Config;
 
 /// The plan for `population` clients and, if the model is known, updates of `dimension` coordinates.
 ///

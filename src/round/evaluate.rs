@@ -1,7 +1,7 @@
 //! Measures the merged model by the operator's command, and refuses a worse one.
 
-use crate::round::config::Config;
-use crate::round::config::sections::{Evaluation, OnBad};
+use crate::config::Config;
+use crate::config::sections::{Evaluation, OnBad};
 use crate::round::error::RoundError;
 use crate::round::journal::Rejected;
 use crate::round::layout;

@@ -3,7 +3,7 @@
 //! Every phase may be killed at any moment and acts again: what it changes on disk it changes once. The event of the
 //! next phase holds what the phase found, and is on disk before the next phase acts.
 
-use crate::round::config::Config;
+use crate::config::Config;
 use crate::round::error::RoundError;
 use crate::round::evaluate::Evaluated;
 use crate::round::journal::{Ending, Event, Version};

@@ -4,7 +4,7 @@
 //! open -> collect -> validate -> aggregate -> evaluate -> publish -> adapt -> report
 //! ```
 //!
-//! - [`config`]: `fedmill.toml`. [`lint`](mod@lint): findings about its settings as a whole. [`layout`]: the names of all
+//! - [`lint`](mod@lint): findings about the settings of [`crate::config`] as a whole. [`layout`]: the names of all
 //!   other files. [`budget_plan`](mod@budget_plan): the plan of a privacy budget that follows from the settings.
 //! - [`journal`]: a sealed line before each phase acts. [`state`]: what the journals tell. [`moment`]: two clocks.
 //! - [`machine`]: lets the next phase act. The phases: [`open`] with [`task`], [`collect`], [`validate`], [`aggregate`],
@@ -19,7 +19,6 @@ pub mod aggregate;
 pub mod bandwidth;
 pub mod budget_plan;
 pub mod collect;
-pub mod config;
 pub mod drive;
 pub mod error;
 pub mod evaluate;

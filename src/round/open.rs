@@ -1,10 +1,10 @@
 //! Opens a round: selects its clients, and writes a task for each.
 
+use crate::config::Config;
+use crate::config::sections::Mode;
+use crate::config::sections::coordination::count_of;
 use crate::io::digest::{Blake3, hex};
 use crate::round::bandwidth;
-use crate::round::config::Config;
-use crate::round::config::sections::Mode;
-use crate::round::config::sections::coordination::count_of;
 use crate::round::error::RoundError;
 use crate::round::journal::{Opening, Settings};
 use crate::round::layout;

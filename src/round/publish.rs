@@ -1,7 +1,7 @@
 //! Publishes a merged model: into the store, then as the current one. Removes old models.
 
-use crate::round::config::Config;
-use crate::round::config::sections::Publish;
+use crate::config::Config;
+use crate::config::sections::Publish;
 use crate::round::error::RoundError;
 use crate::round::evaluate::MODEL;
 use crate::round::journal::Version;

@@ -1,7 +1,7 @@
 //! Reports a round: into the registry, and into the files that monitoring reads.
 
+use crate::config::Config;
 use crate::fleet::history::{Outcome as Fate, Participation};
-use crate::round::config::Config;
 use crate::round::error::RoundError;
 use crate::round::fates;
 use crate::round::fates::{participation, rejected};

@@ -1,7 +1,7 @@
 //! One round as a whole: its clients, other files, settings and changes.
 
+use crate::config::Config;
 use crate::fleet::history::Participation;
-use crate::round::config::Config;
 use crate::round::error::RoundError;
 use crate::round::fates::{OtherFile, other_files, participation};
 use crate::round::journal::{Change, Event, Settings};

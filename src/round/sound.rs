@@ -3,7 +3,7 @@
 //! A merge onto a damaged model would publish the damage. So the model and the state of the strategy are compared with
 //! their digests before a round opens, before it merges, and before a rollback makes them current.
 
-use crate::round::config::Config;
+use crate::config::Config;
 use crate::round::error::RoundError;
 use crate::round::journal::{Event, Version};
 use crate::round::layout;

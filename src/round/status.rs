@@ -1,8 +1,8 @@
 //! What an operator asks of a federation: its state now, and its rounds so far.
 
+use crate::config::Config;
 use crate::fleet::history::Outcome;
 use crate::round::collect::{self, foreign};
-use crate::round::config::Config;
 use crate::round::error::RoundError;
 use crate::round::journal::{Ending, Event, Settings, Version};
 use crate::round::layout;

@@ -1,8 +1,8 @@
 //! The files that clients read: a task for each client, and the manifest of the round.
 
+use crate::config::Config;
 use crate::fleet::select::Choice;
 use crate::io::digest::Blake3;
-use crate::round::config::Config;
 use crate::round::journal::{Opening, TierSettings, Version};
 use crate::round::layout;
 use crate::round::world::Fingerprint;

@@ -1,7 +1,7 @@
 //! Validates updates by their headers, metadata and layouts. Bad ones go to quarantine.
 
-use crate::round::config::Config;
-use crate::round::config::sections::OnBad;
+use crate::config::Config;
+use crate::config::sections::OnBad;
 use crate::round::error::RoundError;
 use crate::round::journal::{Arrival, Collected, Rejected, Validated};
 use crate::round::layout;

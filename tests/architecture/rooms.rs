@@ -35,7 +35,9 @@ pub(crate) const ARROWS: &Table = &[
          telemetry settings model",
     ),
     // `codecs` for the names of codecs in its configuration; `privacy` for the plan that `budget` keeps, and its cost.
-    ("round", "codecs privacy"),
+    ("round", "codecs privacy config"),
+    // The names and numbers that the keys of `fedmill.toml` take.
+    ("config", "codecs intake fleet io rules settings strategies telemetry"),
     ("plan", "record io telemetry settings"),
     (
         "tiers gaps tree shards dp secure",

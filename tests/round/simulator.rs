@@ -11,7 +11,7 @@ mod work;
 use crate::rng::Rng;
 use clients::Script;
 use disk::{Disk, Trouble};
-use fedmill::round::config::Config;
+use fedmill::config::Config;
 use fedmill::round::drive::{Outcome, Until, drive};
 use fedmill::round::error::RoundError;
 use fedmill::round::init;

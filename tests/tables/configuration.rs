@@ -2,7 +2,7 @@
 
 use super::{compare, line, table};
 use crate::harness::source_tree;
-use fedmill::round::config::keys::{self, Key, Section};
+use fedmill::config::keys::{self, Key, Section};
 
 fn row(key: &Key) -> String {
     let default = match &key.default {

@@ -1,7 +1,7 @@
 //! Opens the state directory of a federation for a command.
 
 use super::super::{Common, Failure};
-use crate::round::config::Config;
+use crate::config::Config;
 use crate::round::layout;
 use crate::round::server::{Hardware, Server};
 use std::path::Path;

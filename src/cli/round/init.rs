@@ -2,8 +2,8 @@
 
 use super::super::{Common, Failure, INPUTS, Outcome, print};
 use super::directory::{config, hardware};
+use crate::config::{Config, template};
 use crate::io::{folder, publish};
-use crate::round::config::{Config, template};
 use crate::round::server::Server;
 use crate::round::{init, layout};
 use clap::Args;

@@ -3,7 +3,7 @@
 use super::super::{Common, Failure, INPUTS, Outcome, print};
 use super::directory::{config, hardware};
 use super::failed;
-use crate::round::config::Config;
+use crate::config::Config;
 use crate::round::drive::{self, Until, drive};
 use crate::round::error::RoundError;
 use crate::round::journal::Ending;
@@ -125,7 +125,7 @@ impl Arguments {
     }
 
     /// Prints what a run would do.
-    fn foresee(&self, config: &crate::round::config::Config, common: &Common) -> Result<Outcome, Failure> {
+    fn foresee(&self, config: &crate::config::Config, common: &Common) -> Result<Outcome, Failure> {
         let mut server = Server::reader(&self.directory, config, hardware(common)?);
         let mut machine = Machine::open(&mut server, config, &self.directory).map_err(Failure::of)?;
         let text = machine.foresee().map_err(Failure::of)?;

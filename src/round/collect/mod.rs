@@ -10,9 +10,9 @@ pub mod foreign;
 pub mod list;
 pub mod unlisted;
 
+use crate::config::Config;
+use crate::config::sections::Mode;
 use crate::round::collect::list::{Fate, Move};
-use crate::round::config::Config;
-use crate::round::config::sections::Mode;
 use crate::round::error::RoundError;
 use crate::round::journal::{Arrival, Collected, Opening, Rejected, RoundJournal};
 use crate::round::layout;

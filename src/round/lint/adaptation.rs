@@ -1,7 +1,7 @@
 //! Findings about evaluation and adaptation: bounds, and what a change is measured by.
 
 use super::finding::Lint;
-use crate::round::config::duration::Friendly;
+use crate::config::duration::Friendly;
 use crate::settings::Setting;
 use crate::strategies::STRATEGIES;
 use std::fmt::Display;

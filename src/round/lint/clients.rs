@@ -1,7 +1,7 @@
 //! Findings about numbers of clients: selection, dropout, quorum, asynchronous rounds.
 
 use super::finding::Lint;
-use crate::round::config::sections::Mode;
+use crate::config::sections::Mode;
 use crate::settings::Definition;
 use crate::strategies;
 

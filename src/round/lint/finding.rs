@@ -1,7 +1,7 @@
 //! A finding, what it is about, and the settings with what is found so far.
 
+use crate::config::Config;
 use crate::privacy::ledger::plan::BudgetPlan;
-use crate::round::config::Config;
 use crate::round::world::TierTask;
 use serde::Serialize;
 use std::collections::BTreeMap;

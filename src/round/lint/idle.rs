@@ -1,8 +1,8 @@
 //! Findings about keys that have no effect beside the others.
 
 use super::finding::Lint;
-use crate::round::config::Config;
-use crate::round::config::sections::Mode;
+use crate::config::Config;
+use crate::config::sections::Mode;
 use std::fmt::Display;
 
 /// The usual remedy.

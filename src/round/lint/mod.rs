@@ -18,7 +18,7 @@ mod private;
 mod protection;
 mod tiers;
 
-use crate::round::config::Config;
+use crate::config::Config;
 use finding::Lint;
 pub use finding::{Facts, Finding, Level};
 

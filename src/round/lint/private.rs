@@ -1,11 +1,11 @@
 //! Findings about private rounds: what they cannot do, and a budget that ends too early.
 
 use super::finding::Lint;
+use crate::config::sections::Mode;
 use crate::modes::dp::release::STEPS_AFTER_NOISE;
 use crate::privacy::ledger::budget::{self, VerdictError};
 use crate::privacy::ledger::plan::{BudgetPlan, Sampling};
 use crate::round::budget_plan::budget_plan;
-use crate::round::config::sections::Mode;
 
 pub(super) fn check(lint: &mut Lint) {
     if !lint.config.privacy.enabled {

@@ -1,9 +1,9 @@
 //! Findings about the rule, at the numbers of clients that a round may merge.
 
 use super::finding::{Level, Lint};
+use crate::config::Config;
+use crate::config::sections::{Mode, OnBad};
 use crate::model::state::StateTensor;
-use crate::round::config::Config;
-use crate::round::config::sections::{Mode, OnBad};
 use crate::rules::geometry::{Geometry, Matrix, References};
 use crate::rules::pre::{self, PreAggregation};
 use crate::rules::{self, Needs, Rule, RuleError, Statistics};

@@ -13,11 +13,11 @@ pub mod initial;
 pub mod tiers;
 pub mod work;
 
+use crate::config::Config;
 use crate::engine::backend::request::BackendRequest;
 use crate::io::folder;
 use crate::io::journal::{Lock, Taken};
 use crate::kernels::lanes::Isa;
-use crate::round::config::Config;
 use crate::round::error::RoundError;
 use crate::round::layout;
 use crate::round::lint::Facts;

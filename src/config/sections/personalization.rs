@@ -1,7 +1,7 @@
 //! `[personalization]`: layers that stay with the clients.
 
+use crate::config::values::Values;
 use crate::engine::intake::personal::Layers;
-use crate::round::config::values::Values;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +15,7 @@ pub struct Personalization {
 }
 
 impl Personalization {
-    pub(in crate::round::config) fn check(&self, values: &mut Values) {
+    pub(in crate::config) fn check(&self, values: &mut Values) {
         let values = &mut values.of("personalization");
         for layers in &self.layers {
             values.parsed("layers", layers, layers.parse::<Layers>());

@@ -1,7 +1,7 @@
 //! `[adaptation]`: settings that follow what the rounds show.
 
-use crate::round::config::duration;
-use crate::round::config::values::Values;
+use crate::config::duration;
+use crate::config::values::Values;
 use jiff::SignedDuration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -47,7 +47,7 @@ pub struct Adaptation {
 }
 
 impl Adaptation {
-    pub(in crate::round::config) fn check(&self, values: &mut Values) {
+    pub(in crate::config) fn check(&self, values: &mut Values) {
         let values = &mut values.of("adaptation");
         values.bounds("server_learning_rate", self.server_learning_rate, "a number above 0", |rate| {
             rate.is_finite() && *rate > 0.0

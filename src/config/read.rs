@@ -1,8 +1,8 @@
 //! The text of `fedmill.toml` to a [`Config`], with every fault at once.
 
-use crate::round::config::Config;
-use crate::round::config::error::Fault;
-use crate::round::config::keys;
+use crate::config::Config;
+use crate::config::error::Fault;
+use crate::config::keys;
 use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};

@@ -1,6 +1,6 @@
 //! The `fedmill.toml` that `round init` writes: keys as comments, with descriptions and defaults.
 
-use crate::round::config::keys::{self, Key, toml_text};
+use crate::config::keys::{self, Key, toml_text};
 use serde_json::Value;
 
 /// The longest line of a comment.

@@ -1,7 +1,7 @@
 //! `[compression]`: codecs and budgets of bytes.
 
 use crate::codecs;
-use crate::round::config::values::Values;
+use crate::config::values::Values;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -37,7 +37,7 @@ impl Default for Compression {
 }
 
 impl Compression {
-    pub(in crate::round::config) fn check(&self, values: &mut Values) {
+    pub(in crate::config) fn check(&self, values: &mut Values) {
         let values = &mut values.of("compression");
         for codec in &self.methods {
             values.parsed("methods", codec, codecs::parse(codec));

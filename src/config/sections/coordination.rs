@@ -1,8 +1,8 @@
 //! `[coordination]`: who takes part in a round, and how long it waits.
 
+use crate::config::duration;
+use crate::config::values::Values;
 use crate::fleet::select;
-use crate::round::config::duration;
-use crate::round::config::values::Values;
 use jiff::SignedDuration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -94,7 +94,7 @@ impl Default for Coordination {
 }
 
 impl Coordination {
-    pub(in crate::round::config) fn check(&self, values: &mut Values) {
+    pub(in crate::config) fn check(&self, values: &mut Values) {
         let values = &mut values.of("coordination");
         values.count("min_clients", self.min_clients);
         values.count("max_clients", self.max_clients);

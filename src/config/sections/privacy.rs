@@ -1,6 +1,6 @@
 //! `[privacy]`: the budget of differential privacy.
 
-use crate::round::config::values::Values;
+use crate::config::values::Values;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -42,7 +42,7 @@ impl Default for Privacy {
 }
 
 impl Privacy {
-    pub(in crate::round::config) fn check(&self, values: &mut Values) {
+    pub(in crate::config) fn check(&self, values: &mut Values) {
         let values = &mut values.of("privacy");
         values.positive("epsilon", self.epsilon);
         let between = self.delta > 0.0 && self.delta < 1.0;

@@ -1,6 +1,6 @@
 //! `[strategy]`: the server's step, and what clients train with.
 
-use crate::round::config::values::Values;
+use crate::config::values::Values;
 use crate::settings::Definition;
 use crate::strategies;
 use schemars::JsonSchema;
@@ -31,7 +31,7 @@ impl Default for Strategy {
 }
 
 impl Strategy {
-    pub(in crate::round::config) fn check(&self, values: &mut Values) {
+    pub(in crate::config) fn check(&self, values: &mut Values) {
         let values = &mut values.of("strategy");
         values.not_negative("mu", self.mu);
         values.count("local_steps", self.local_steps);

@@ -1,6 +1,6 @@
 //! `[monitoring]`: what is exported after every round.
 
-use crate::round::config::values::Values;
+use crate::config::values::Values;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -43,7 +43,7 @@ impl Default for Monitoring {
 }
 
 impl Monitoring {
-    pub(in crate::round::config) fn check(&self, values: &mut Values) {
+    pub(in crate::config) fn check(&self, values: &mut Values) {
         values.of("monitoring").check("window", self.window >= 2, self.window, "at least 2 rounds");
     }
 }

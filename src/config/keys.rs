@@ -1,7 +1,7 @@
 //! The keys of `fedmill.toml` with their descriptions, from the types of the sections.
 
+use crate::config::Config;
 use crate::io::text::object_entries;
-use crate::round::config::Config;
 use schemars::generate::SchemaSettings;
 use serde_json::Value;
 use std::cmp::Ordering;

@@ -1,7 +1,7 @@
 //! `[evaluation]`: the operator's command that measures a model.
 
-use crate::round::config::duration;
-use crate::round::config::values::Values;
+use crate::config::duration;
+use crate::config::values::Values;
 use jiff::SignedDuration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -46,7 +46,7 @@ impl Default for Evaluation {
 }
 
 impl Evaluation {
-    pub(in crate::round::config) fn check(&self, values: &mut Values) {
+    pub(in crate::config) fn check(&self, values: &mut Values) {
         let values = &mut values.of("evaluation");
         values.positive_time("timeout", self.timeout);
         values.not_negative("max_regression", self.max_regression);

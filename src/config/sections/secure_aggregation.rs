@@ -1,6 +1,6 @@
 //! `[secure_aggregation]`: sums that hide single updates.
 
-use crate::round::config::values::Values;
+use crate::config::values::Values;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +23,7 @@ impl Default for SecureAggregation {
 }
 
 impl SecureAggregation {
-    pub(in crate::round::config) fn check(&self, values: &mut Values) {
+    pub(in crate::config) fn check(&self, values: &mut Values) {
         let values = &mut values.of("secure_aggregation");
         values.check(
             "enabled",

@@ -1,6 +1,6 @@
 //! `[publish]`: the models that are kept.
 
-use crate::round::config::values::Values;
+use crate::config::values::Values;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -26,7 +26,7 @@ impl Default for Publish {
 }
 
 impl Publish {
-    pub(in crate::round::config) fn check(&self, values: &mut Values) {
+    pub(in crate::config) fn check(&self, values: &mut Values) {
         values.of("publish").count("keep_last", self.keep_last);
     }
 }

@@ -1,6 +1,6 @@
 //! Checks of values that have the right type: what was found, and what was expected.
 
-use crate::round::config::duration::Friendly;
+use crate::config::duration::Friendly;
 use jiff::SignedDuration;
 use std::fmt::Display;
 

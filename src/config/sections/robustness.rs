@@ -1,6 +1,6 @@
 //! `[robustness]`: the rule, and the checks against hostile clients.
 
-use crate::round::config::values::Values;
+use crate::config::values::Values;
 use crate::rules::{self, pre};
 use crate::settings::Definition;
 use schemars::JsonSchema;
@@ -63,7 +63,7 @@ impl Default for Robustness {
 }
 
 impl Robustness {
-    pub(in crate::round::config) fn check(&self, values: &mut Values) {
+    pub(in crate::config) fn check(&self, values: &mut Values) {
         let values = &mut values.of("robustness");
         values.parsed("rule", &self.rule, rules::parse(&self.rule, Definition::Paper));
         for step in &self.pre {

@@ -16,14 +16,14 @@ pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
 pub(super) mod bounds {
     use super::{Deserialize, Deserializer, Friendly, Serialize, Serializer, SignedDuration};
 
-    pub(in crate::round::config) fn serialize<S: Serializer>(
+    pub(in crate::config) fn serialize<S: Serializer>(
         bounds: &Option<[SignedDuration; 2]>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
         bounds.map(|bounds| bounds.map(Friendly)).serialize(serializer)
     }
 
-    pub(in crate::round::config) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Option<[SignedDuration; 2]>, D::Error> {
         let bounds = Option::<[Friendly; 2]>::deserialize(deserializer)?;
