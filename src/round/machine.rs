@@ -8,11 +8,9 @@ use crate::round::error::RoundError;
 use crate::round::evaluate::Evaluated;
 use crate::round::journal::{Ending, Event, Version};
 use crate::round::layout;
-use crate::round::state::State;
+use crate::round::state::{State, sound};
 use crate::round::world::World;
-use crate::round::{
-    adapt, aggregate, collect, evaluate, fates, open, publish, report, rollback, sound, validate,
-};
+use crate::round::{adapt, aggregate, collect, evaluate, fates, open, publish, report, rollback, validate};
 use std::collections::BTreeMap;
 use std::path::Path;
 

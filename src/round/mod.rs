@@ -10,8 +10,8 @@
 //! - [`machine`]: lets the next phase act. The phases: [`open`] with [`task`], [`collect`], [`validate`], [`aggregate`],
 //!   [`evaluate`], [`publish`], [`adapt`], [`report`] with [`fates`]. [`drive`]: step by step, until there is nothing to do.
 //! - [`bandwidth`]: budgets of bytes for the updates of tiers, and the codecs that meet them.
-//! - Between rounds: [`init`], [`rollback`], [`status`], [`show`], [`verify`]. [`sound`]: whether the files that a round
-//!   starts from are whole.
+//! - Between rounds: [`init`], [`rollback`], [`status`], [`show`], [`verify`]. [`state::sound`]: whether the files that
+//!   a round starts from are whole.
 //! - [`world`]: the files and the work that phases see. [`server`]: the real ones. [`error`]: why a round stopped.
 
 pub mod adapt;
@@ -35,7 +35,6 @@ pub mod report;
 pub mod rollback;
 pub mod server;
 pub mod show;
-pub mod sound;
 pub mod state;
 pub mod status;
 pub mod task;

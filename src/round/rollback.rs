@@ -9,8 +9,8 @@ use crate::round::journal::{Carry, Event, Rejected, Version};
 use crate::round::layout;
 use crate::round::publish::make_current;
 use crate::round::report::REASONS;
-use crate::round::sound;
 use crate::round::state::State;
+use crate::round::state::sound;
 use crate::round::validate::{quarantine, quarantined};
 use crate::round::world::{Files, World};
 

@@ -1,5 +1,7 @@
 //! The state of a federation: its last round, as the journals tell it.
 
+pub mod sound;
+
 use crate::round::error::RoundError;
 use crate::round::journal::{
     Carry, Collected, Ending, Event, Line, Opening, RoundJournal, Validated, Version,

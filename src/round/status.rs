@@ -6,9 +6,10 @@ use crate::round::collect::{self, foreign};
 use crate::round::error::RoundError;
 use crate::round::journal::{Ending, Event, Settings, Version};
 use crate::round::layout;
+use crate::round::state::sound;
 use crate::round::state::{State, round_folders};
 use crate::round::world::{BudgetFacts, World};
-use crate::round::{fates, sound, task};
+use crate::round::{fates, task};
 use serde::Serialize;
 use std::collections::BTreeMap;
 

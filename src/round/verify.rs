@@ -6,7 +6,7 @@ use crate::round::evaluate::MODEL;
 use crate::round::fates;
 use crate::round::journal::{Event, RoundJournal};
 use crate::round::layout;
-use crate::round::sound;
+use crate::round::state::sound;
 use crate::round::state::{State, round_folders};
 use crate::round::world::World;
 use serde::Serialize;

@@ -1,4 +1,6 @@
-//! Files of a federation that are damaged or lost: each is noticed before it does harm, and there is a way on.
+//! Files of a federation that are damaged or lost are noticed before they do harm.
+//!
+//! For each there is a way on.
 
 use super::federation::{Federation, STATE, update};
 use std::fs;
@@ -129,7 +131,11 @@ fn updates_that_no_list_has_are_taken_up_again() {
         }
         federation.advance();
         let history = federation.history();
-        assert_eq!((&history[1]["merged"], &history[1]["rejected"]), (&4.into(), &1.into()), "{history:?}");
+        assert_eq!(
+            (&history[1]["merged"], &history[1]["other_files"]),
+            (&4.into(), &1.into()),
+            "{history:?}"
+        );
         let reasons = federation.dir.read(&format!("{STATE}/rounds/000001/quarantine/reasons.jsonl"));
         let reasons = String::from_utf8(reasons).unwrap();
         assert!(reasons.contains("does not have the file: the client was not selected"), "{reasons}");
