@@ -15,7 +15,7 @@
 //! - [`cli`]: arguments as typed become a request; one file per subcommand. [`mod@bench`]: times kernels and merges.
 //! - [`round`]: the rounds of a federation, phase by phase, on a state directory. [`config`]: its `fedmill.toml`.
 //!   [`fleet`]: its clients, and who is selected.
-//! - [`plan`]: workflows as files, and their runner.
+//! - [`review`]: looks at plans without running them. [`plan`]: workflows as files, and their runner.
 //! - [`modes`]: where a run may differ from the plain run: `tiers`, `gaps`, `tree`, `shards`, `dp`. No mode knows another.
 //! - [`engine`]: one aggregate run, in the order of the data: `intake` admits updates, `passes` stream tiles, `decide`
 //!   judges, `aggregate` is the run; `backend` chooses the CPU or the GPU.
@@ -44,6 +44,7 @@ pub mod personalize;
 pub mod plan;
 pub mod privacy;
 pub mod record;
+pub mod review;
 pub mod round;
 pub mod rules;
 pub mod settings;

@@ -4,6 +4,7 @@ mod endpoints;
 mod engines;
 mod flow;
 mod killed;
+mod lint;
 mod new;
 mod simulator;
 

@@ -6,6 +6,7 @@ mod codecs;
 mod configuration;
 #[cfg(feature = "gpu")]
 mod kernels;
+mod plans;
 
 use crate::harness::{shortest, source_tree};
 use crate::robust::id;

@@ -1,5 +1,6 @@
 //! `fedmill plan`: workflows as files.
 
+mod lint;
 mod new;
 mod resume;
 mod run;
@@ -19,6 +20,7 @@ pub(super) struct Arguments {
 }
 
 subcommands! {
+    Lint: lint::Arguments, reads [];
     New: new::Arguments, reads [];
     Run: run::Arguments, reads [];
     Resume: resume::Arguments, reads [];

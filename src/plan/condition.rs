@@ -4,9 +4,10 @@
 //! `iteration.k % 5` has an overload. A value that is missing, no number (NaN) or too large, and a division by zero, are
 //! errors, never `false`.
 
+use super::expression::{Constant, Expression, Fold};
 use super::functions::{FUNCTIONS, Function};
 use super::schema::value::Scalar;
-use cel::common::ast::{Expr, IdedExpr, LiteralValue};
+use cel::common::ast::{ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue};
 use cel::extractors::Arguments;
 use cel::{Context, DeclarationError, ExecutionError, Program};
 use serde::{Deserialize, Serialize};
@@ -158,6 +159,11 @@ impl Condition {
         found
     }
 
+    /// Looks at what the condition says, with a stack that suffices to recurse over it.
+    pub fn examine<T: Send>(&self, look: impl FnOnce(&Expression) -> T + Send) -> T {
+        self.size.with_room(|| look(&expression(self.program.expression())))
+    }
+
     /// What the condition comes to.
     ///
     /// # Errors
@@ -283,6 +289,58 @@ fn collect(expression: &IdedExpr, bound: &mut Vec<String>, found: &mut Vec<Vec<S
         Expr::List(list) => list.elements.iter().for_each(|element| collect(element, bound, found)),
         Expr::Select(select) => collect(&select.operand, bound, found),
         _ => {}
+    }
+}
+
+/// What an expression of the crate says.
+fn expression(ided: &IdedExpr) -> Expression {
+    let several = |list: &[IdedExpr]| list.iter().map(expression).collect();
+    if let Some(path) = path_of(&ided.expr) {
+        return Expression::Path { path, tests: matches!(&ided.expr, Expr::Select(select) if select.test) };
+    }
+    match &ided.expr {
+        Expr::Literal(literal) => Expression::Constant(match literal {
+            LiteralValue::Boolean(value) => Constant::Bool(*value.inner()),
+            LiteralValue::Int(value) => Constant::Int(*value.inner()),
+            LiteralValue::Double(value) => Constant::Real(*value.inner()),
+            LiteralValue::String(value) => Constant::Text(value.inner().to_owned()),
+            LiteralValue::Null => Constant::Null,
+            LiteralValue::Bytes(_) | LiteralValue::UInt(_) => Constant::Other,
+        }),
+        Expr::Select(select) => Expression::Field {
+            of: Box::new(expression(&select.operand)),
+            name: select.field.clone(),
+            tests: select.test,
+        },
+        Expr::Call(call) => Expression::Call {
+            // An operator is its sign between underscores.
+            name: call.func_name.trim_matches(|c| c == '_' || c == '@').to_owned(),
+            on: call.target.as_ref().map(|target| Box::new(expression(target))),
+            with: several(&call.args),
+        },
+        Expr::List(list) => Expression::List(several(&list.elements)),
+        Expr::Map(map) => {
+            let entries = map.entries.iter().filter_map(|entry| match &entry.expr {
+                EntryExpr::MapEntry(entry) => Some((expression(&entry.key), expression(&entry.value))),
+                EntryExpr::StructField(_) => None,
+            });
+            Expression::Map(entries.collect())
+        }
+        Expr::Comprehension(comprehension) => Expression::Fold(Box::new(fold(comprehension))),
+        Expr::Ident(_) | Expr::Struct(_) | Expr::Unspecified => Expression::Other,
+    }
+}
+
+fn fold(comprehension: &ComprehensionExpr) -> Fold {
+    let elements = [Some(comprehension.iter_var.clone()), comprehension.iter_var2.clone()];
+    Fold {
+        over: expression(&comprehension.iter_range),
+        elements: elements.into_iter().flatten().collect(),
+        sum: comprehension.accu_var.clone(),
+        start: expression(&comprehension.accu_init),
+        goes_on: expression(&comprehension.loop_cond),
+        step: expression(&comprehension.loop_step),
+        result: expression(&comprehension.result),
     }
 }
 

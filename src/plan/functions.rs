@@ -84,6 +84,11 @@ pub fn page_hinkley(values: &[f64], drift: f64, threshold: f64) -> usize {
 }
 
 impl Function {
+    /// The number of arguments behind the list.
+    pub fn arguments(&self) -> usize {
+        self.arguments
+    }
+
     /// The value for a list and the numbers behind it.
     ///
     /// # Errors

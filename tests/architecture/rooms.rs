@@ -38,6 +38,7 @@ pub(crate) const ARROWS: &Table = &[
     ("round", "codecs privacy config"),
     // The names and numbers that the keys of `fedmill.toml` take.
     ("config", "codecs intake fleet io rules settings strategies telemetry"),
+    ("review", "plan settings"),
     ("plan", "record io telemetry settings"),
     (
         "tiers gaps tree shards dp secure",

@@ -204,7 +204,8 @@ fn an_input_that_changed_is_refused() {
     plan.dir.write("in/b.txt", "2");
     plan.run().assert_fails(2, &["input `x`: ", "in/b.txt: changed since the run started"]);
     let other = Workflow::new(&stages).with("inputs", json!([{"name": "x", "path": "../secret"}]));
-    other
-        .run()
-        .assert_fails(2, &["input `x`: found `../secret`, expected a path inside of the plan's folder"]);
+    other.run().assert_fails(
+        2,
+        &["$.inputs[0].path: found `../secret`, expected a path inside of the plan's folder"],
+    );
 }

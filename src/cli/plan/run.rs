@@ -1,6 +1,7 @@
 //! `fedmill plan run`: runs a plan to its end.
 
 use super::super::{COMMON, Common, Failure, INPUTS, OUTPUT, Outcome, print};
+use super::lint::refuse_errors;
 use crate::plan::read;
 use crate::plan::run::drive::drive;
 use crate::plan::run::event::{Ending, Outcome as StageOutcome};
@@ -9,13 +10,13 @@ use crate::plan::run::prepare::{Opened, Place, open};
 use crate::plan::schema::Plan;
 use crate::telemetry::console;
 use clap::Args;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 /// Run a plan to its end.
 ///
-/// Prints the paths of the outputs that no other stage needs. If the directory holds a run of the plan that is not over,
+/// Nothing starts if `fedmill plan lint` finds an error. Prints the paths of the outputs that no other stage needs. If the directory holds a run of the plan that is not over,
 /// the command goes on with it. Exit status: 0 if every stage succeeded or was skipped, 1 if a limit, an invariant, a
 /// person or the kill file ended the run, 2 if a stage failed.
 #[derive(Args, Debug)]
@@ -56,6 +57,7 @@ impl Jobs {
 impl Arguments {
     pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
         let plan = read::plan(&self.plan).map_err(Failure::of)?;
+        refuse_errors(&plan, &self.plan)?;
         let root = match (&self.dir, self.plan.as_os_str() == "-") {
             (Some(dir), _) => dir.clone(),
             (None, true) => return Err(anyhow::anyhow!("a plan from standard input needs --dir").into()),
@@ -103,11 +105,11 @@ pub(super) fn run(
 
 /// The outputs that no other stage needs, by their paths in the directory of the run.
 fn results(plan: &Plan, machine: &Machine<'_>) -> Vec<String> {
-    let needed = |stage: &crate::plan::schema::stage::Stage| {
-        plan.stages.iter().any(|other| other.needs.contains(&stage.id))
-    };
+    let needed: BTreeSet<&str> =
+        plan.stages.iter().flat_map(|stage| &stage.needs).map(|need| need.as_str()).collect();
     let mut found = Vec::new();
-    for (place, _) in plan.stages.iter().enumerate().filter(|(_, stage)| !needed(stage)) {
+    for (place, _) in plan.stages.iter().enumerate().filter(|(_, stage)| !needed.contains(stage.id.as_str()))
+    {
         let group = machine.state.group(machine.state.current(place));
         if group.outcome == Some(StageOutcome::Ok) {
             let made = group.instances.iter().filter_map(|instance| instance.made.as_ref());

@@ -22,10 +22,10 @@ fn allow_extensions(schema: &mut Value) {
         Value::Object(object) => {
             object.values_mut().for_each(allow_extensions);
             if object.get("additionalProperties") == Some(&json!(false)) {
-                object.insert(
-                    "patternProperties".to_owned(),
-                    Value::Object(Map::from_iter([("^x-".to_owned(), json!(true))])),
-                );
+                let patterns = object.entry("patternProperties").or_insert_with(|| Value::Object(Map::new()));
+                if let Value::Object(patterns) = patterns {
+                    patterns.insert("^x-".to_owned(), json!(true));
+                }
             }
         }
         Value::Array(list) => list.iter_mut().for_each(allow_extensions),

@@ -1,0 +1,72 @@
+//! Inputs and outputs: where their files lie.
+
+use super::finding::Lint;
+use super::rules;
+use crate::plan::schema::{Input, Pin};
+use std::path::{Component, Path};
+
+pub(super) fn check(lint: &mut Lint) {
+    let plan = lint.plan;
+    for (place, input) in plan.inputs.iter().enumerate() {
+        check_input(lint, &format!("$.inputs[{place}]"), input);
+    }
+    for (place, stage) in plan.stages.iter().enumerate() {
+        for (number, out) in stage.out.iter().enumerate() {
+            if out.path != "-" && !is_inside(&out.path) {
+                let why =
+                    format!("found path `{}`, expected one inside of the folder of the attempt", out.path);
+                lint.add(&rules::PATH, format!("$.stages[{place}].out[{number}].path"), why);
+            }
+        }
+        let printed = stage.out.iter().enumerate().filter(|(_, out)| out.path == "-");
+        if let Some((number, _)) = printed.skip(1).next() {
+            let why = "found `-` again, expected one output that is what the command prints";
+            lint.add(&rules::TWICE, format!("$.stages[{place}].out[{number}].path"), why);
+        }
+    }
+    let kill_file = &plan.safety.kill_file;
+    if !is_inside(kill_file) {
+        let why = format!("found path `{kill_file}`, expected one inside of the directory of the run");
+        lint.add(&rules::PATH, "$.safety.kill_file", why);
+    }
+}
+
+/// Whether a path is one below its folder.
+fn is_inside(path: &str) -> bool {
+    !path.is_empty()
+        && Path::new(path).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
+}
+
+fn check_input(lint: &mut Lint, at: &str, input: &Input) {
+    match (&input.path, &input.glob) {
+        (Some(_), Some(_)) => {
+            lint.add(&rules::PATH, at, "found both `path` and `glob`, expected one of them");
+        }
+        (None, None) => lint.add(&rules::PATH, at, "found neither `path` nor `glob`, expected one of them"),
+        (Some(path), None) => check_inside(lint, &format!("{at}.path"), path),
+        (None, Some(pattern)) => check_inside(lint, &format!("{at}.glob"), pattern),
+    }
+    if let Some(most) = input.max.filter(|most| *most < input.min) {
+        let why = format!("found {most}, expected at least the {} of `min`", input.min);
+        lint.add(&rules::LIMIT, format!("{at}.max"), why);
+    }
+    let Pin::Files(pins) = &input.pin else { return };
+    for (path, pin) in pins {
+        let digits = pin.strip_prefix("blake3:").or_else(|| pin.strip_prefix("sha256:"));
+        let is_digest =
+            |hex: &str| hex.len() == 64 && hex.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f'));
+        if !digits.is_some_and(is_digest) {
+            let why = format!("found `{pin}`, expected blake3: or sha256: and 64 digits of lower-case hex");
+            lint.add(&rules::PATH, format!("{at}.pin.{path}"), why);
+        }
+    }
+}
+
+fn check_inside(lint: &mut Lint, at: &str, path: &str) {
+    if !is_inside(path) {
+        let why = format!(
+            "found `{path}`, expected a path inside of the plan's folder; --input names files elsewhere"
+        );
+        lint.add(&rules::PATH, at, why);
+    }
+}

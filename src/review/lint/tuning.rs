@@ -1,0 +1,206 @@
+//! Tuned parameters: what may be tuned, and whether shadow runs can judge a candidate.
+
+use super::finding::Lint;
+use super::names::known_stage;
+use super::policy::expect_time;
+use super::rules;
+use crate::plan::schema::looped::{Policy, Tune, Validate};
+use crate::plan::schema::policy::SideEffects;
+use std::collections::BTreeSet;
+
+/// Parameters, and options of commands, that no tuning changes: they protect clients.
+pub const NEVER_TUNED: [&str; 12] = [
+    "eps",
+    "epsilon",
+    "delta",
+    "f",
+    "byzantine",
+    "quorum",
+    "min_clients",
+    "clip",
+    "clip_norm",
+    "clipping",
+    "noise",
+    "noise_multiplier",
+];
+
+pub(super) fn check(lint: &mut Lint) {
+    let plan = lint.plan;
+    for (place, looped) in plan.loops.iter().enumerate() {
+        if let Some(tune) = &looped.tune {
+            let at = format!("$.loops[{place}].tune");
+            check_param(lint, &at, tune);
+            check_ranges(lint, &at, tune);
+            check_validation(lint, place, &format!("{at}.validate"), &tune.validate);
+            if tune.policy == Policy::Fedexp {
+                expect_metric(lint, place, &format!("{at}.policy"), "fedexp");
+            }
+            let replayed = tune.validate.replay_rounds;
+            if replayed.max(tune.every) > looped.max_iters {
+                let why = format!(
+                    "found {replayed} `replay_rounds` and a trial every {} iterations in a loop of {}: none is tried",
+                    tune.every, looped.max_iters
+                );
+                lint.add(&rules::IDLE, at, why);
+            }
+        }
+    }
+}
+
+fn check_param(lint: &mut Lint, at: &str, tune: &Tune) {
+    let at = format!("{at}.param");
+    let plan = lint.plan;
+    let Some(name) = tune.param.strip_prefix("/params/") else {
+        let why = format!("found `{}`, expected /params/NAME", tune.param);
+        return lint.add(&rules::TUNE, at, why);
+    };
+    let Some(value) = plan.params.get(name) else {
+        let known = plan.params.keys().map(|name| name.as_str());
+        return lint.add_unknown(&rules::TUNE, at, (name, "a parameter"), known);
+    };
+    let protects = NEVER_TUNED.contains(&name).then(|| name.to_owned()).or_else(|| option_of(lint, name));
+    if let Some(protects) = protects {
+        let why = format!("found `{name}`, which sets {protects}: what protects clients is never tuned");
+        lint.add(&rules::NEVER_TUNED, at.clone(), why);
+    }
+    let frozen =
+        |pointer: &&String| *pointer == &tune.param || tune.param.starts_with(&format!("{pointer}/"));
+    if let Some(pointer) = plan.safety.frozen.iter().find(frozen) {
+        let why = format!("found `{name}`, which is frozen by `{pointer}`");
+        lint.add(&rules::TUNE, at.clone(), why);
+    }
+    let [least, most] = tune.bounds;
+    match value.number() {
+        None => {
+            lint.add(&rules::TUNE, at, format!("found `{name}` with the value {value}, expected a number"))
+        }
+        Some(number) if !(least..=most).contains(&number) => {
+            let why = format!("found `{name}` with the value {number}, expected one from {least} to {most}");
+            lint.add(&rules::TUNE, at, why);
+        }
+        Some(number) if number <= 0.0 && tune.policy != Policy::Fedexp => {
+            let why = format!(
+                "found `{name}` with the value {number}, expected one above 0: candidates differ by a factor"
+            );
+            lint.add(&rules::TUNE, at, why);
+        }
+        Some(_) => {}
+    }
+}
+
+/// The option of a command that a parameter sets, if it is one that protects clients.
+fn option_of(lint: &Lint, name: &str) -> Option<String> {
+    let reference = format!("{{params.{name}}}");
+    let protects =
+        |option: &str| NEVER_TUNED.contains(&option.trim_start_matches('-').replace('-', "_").as_str());
+    for stage in &lint.plan.stages {
+        for (place, argument) in stage.argv.iter().enumerate() {
+            if !argument.contains(&reference) {
+                continue;
+            }
+            let before = place.checked_sub(1).map(|before| stage.argv[before].as_str());
+            let option = argument.split_once('=').map(|(option, _)| option).or(before);
+            if let Some(option) = option.filter(|option| option.starts_with('-') && protects(option)) {
+                return Some(format!("{option} of stage `{}`", stage.id));
+            }
+        }
+    }
+    None
+}
+
+fn check_ranges(lint: &mut Lint, at: &str, tune: &Tune) {
+    let [least, most] = tune.bounds;
+    if !(least.is_finite() && most.is_finite() && least < most) {
+        let why = format!("found {least} and {most}, expected two numbers, the lower first");
+        lint.add(&rules::TUNE, format!("{at}.bounds"), why);
+    }
+    if !(tune.max_ratio > 1.0 && tune.max_ratio.is_finite()) {
+        let why = format!("found {}, expected a factor above 1", tune.max_ratio);
+        lint.add(&rules::TUNE, format!("{at}.max_ratio"), why);
+    }
+    if tune.every == 0 {
+        lint.add(&rules::TUNE, format!("{at}.every"), "found 0, expected at least 1");
+    }
+}
+
+fn check_validation(lint: &mut Lint, place: usize, at: &str, validate: &Validate) {
+    if validate.replay_rounds < 2 {
+        let why =
+            format!("found {}, expected at least 2: one difference has no interval", validate.replay_rounds);
+        lint.add(&rules::TUNE, format!("{at}.replay_rounds"), why);
+    }
+    if !(validate.gain >= 0.0 && validate.gain.is_finite()) {
+        let why = format!("found {}, expected a relative gain from 0 on", validate.gain);
+        lint.add(&rules::TUNE, format!("{at}.gain"), why);
+    }
+    if !(validate.ci > 0.5 && validate.ci < 1.0) {
+        let why = format!("found {}, expected a confidence between 0.5 and 1", validate.ci);
+        lint.add(&rules::TUNE, format!("{at}.ci"), why);
+    }
+    if let Some(timeout) = validate.timeout {
+        expect_time(lint, &format!("{at}.timeout"), timeout);
+    }
+    check_shadow(lint, place, at, validate);
+    let mut shadows: BTreeSet<usize> = BTreeSet::new();
+    shadows.extend(validate.shadow.iter().filter_map(|id| Some(lint.index.stage(id.as_str())?.0)));
+    let judged = [("metric", &validate.metric)].into_iter().map(|(key, name)| (format!("{at}.{key}"), name));
+    let guarded = validate.guard.keys().map(|name| (format!("{at}.guard.{name}"), name));
+    for (at, name) in judged.chain(guarded) {
+        let measuring = lint.index.measuring.get(name.as_str()).cloned();
+        match measuring {
+            None => {
+                let known: Vec<&str> = lint.index.measuring.keys().copied().collect();
+                lint.add_unknown(
+                    &rules::TUNE,
+                    at,
+                    (name.as_str(), "a metric that a shadow stage measures"),
+                    known,
+                );
+            }
+            Some(stages) if !stages.iter().any(|stage| shadows.contains(stage)) => {
+                let why = format!("found `{name}`, which no shadow stage measures, expected a metric of one");
+                lint.add(&rules::TUNE, at, why);
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+fn check_shadow(lint: &mut Lint, place: usize, at: &str, validate: &Validate) {
+    if validate.shadow.is_empty() {
+        lint.add(
+            &rules::TUNE,
+            format!("{at}.shadow"),
+            "found no stage, expected those that a shadow run repeats",
+        );
+    }
+    let mut last = None;
+    for (number, id) in validate.shadow.iter().enumerate() {
+        let at = format!("{at}.shadow[{number}]");
+        let Some((found, stage)) = lint.index.stage(id.as_str()) else {
+            known_stage(lint, &at, id.as_str());
+            continue;
+        };
+        if lint.index.ranges[place].as_ref().is_some_and(|range| !range.contains(&found)) {
+            let why = format!("found stage `{id}`, which the loop does not have, expected one of its stages");
+            lint.add(&rules::TUNE, at.clone(), why);
+        }
+        if stage.side_effects != SideEffects::None {
+            let why = format!("found stage `{id}`, which has side effects, expected none in a shadow run");
+            lint.add(&rules::TUNE, at.clone(), why);
+        }
+        if last.is_some_and(|last| found <= last) {
+            let why = format!("found stage `{id}` behind a later one, expected the order of the plan");
+            lint.add(&rules::TUNE, at, why);
+        }
+        last = Some(found);
+    }
+}
+
+fn expect_metric(lint: &mut Lint, place: usize, at: &str, name: &str) {
+    let stages = lint.index.measuring.get(name).map_or(&[][..], Vec::as_slice);
+    if !stages.iter().any(|stage| lint.index.loop_of[*stage] == Some(place)) {
+        let why = format!("found a policy that reads metric `{name}`, which no stage of the loop measures");
+        lint.add(&rules::TUNE, at, why);
+    }
+}
