@@ -46,7 +46,7 @@ impl Covered {
     #[track_caller]
     fn run_with(&mut self, dir: &Dir, command: &str, published: &[&str], strace: &[&str]) -> Traced {
         let args: Vec<&str> = command.split_whitespace().collect();
-        let is_nested = ["privacy", "clients", "round"].contains(&args[0]);
+        let is_nested = ["privacy", "clients", "round", "plan"].contains(&args[0]);
         let name = if is_nested { args[..2].join(" ") } else { args[0].to_owned() };
         let options = args.iter().filter(|arg| arg.starts_with('-')).map(|arg| format!("{name} {arg}"));
         self.words.extend(options.chain([name.clone()]));
@@ -128,6 +128,7 @@ fn everything_published_is_on_disk() {
     shards(&mut covered);
     private(&mut covered);
     updates(&mut covered);
+    plans(&mut covered);
     measured(&mut covered);
     federation(&mut covered);
     registry(&mut covered);
@@ -427,10 +428,24 @@ fn federation(covered: &mut Covered) {
     covered.run(&dir, "round run fed --rounds 1", &published);
     covered.run(&dir, "round rollback fed --to 0", &["fed/current.safetensors"]);
     covered.run(&dir, "round report fed --html page.html", &["page.html"]);
-    for reader in ["status fed", "history fed", "report fed", "check fed"] {
+    for reader in ["status fed", "history fed", "report fed", "check fed", "show fed"] {
         assert_eq!(covered.run(&dir, &format!("round {reader}"), &[]).published(), [""; 0]);
     }
     covered.run(&dir, "round verify fed", &[]);
+}
+
+/// A plan, its run, and what only looks at them.
+fn plans(covered: &mut Covered) {
+    let dir = Dir::new();
+    covered.run(&dir, "plan new --template shards --set updates=in --output new.json", &["new.json"]);
+    let plan = r#"{"schema":"fedmill.plan/1","id":"p","limits":{"timeout":{"run":"1m"}},
+        "agents":{"tool":{"kind":"command","argv":["printf"]}},
+        "stages":[{"id":"a","agent":"tool","argv":["x"],"out":[{"name":"o","path":"-"}]}]}"#;
+    dir.write("plan.json", plan);
+    covered.run(&dir, "plan run plan.json --dir run", &["run/plan.json", "run/receipts/a.json"]);
+    for reader in ["resume run", "status run", "lint plan.json"] {
+        covered.run(&dir, &format!("plan {reader}"), &[]);
+    }
 }
 
 fn measured(covered: &mut Covered) {

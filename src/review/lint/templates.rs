@@ -115,14 +115,16 @@ fn check_reference(lint: &mut Lint, text: &Text<'_>, reference: &Reference, has_
         Reference::Input(name) => known_input(lint, &text.at, name.as_str()),
         Reference::Own(name) => check_own(lint, text, name.as_str()),
         Reference::Carry(name) => check_carry(lint, text, name.as_str(), has_others),
-        Reference::Output(of, name) => check_output(lint, text, of.as_str(), name.as_str()),
+        Reference::Output(of, name) | Reference::At(of, name, Some(_)) => {
+            check_output(lint, text, of.as_str(), name.as_str());
+        }
+        Reference::At(of, name, None) => {
+            check_output(lint, text, of.as_str(), name.as_str());
+            check_fan_out(lint, text, reference);
+        }
         Reference::Choice(of) => check_choice(lint, text, of.as_str()),
         Reference::Item | Reference::Index | Reference::Count | Reference::Shard | Reference::Shards => {
-            if text.stage.for_each.is_none() && text.stage.consensus.is_none() {
-                let why =
-                    format!("found `{reference}` in a stage that does not fan out, expected `for_each`");
-                lint.add(&rules::TEMPLATE, text.at.clone(), why);
-            }
+            check_fan_out(lint, text, reference);
         }
         Reference::Iteration => {
             if lint.index.loop_of[text.place].is_none() {
@@ -131,6 +133,13 @@ fn check_reference(lint: &mut Lint, text: &Text<'_>, reference: &Reference, has_
             }
         }
         Reference::Key => {}
+    }
+}
+
+fn check_fan_out(lint: &mut Lint, text: &Text<'_>, reference: &Reference) {
+    if text.stage.for_each.is_none() && text.stage.consensus.is_none() {
+        let why = format!("found `{reference}` in a stage that does not fan out, expected `for_each`");
+        lint.add(&rules::TEMPLATE, text.at.clone(), why);
     }
 }
 
