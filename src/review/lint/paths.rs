@@ -18,8 +18,8 @@ pub(super) fn check(lint: &mut Lint) {
                 lint.add(&rules::PATH, format!("$.stages[{place}].out[{number}].path"), why);
             }
         }
-        let printed = stage.out.iter().enumerate().filter(|(_, out)| out.path == "-");
-        if let Some((number, _)) = printed.skip(1).next() {
+        let mut printed = stage.out.iter().enumerate().filter(|(_, out)| out.path == "-");
+        if let Some((number, _)) = printed.nth(1) {
             let why = "found `-` again, expected one output that is what the command prints";
             lint.add(&rules::TWICE, format!("$.stages[{place}].out[{number}].path"), why);
         }

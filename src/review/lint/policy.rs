@@ -76,7 +76,7 @@ fn check_retry(lint: &mut Lint, at: &str, retry: &Retry) {
         lint.add(&rules::RETRY, format!("{at}.on"), why);
     }
     let backoff = &retry.backoff;
-    if !(backoff.factor >= 1.0) {
+    if backoff.factor.is_nan() || backoff.factor < 1.0 {
         let why = format!("found {}, expected at least 1: pauses do not become shorter", backoff.factor);
         lint.add(&rules::RETRY, format!("{at}.backoff.factor"), why);
     }
