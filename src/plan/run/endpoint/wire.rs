@@ -1,6 +1,6 @@
 //! One request over one connection: no redirect, no second connection, and an end at any moment.
 //!
-//! The name of the host is looked up once, and only [`dial`] opens a connection. `ureq` speaks HTTP/1.1 over it; it reads no
+//! The name of the host is looked up once, and only `dial` opens a connection. `ureq` speaks HTTP/1.1 over it; it reads no
 //! proxy from the environment.
 
 use super::address::Address;

@@ -1,7 +1,7 @@
 //! Decides what a run does next. It writes each step to the journal before it acts.
 //!
-//! [`consider`] looks at a stage that nothing holds back, [`attempts`] begins and ends attempts at its work, and
-//! [`settle`] ends stages, iterations and the run.
+//! `consider` looks at a stage that nothing holds back, `attempts` begins and ends attempts at its work, and
+//! `settle` ends stages, iterations and the run.
 
 use super::error::RunError;
 use super::event::{Artifact, Ending, Event, Failure};
