@@ -443,7 +443,14 @@ fn plans(covered: &mut Covered) {
         "stages":[{"id":"a","agent":"tool","argv":["x"],"out":[{"name":"o","path":"-"}]}]}"#;
     dir.write("plan.json", plan);
     covered.run(&dir, "plan run plan.json --dir run", &["run/plan.json", "run/receipts/a.json"]);
-    for reader in ["resume run", "status run", "lint plan.json"] {
+    for reader in [
+        "resume run",
+        "status run",
+        "lint plan.json",
+        "show plan.json",
+        "show plan.json --dir run",
+        "diff plan.json run/plan.json",
+    ] {
         covered.run(&dir, &format!("plan {reader}"), &[]);
     }
 }

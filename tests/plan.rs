@@ -6,6 +6,7 @@ mod flow;
 mod killed;
 mod lint;
 mod new;
+mod show;
 mod simulator;
 
 use crate::harness::{Dir, Run, fedmill};

@@ -1,10 +1,12 @@
 //! `fedmill plan`: workflows as files.
 
+mod diff;
 mod lint;
 mod new;
 mod resume;
 mod run;
 mod schema;
+mod show;
 mod status;
 
 use super::{Common, Failure, Outcome};
@@ -20,8 +22,10 @@ pub(super) struct Arguments {
 }
 
 subcommands! {
-    Lint: lint::Arguments, reads [];
     New: new::Arguments, reads [];
+    Lint: lint::Arguments, reads [];
+    Show: show::Arguments, reads [];
+    Diff: diff::Arguments, reads [];
     Run: run::Arguments, reads [];
     Resume: resume::Arguments, reads [];
     Status: status::Arguments, reads [];

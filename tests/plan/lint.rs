@@ -306,6 +306,8 @@ fn broken() -> Vec<(&'static str, Value, &'static str, &'static str, &'static st
             "$.stages[1].argv[0]",
             "found `prt`, expected an output of stage `make`",
         ),
+        ("/stages/1/argv/0", s("{make.part[3]}"), "template", "$.stages[1].argv[0]", "has 3 instances"),
+        ("/stages/1/argv/0", s("{make.part[index]}"), "template", "$.stages[1].argv[0]", "does not fan out"),
         (
             "/stages/1/argv/0",
             s("{params.rat}"),

@@ -3,10 +3,11 @@
 use super::error::RunError;
 use super::event::{Ending, Event};
 use super::key::Key;
-use super::state::State;
+use super::state::{Group, State};
 use crate::plan::graph::Graph;
 use crate::plan::schema::Plan;
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// A run.
 #[derive(Serialize, Debug)]
@@ -70,6 +71,21 @@ impl Status {
         let why = state.stop.as_ref().map(|(why, _)| why.clone());
         Ok(Self { plan: plan.id.to_string(), state: word.to_owned(), why, stages })
     }
+}
+
+/// The seconds of all attempts of each stage, over all iterations, by name.
+///
+/// # Errors
+///
+/// When stages of the plan wait for each other.
+pub fn seconds(plan: &Plan, events: &[Event]) -> Result<BTreeMap<String, f64>, RunError> {
+    let graph = Graph::of(plan)?;
+    let mut state = State::new(plan, &graph);
+    for event in events {
+        state.add(event, &graph, plan);
+    }
+    let of_stage = |groups: &Vec<Group>| groups.iter().map(Group::seconds).sum();
+    Ok(plan.stages.iter().map(|stage| stage.id.to_string()).zip(state.groups.iter().map(of_stage)).collect())
 }
 
 fn row(plan: &Plan, state: &State, key: Key) -> StageRow {

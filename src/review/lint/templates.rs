@@ -115,8 +115,10 @@ fn check_reference(lint: &mut Lint, text: &Text<'_>, reference: &Reference, has_
         Reference::Input(name) => known_input(lint, &text.at, name.as_str()),
         Reference::Own(name) => check_own(lint, text, name.as_str()),
         Reference::Carry(name) => check_carry(lint, text, name.as_str(), has_others),
-        Reference::Output(of, name) | Reference::At(of, name, Some(_)) => {
+        Reference::Output(of, name) => check_output(lint, text, of.as_str(), name.as_str()),
+        Reference::At(of, name, Some(place)) => {
             check_output(lint, text, of.as_str(), name.as_str());
+            check_place(lint, text, reference, (of.as_str(), *place));
         }
         Reference::At(of, name, None) => {
             check_output(lint, text, of.as_str(), name.as_str());
@@ -133,6 +135,23 @@ fn check_reference(lint: &mut Lint, text: &Text<'_>, reference: &Reference, has_
             }
         }
         Reference::Key => {}
+    }
+}
+
+/// The number of an instance of another stage.
+fn check_place(lint: &mut Lint, text: &Text<'_>, reference: &Reference, (of, place): (&str, u32)) {
+    let Some((_, stage)) = lint.index.stage(of) else { return };
+    let count = match &stage.for_each {
+        None if stage.consensus.is_none() => 1,
+        Some(ForEach::Values(values)) => values.len(),
+        Some(ForEach::Range(count) | ForEach::Shards(Shards::Count(count))) => *count as usize,
+        // The number is known once the run starts.
+        _ => return,
+    };
+    if place as usize >= count {
+        let why =
+            format!("found `{reference}`, and stage `{of}` has {count} instances, expected a number below");
+        lint.add(&rules::TEMPLATE, text.at.clone(), why);
     }
 }
 

@@ -65,7 +65,7 @@ fn reads_never<'s>(lint: &Lint, stage: &'s Stage, never: &BTreeSet<usize>) -> Op
         return None;
     }
     let is_lost = |reference: &Reference| match reference {
-        Reference::Output(of, _) | Reference::Choice(of) => {
+        Reference::Output(of, _) | Reference::At(of, ..) | Reference::Choice(of) => {
             lint.index.stage(of.as_str()).is_some_and(|(place, _)| never.contains(&place))
         }
         _ => false,
