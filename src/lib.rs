@@ -15,7 +15,8 @@
 //! - [`cli`]: arguments as typed become a request; one file per subcommand. [`mod@bench`]: times kernels and merges.
 //! - [`round`]: the rounds of a federation, phase by phase, on a state directory. [`config`]: its `fedmill.toml`.
 //!   [`fleet`]: its clients, and who is selected.
-//! - [`review`]: looks at plans without running them. [`plan`]: workflows as files, and their runner.
+//! - [`review`]: looks at plans without running them. [`plan`]: workflows as files, and their runner. [`measures`]: what
+//!   describes a round or a run as a whole.
 //! - [`modes`]: where a run may differ from the plain run: `tiers`, `gaps`, `tree`, `shards`, `dp`. No mode knows another.
 //! - [`engine`]: one aggregate run, in the order of the data: `intake` admits updates, `passes` stream tiles, `decide`
 //!   judges, `aggregate` is the run; `backend` chooses the CPU or the GPU.
@@ -38,6 +39,7 @@ pub mod gpu;
 pub mod inspect;
 pub mod io;
 pub mod kernels;
+pub mod measures;
 pub mod model;
 pub mod modes;
 pub mod personalize;

@@ -450,6 +450,7 @@ fn plans(covered: &mut Covered) {
         "show plan.json",
         "show plan.json --dir run",
         "diff plan.json run/plan.json",
+        "metrics run",
     ] {
         covered.run(&dir, &format!("plan {reader}"), &[]);
     }

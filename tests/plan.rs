@@ -5,6 +5,7 @@ mod engines;
 mod flow;
 mod killed;
 mod lint;
+mod metrics;
 mod new;
 mod show;
 mod simulator;

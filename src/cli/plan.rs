@@ -2,6 +2,7 @@
 
 mod diff;
 mod lint;
+mod metrics;
 mod new;
 mod resume;
 mod run;
@@ -29,6 +30,7 @@ subcommands! {
     Run: run::Arguments, reads [];
     Resume: resume::Arguments, reads [];
     Status: status::Arguments, reads [];
+    Metrics: metrics::Arguments, reads [];
     Schema: schema::Arguments, reads [];
 }
 

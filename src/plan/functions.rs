@@ -1,5 +1,7 @@
 //! Functions that conditions have beside those of CEL: statistics of lists of numbers.
 
+use crate::measures::series::{median, page_hinkley, slope};
+
 /// A function of conditions.
 pub struct Function {
     /// Its name.
@@ -51,38 +53,6 @@ const fn function(
     Function { name, takes, about, of, arguments }
 }
 
-/// The median; `None` of no values.
-pub fn median(mut values: Vec<f64>) -> Option<f64> {
-    values.sort_by(f64::total_cmp);
-    let half = values.len() / 2;
-    match values.len() {
-        0 => None,
-        even if even % 2 == 0 => Some(f64::midpoint(values[half - 1], values[half])),
-        _ => Some(values[half]),
-    }
-}
-
-/// The median of the slopes of all pairs (Sen, 1968); `None` of fewer than two values.
-pub fn slope(values: &[f64]) -> Option<f64> {
-    let pairs = (0..values.len()).flat_map(|a| (a + 1..values.len()).map(move |b| (a, b)));
-    median(pairs.map(|(a, b)| (values[b] - values[a]) / (b - a) as f64).collect())
-}
-
-/// The place at which the mean of the values is first higher than before (Page, 1954): the sum of `x - mean - drift` rises
-/// more than `threshold` above its least value. 0 if it never does.
-pub fn page_hinkley(values: &[f64], drift: f64, threshold: f64) -> usize {
-    let (mut mean, mut sum, mut least) = (0.0, 0.0, 0.0_f64);
-    for (place, value) in values.iter().enumerate() {
-        mean += (value - mean) / (place + 1) as f64;
-        sum += value - mean - drift;
-        least = least.min(sum);
-        if sum - least > threshold {
-            return place + 1;
-        }
-    }
-    0
-}
-
 impl Function {
     /// The number of arguments behind the list.
     pub fn arguments(&self) -> usize {
@@ -100,26 +70,5 @@ impl Function {
         }
         let value = (self.of)(list, rest).filter(|value| value.is_finite());
         value.ok_or_else(|| format!("found {} values, which are too few", list.len()))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn statistics_of_a_list_by_hand() {
-        assert_eq!(median(vec![3.0, 1.0, 2.0, 9.0]), Some(2.5));
-        // Slopes of all pairs of 1, 2, 10: 1, 4.5 and 8.
-        assert_eq!(slope(&[1.0, 2.0, 10.0]), Some(4.5));
-        assert_eq!(slope(&[1.0]), None);
-    }
-
-    #[test]
-    fn a_jump_of_the_mean_is_found_where_it_happens() {
-        let steady = [1.0; 20];
-        assert_eq!(page_hinkley(&steady, 0.1, 1.0), 0);
-        let jump: Vec<f64> = (0..20).map(|at| if at < 10 { 1.0 } else { 3.0 }).collect();
-        assert_eq!(page_hinkley(&jump, 0.1, 1.0), 11);
     }
 }

@@ -39,7 +39,9 @@ pub(crate) const ARROWS: &Table = &[
     // The names and numbers that the keys of `fedmill.toml` take.
     ("config", "codecs intake fleet io rules settings strategies telemetry"),
     ("review", "plan settings"),
-    ("plan", "record io telemetry settings"),
+    ("plan", "record io telemetry settings measures"),
+    // The metrics of a round are those of its report.
+    ("measures", "rules"),
     (
         "tiers gaps tree shards dp secure",
         "aggregate intake decide passes backend updates strategies rules kernels io telemetry settings model",
@@ -71,7 +73,8 @@ pub(crate) const ARROWS: &Table = &[
 ];
 
 /// Rooms that compute alone: no files, no device, no threads, no clock.
-pub(crate) const PURE: &[&str] = &["decide", "rules", "strategies", "privacy", "record", "attacks"];
+pub(crate) const PURE: &[&str] =
+    &["decide", "rules", "strategies", "privacy", "record", "attacks", "measures"];
 
 const TABLE_FILE: &str = "tests/architecture/rooms.rs";
 

@@ -2,6 +2,7 @@
 
 use super::{check, compare, line, table};
 use crate::harness::source_tree;
+use fedmill::measures::{METRICS, Origin};
 use fedmill::plan::functions::FUNCTIONS;
 use fedmill::plan::schema::publish::json_schema;
 use fedmill::review::lint::rules::RULES;
@@ -141,6 +142,20 @@ fn the_page_has_the_rules_of_lint() {
         .iter()
         .map(|rule| line([format!("`{}`", rule.name), rule.level.to_string(), rule.about.to_owned()]));
     check(&root.join("docs/plans.md"), "lint", &["rule", "level", "what it asks for"], rows);
+}
+
+#[test]
+fn the_page_has_the_metrics_and_the_other_words_for_them() {
+    let Some(root) = source_tree() else { return };
+    let rows = METRICS.iter().map(|metric| {
+        let name = match metric.from {
+            Origin::Series => format!("`SERIES_{}`", metric.name),
+            _ => format!("`{}`", metric.name),
+        };
+        let called = metric.called.to_owned();
+        line([name, metric.from.word().to_owned(), metric.formula.replace('|', "\\|"), called])
+    });
+    check(&root.join("docs/metrics.md"), "metrics", &["metric", "from", "formula", "also called"], rows);
 }
 
 #[test]

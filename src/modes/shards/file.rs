@@ -208,7 +208,31 @@ pub fn open_all(
 ) -> Result<Vec<ShardFile>, ShardError> {
     let (files, tables) = (OpenFiles::raise_limit(), TablePool::default());
     let open = |path: &PathBuf| ShardFile::open(path, kind, key, sections, &files, &tables);
-    let mut partials = paths.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+    let partials = paths.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+    joined(partials, sections)
+}
+
+/// Opens the shard files of all shards of a run that they alone describe. Returns them in order, and the run.
+///
+/// # Errors
+///
+/// As [`open_all`]; a missing last shard is found only where the files say how many shards there are.
+pub fn open_alone(paths: &[PathBuf], kind: ShardKind) -> Result<(Vec<ShardFile>, RunIdentity), ShardError> {
+    let (files, tables) = (OpenFiles::raise_limit(), TablePool::default());
+    let mut identity = RunIdentity(BTreeMap::new());
+    if let Some(path) = paths.first() {
+        let model = ModelFile::open(path, &files, &tables, &Limits::TRUSTED)
+            .map_err(|faults| ShardError::Unreadable { path: path.clone(), faults })?;
+        identity = RunIdentity::read(&model.metadata);
+    }
+    let open = |path: &PathBuf| ShardFile::open(path, kind, &identity, usize::MAX, &files, &tables);
+    let partials = paths.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+    let sections = partials.iter().map(|partial| partial.sections.end).max().unwrap_or(0);
+    Ok((joined(partials, sections)?, identity))
+}
+
+/// Shard files in order, which together hold each of the sections once.
+fn joined(mut partials: Vec<ShardFile>, sections: usize) -> Result<Vec<ShardFile>, ShardError> {
     let unsealed = partials.iter().filter(|partial| !partial.is_sealed);
     seal::warn_of_unsealed(&unsealed.map(|partial| partial.model.path.as_path()).collect::<Vec<_>>());
     partials.sort_by(|a, b| {

@@ -126,7 +126,7 @@ fn too_large(all: &SectionSums, clients: usize) -> Vec<(usize, Fault)> {
 }
 
 /// The number of rows of the square whose upper triangle has `values` values.
-fn triangle_size(values: usize) -> usize {
+pub(super) fn triangle_size(values: usize) -> usize {
     ((8 * values + 1).isqrt() - 1) / 2
 }
 

@@ -1,7 +1,7 @@
 //! The stages of a run, for people and programs.
 
 use super::error::RunError;
-use super::event::{Ending, Event};
+use super::event::{Ending, Event, Made};
 use super::key::Key;
 use super::state::{Group, State};
 use crate::plan::graph::Graph;
@@ -86,6 +86,38 @@ pub fn seconds(plan: &Plan, events: &[Event]) -> Result<BTreeMap<String, f64>, R
     }
     let of_stage = |groups: &Vec<Group>| groups.iter().map(Group::seconds).sum();
     Ok(plan.stages.iter().map(|stage| stage.id.to_string()).zip(state.groups.iter().map(of_stage)).collect())
+}
+
+/// The metrics that stages of loops measured, by name: a number for each iteration that measured it, the mean of a
+/// fan-out, the oldest first.
+///
+/// # Errors
+///
+/// When stages of the plan wait for each other.
+pub fn series(plan: &Plan, events: &[Event]) -> Result<BTreeMap<String, Vec<f64>>, RunError> {
+    let graph = Graph::of(plan)?;
+    let mut state = State::new(plan, &graph);
+    for event in events {
+        state.add(event, &graph, plan);
+    }
+    let mut series: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+    for (stage, groups) in
+        state.groups.iter().enumerate().filter(|(stage, _)| state.loop_of(*stage).is_some())
+    {
+        for group in groups {
+            let made: Vec<&Made> =
+                group.instances.iter().filter_map(|instance| instance.made.as_ref()).collect();
+            for metric in plan.stages[stage].metrics.iter().map(|metric| metric.as_str()) {
+                let values: Vec<f64> =
+                    made.iter().filter_map(|made| made.metrics.get(metric).copied()).collect();
+                if !values.is_empty() {
+                    let mean = values.iter().sum::<f64>() / values.len() as f64;
+                    series.entry(metric.to_owned()).or_default().push(mean);
+                }
+            }
+        }
+    }
+    Ok(series)
 }
 
 fn row(plan: &Plan, state: &State, key: Key) -> StageRow {
