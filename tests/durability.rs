@@ -434,6 +434,38 @@ fn federation(covered: &mut Covered) {
     covered.run(&dir, "round verify fed", &[]);
 }
 
+/// Each flush waits for the disk: a full inbox must not make a run wait thousands of times.
+#[test]
+fn the_files_of_an_inbox_are_flushed_together() {
+    if !is_possible() {
+        return;
+    }
+    let flushes = |files: usize| {
+        let dir = round();
+        let rows = (1..6).map(|id| {
+            format!(
+                "{{\"node_id\":\"c{id}\",\"compute_capability\":1,\"data_size\":10,\"connection_quality\":1}}\n"
+            )
+        });
+        dir.write("clients.jsonl", rows.collect::<String>());
+        fedmill(&dir, &["round", "init", "fed", "--model", "base.safetensors"]);
+        fedmill(&dir, &["clients", "import", "fed", "clients.jsonl"]);
+        dir.write("fed/fedmill.toml", "[coordination]\nmin_clients = 2\nclients = 5\n");
+        fedmill(&dir, &["round", "run", "fed"]);
+        for file in 0..files {
+            let update = dir.read("in/c1.safetensors");
+            dir.write(&format!("fed/inbox/000001/other-{file}.safetensors"), update);
+        }
+        let run = traced(&dir, &["round", "run", "fed"], &[]);
+        assert_eq!(run.code, Some(1), "{}", run.stderr);
+        let quarantine = std::fs::read_dir(dir.path("fed/rounds/000001/quarantine")).unwrap().count();
+        assert_eq!(quarantine, files);
+        run.calls.iter().filter(|call| call.name.contains("sync")).count()
+    };
+    let (few, many) = (flushes(2), flushes(60));
+    assert!(few > 0 && few == many, "{few} flushes for 2 files, {many} for 60");
+}
+
 /// A plan, its run, and what only looks at them.
 fn plans(covered: &mut Covered) {
     let dir = Dir::new();

@@ -203,11 +203,8 @@ fn weights_may_be_a_number_of_the_metadata() {
     let by = |weights: &str| fedmill(&dir, &["aggregate", "in", "--weights", weights, "-o", "m.safetensors"]);
     by("metadata:tokens").assert_merged("m.safetensors");
     assert_eq!(Model::read(&dir, "m.safetensors").f32("a"), [4.0]);
-    by("metadata:words").assert_fails(
-        2,
-        &["metadata `words` is missing, expected a number that is not negative, as the weight"],
-    );
+    by("metadata:words")
+        .assert_fails(2, &["metadata `words` is missing, expected a number from 0 to 2^53, as the weight"]);
     Update::new("in/c0").f32("a", &[1], &[1.0]).meta("tokens", "-1").write(&dir);
-    by("metadata:tokens")
-        .assert_fails(2, &["metadata `tokens` is `-1`, expected a number that is not negative"]);
+    by("metadata:tokens").assert_fails(2, &["metadata `tokens` is `-1`, expected a number from 0 to 2^53"]);
 }

@@ -76,7 +76,7 @@ impl Config {
     ///
     /// When it cannot be read, or has an unknown key or a bad value: the error has all of them, each with its line.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = crate::io::text::read_written(path).map_err(|why| ConfigError::of_file(path, why))?;
+        let text = crate::io::text::read_regular(path).map_err(|why| ConfigError::of_file(path, why))?;
         Self::parse(path, &text)
     }
 

@@ -8,9 +8,10 @@ use crate::fleet::error::FleetError;
 use crate::fleet::history::{self, Counts, Participation, Past, Recorded};
 use crate::fleet::schema::{self, APPLICATION, OLDEST, SCHEMA, VERSION};
 use crate::fleet::wait::{PATIENCE, patiently};
-use crate::io::{crash, folder, journal, publish};
+use crate::io::{crash, folder, publish, source};
 use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, TransactionBehavior, params};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// The name of the registry in a state directory.
@@ -37,6 +38,14 @@ pub struct Filter {
     pub limit: Option<u64>,
 }
 
+/// Whether there is a file of a registry. SQLite would wait for a pipe.
+fn is_there(path: &Path) -> Result<bool, FleetError> {
+    match source::check_regular(path) {
+        Err(why) if why.kind() == ErrorKind::NotFound => Ok(false),
+        checked => checked.map(|()| true).map_err(FleetError::io(path)),
+    }
+}
+
 impl Registry {
     /// Opens a registry, and makes it first if there is none.
     ///
@@ -46,7 +55,7 @@ impl Registry {
     pub fn create(path: &Path) -> Result<Self, FleetError> {
         let directory = publish::directory_of(path);
         publish::make_directory(directory).map_err(FleetError::io(path))?;
-        if !journal::exists(path) {
+        if !is_there(path)? {
             // SQLite would let everyone read which clients took part in which round.
             folder::append(path, 0, &[], true).map_err(FleetError::io(path))?;
         }
@@ -68,7 +77,7 @@ impl Registry {
     ///
     /// When there is none, or it is no registry of this version.
     pub fn open(path: &Path) -> Result<Self, FleetError> {
-        if !journal::exists(path) {
+        if !is_there(path)? {
             return Err(FleetError::Missing { path: path.to_owned() });
         }
         let registry = Self::connect(path, OpenFlags::empty())?;

@@ -1,8 +1,7 @@
 //! Small files that stay between runs, in the user's cache directory.
 
-use crate::io::folder;
+use crate::io::{folder, source};
 use std::ffi::OsString;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -23,13 +22,9 @@ fn place(cache: Option<OsString>, home: Option<OsString>) -> Option<PathBuf> {
 ///
 /// # Errors
 ///
-/// When it exists and cannot be read.
+/// When it exists and cannot be read, or is no regular file.
 pub fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(why) => Err(why),
-    }
+    source::read_regular(path)
 }
 
 /// Writes a whole file, and creates its folder.

@@ -4,6 +4,7 @@ use crate::io::crash;
 use crate::io::publish::{
     copy_to, make_directory, remove_leftovers, stage, stage_private, sync_directory_of,
 };
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
@@ -311,20 +312,45 @@ pub fn write_file_on_disk(path: &Path, bytes: &[u8]) -> io::Result<()> {
 ///
 /// When it cannot be renamed.
 pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
-    make_folder_of(to)?;
-    crash::before_step();
-    match fs::rename(from, to) {
-        Err(why) if why.kind() == ErrorKind::CrossesDevices => {
-            copy_to(from, to)?;
-            fs::remove_file(from)?;
-        }
-        renamed => renamed?,
-    }
+    rename_unsynced(from, to)?;
     sync_directory_of(to)?;
     match from.parent() == to.parent() {
         true => Ok(()),
         false => sync_directory_of(from),
     }
+}
+
+fn rename_unsynced(from: &Path, to: &Path) -> io::Result<()> {
+    make_folder_of(to)?;
+    crash::before_step();
+    match fs::rename(from, to) {
+        Err(why) if why.kind() == ErrorKind::CrossesDevices => {
+            copy_to(from, to)?;
+            fs::remove_file(from)
+        }
+        renamed => renamed,
+    }
+}
+
+/// Renames files or folders, and flushes each folder once: thousands of flushes would take minutes. A target that
+/// exists stays as it is. Returns how each rename went.
+///
+/// # Errors
+///
+/// When a folder cannot be flushed.
+pub fn rename_all(moves: &[(PathBuf, PathBuf)]) -> io::Result<Vec<io::Result<()>>> {
+    let rename =
+        |(from, to): &(PathBuf, PathBuf)| if exists(to) { Ok(()) } else { rename_unsynced(from, to) };
+    let done = moves.iter().map(rename).collect();
+    let targets: BTreeMap<_, _> = moves.iter().map(|(_, to)| (to.parent(), to)).collect();
+    let sources: BTreeMap<_, _> = moves.iter().map(|(from, _)| (from.parent(), from)).collect();
+    // A file that is on disk in neither folder would be lost.
+    targets.values().chain(sources.values()).try_for_each(|path| match sync_directory_of(path) {
+        // No rename made the folder of a target, or an operator removed one of a source.
+        Err(why) if why.kind() == ErrorKind::NotFound => Ok(()),
+        synced => synced,
+    })?;
+    Ok(done)
 }
 
 /// Cuts a file to `at` bytes, appends some, and waits until they are on disk. Only the owner may read a file that this

@@ -6,6 +6,7 @@
 use crate::io::crash;
 use crate::io::interrupt::{self, Interrupted};
 use crate::io::publish::sync_directory_of;
+use crate::io::source;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -113,7 +114,7 @@ impl Lock {
     /// When the file cannot be opened or its lock cannot be tested.
     pub fn is_taken(path: &Path) -> Result<bool, JournalError> {
         let fault = |source| JournalError::Lock { path: path.to_owned(), source };
-        let file = match File::open(path) {
+        let file = match source::open_regular(path) {
             Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(false),
             opened => opened.map_err(fault)?,
         };
@@ -152,10 +153,9 @@ pub fn exists(path: &Path) -> bool {
 ///
 /// When the file cannot be read, or a whole line is not UTF-8.
 pub fn read(path: &Path) -> Result<Lines, JournalError> {
-    let mut bytes = match fs::read(path) {
-        Err(why) if why.kind() == io::ErrorKind::NotFound => Vec::new(),
-        read => read.map_err(|source| JournalError::Read { path: path.to_owned(), source })?,
-    };
+    let read = source::read_regular(path);
+    let read = read.map_err(|source| JournalError::Read { path: path.to_owned(), source })?;
+    let mut bytes = read.unwrap_or_default();
     let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
     let torn = bytes.split_off(whole);
     let no_text = |why: std::string::FromUtf8Error| JournalError::NoText {

@@ -3,6 +3,7 @@
 use crate::io::crash;
 use crate::io::digest::{Blake3, seal};
 use crate::io::publish::{Staged, remove_leftovers, sync_directory_of};
+use crate::io::source;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -92,10 +93,7 @@ pub fn is_kept(path: &Path) -> io::Result<bool> {
 }
 
 fn kept(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    let bytes = match fs::read(path) {
-        Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(None),
-        read => read?,
-    };
+    let Some(bytes) = source::read_regular(path)? else { return Ok(None) };
     // An interrupted wipe leaves zeros: a key that any reader knows.
     let is_wiped = !bytes.is_empty() && bytes.iter().all(|byte| *byte == 0);
     Ok((!is_wiped).then_some(bytes))

@@ -5,7 +5,7 @@
 use rustix::fs::OFlags;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -80,20 +80,45 @@ pub fn identity_of(path: &Path) -> Option<(u64, u64)> {
     fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
 }
 
+/// Fails unless there is a regular file at a path. Opens nothing.
+///
+/// # Errors
+///
+/// When there is none, or what is there is no regular file.
+pub fn check_regular(path: &Path) -> io::Result<()> {
+    if fs::metadata(path)?.is_file() { Ok(()) } else { Err(not_regular()) }
+}
+
+fn not_regular() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")
+}
+
 /// Opens a regular file to read. Never waits, as a pipe would make it.
 ///
 /// # Errors
 ///
 /// When it cannot be opened, or is no regular file.
 pub fn open_regular(path: &Path) -> io::Result<File> {
-    let not_regular = || io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
     // Some devices act when they are opened.
-    if !fs::metadata(path)?.is_file() {
-        return Err(not_regular());
-    }
+    check_regular(path)?;
     let without_waiting = OFlags::NONBLOCK.bits().cast_signed();
     let file = File::options().read(true).custom_flags(without_waiting).open(path)?;
     if file.metadata()?.is_file() { Ok(file) } else { Err(not_regular()) }
+}
+
+/// The bytes of a regular file; `None` if it does not exist.
+///
+/// # Errors
+///
+/// When it exists and cannot be read, or is no regular file: a pipe would never end, and a device might not.
+pub fn read_regular(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    let mut file = match open_regular(path) {
+        Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(Some(bytes))
 }
 
 impl SourceFile {

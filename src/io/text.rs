@@ -1,6 +1,6 @@
 //! Small text files that a user names, names as text, and JSON objects with duplicate keys.
 
-use crate::io::interrupt;
+use crate::io::{interrupt, source};
 use serde::Deserializer as _;
 use serde::de::{MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -36,6 +36,18 @@ pub fn read(path: &Path) -> io::Result<String> {
 pub fn read_written(path: &Path) -> io::Result<String> {
     let text = read(path)?;
     Ok(text.strip_prefix(BYTE_ORDER_MARK).map_or_else(|| text.clone(), str::to_owned))
+}
+
+/// The whole text of a regular file that a user wrote, as [`read_written`]; `-` is standard input.
+///
+/// # Errors
+///
+/// As [`read`], and when it is a pipe or a device, which the caller would wait for.
+pub fn read_regular(path: &Path) -> io::Result<String> {
+    if path.as_os_str() != "-" {
+        source::check_regular(path)?;
+    }
+    read_written(path)
 }
 
 /// The lines of a file that a user wrote, without their ends. A name of a file need not be UTF-8.

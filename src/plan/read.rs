@@ -27,7 +27,7 @@ pub fn plan(path: &Path) -> Result<Plan, PlanError> {
             return Err(PlanError::TooLarge { path: path.to_owned(), found, most: MOST_BYTES });
         }
     }
-    parse(&text::read_written(path).map_err(reading)?, path)
+    parse(&text::read_regular(path).map_err(reading)?, path)
 }
 
 /// Reads the text of a plan file; messages name `path`.

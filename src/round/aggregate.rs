@@ -50,7 +50,8 @@ fn unchanged(files: &impl Files, updates: &[Arrival]) -> Result<(Vec<Arrival>, V
     for update in updates {
         let path = &update.path;
         let is_same = files.stamp(path).is_ok_and(|stamp| stamp == update.stamp)
-            || files.fingerprint(path).map_err(RoundError::reading(path))? == update.file;
+            || files.bytes(path).map_err(RoundError::reading(path))? == update.file.bytes
+                && files.fingerprint(path).map_err(RoundError::reading(path))? == update.file;
         match is_same {
             true => same.push(update.clone()),
             false => changed.push(Rejected {

@@ -58,7 +58,7 @@ struct Fates<'s> {
     /// The clients that the merge looked at. Under privacy nothing says who is in the sum.
     merged: BTreeMap<&'s str, &'s MergedClient>,
     /// Clients whose updates came too late for their round.
-    late: BTreeSet<&'s str>,
+    late: BTreeSet<String>,
     /// What closed the round.
     closed_by: &'s str,
     ending: Option<&'s Ending>,
@@ -124,7 +124,7 @@ fn short(why: &str) -> String {
 }
 
 /// The client of a late update.
-fn late_client(path: &str) -> Option<&str> {
+fn late_client(path: &str) -> Option<String> {
     layout::client_of(path.rsplit('/').next()?)
 }
 
@@ -179,7 +179,7 @@ fn waiting(state: &State, clients: &[Participation]) -> Vec<OtherFile> {
     };
     let other = |path: &String| {
         let id = late_client(path).filter(|id| !is_late(id) && !is_taken(id))?;
-        Some(OtherFile { id: id.to_owned(), path: path.clone(), why: WAITS.to_owned() })
+        Some(OtherFile { id, path: path.clone(), why: WAITS.to_owned() })
     };
     collected.late.iter().filter_map(other).collect()
 }

@@ -1,5 +1,7 @@
 //! The names of files in a state directory, relative to it.
 
+use crate::model::client_id::nfc;
+
 /// The configuration.
 pub const CONFIG: &str = "fedmill.toml";
 /// The registry of clients.
@@ -88,9 +90,9 @@ pub fn of_client(folder: &str, client: &str, ending: &str) -> String {
     format!("{folder}/{client}{ending}")
 }
 
-/// The client that a file of an update names; `None` for a file that is no update.
-pub fn client_of(name: &str) -> Option<&str> {
-    name.strip_suffix(MODEL_ENDING).filter(|id| !id.is_empty() && !id.starts_with('.'))
+/// The client that a file of an update names, in NFC as the registry has it; `None` for a file that is no update.
+pub fn client_of(name: &str) -> Option<String> {
+    name.strip_suffix(MODEL_ENDING).filter(|id| !id.is_empty() && !id.starts_with('.')).map(nfc)
 }
 
 /// The patch from one model to another.

@@ -90,7 +90,7 @@ fn quarantine_updates(files: &mut impl Files, state: &State) -> Result<(), Round
     let mut bad = rejected(state);
     let mut left = Vec::new();
     for name in entries.into_iter().map(|entry| entry.name) {
-        let id = layout::client_of(&name).unwrap_or(&name).to_owned();
+        let id = layout::client_of(&name).unwrap_or_else(|| name.clone());
         let path = format!("{folder}/{name}");
         let to = quarantined(state.round, &path);
         left.push(Rejected { id: id.clone(), path, ..Rejected::default() });

@@ -92,6 +92,16 @@ pub trait Files {
     /// When it cannot be moved.
     fn rename(&mut self, from: &str, to: &str) -> io::Result<()>;
 
+    /// Moves files and folders, each as `rename`, and returns how each move went. They are on disk together when it
+    /// returns; a crash before may leave some of them moved.
+    ///
+    /// # Errors
+    ///
+    /// When the disk fails.
+    fn rename_all(&mut self, moves: &[(&str, &str)]) -> io::Result<Vec<io::Result<()>>> {
+        Ok(moves.iter().map(|(from, to)| self.rename(from, to)).collect())
+    }
+
     /// Copies a file, or gives it a second name. Does nothing if the target exists.
     ///
     /// # Errors

@@ -7,8 +7,7 @@ use crate::model::client_id::{self, IdSource};
 use crate::model::shown::Shown;
 use crate::strategies::MissingMetadata;
 use crate::updates::fault::{BadValue, Inexact, LayoutFault, Negative, NonFinite, Overflow, Unfit};
-use crate::updates::metadata::SCAFFOLD_CONTROL;
-use crate::updates::metadata::{MetadataFault, OtherPurpose, UpdateKind};
+use crate::updates::metadata::{MetadataFault, OtherPurpose, SCAFFOLD_CONTROL, UpdateKind};
 use std::io;
 use std::path::PathBuf;
 
@@ -81,7 +80,7 @@ pub enum Fault {
     #[error("metadata `num_examples` is missing, expected it for weighting by examples")]
     NoExamples,
     #[error(
-        "metadata `{key}` is {}, expected a number that is not negative, as the weight",
+        "metadata `{key}` is {}, expected a number from 0 to 2^53, as the weight",
         .found.as_ref().map_or_else(|| "missing".to_owned(), |found| format!("`{found}`"))
     )]
     NoNumber { key: String, found: Option<String> },

@@ -3,6 +3,7 @@
 use crate::engine::intake::fault::Fault;
 use crate::io::text;
 use crate::model::client_id::nfc;
+use crate::updates::metadata::MOST_EXAMPLES;
 use crate::updates::set::Client;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -115,10 +116,13 @@ impl Weighting {
     }
 }
 
-/// The number under a key of an update's metadata.
+/// The number under a key of an update's metadata, which weighs at most as much as the most examples.
 fn of_metadata(client: &Client, key: &str) -> Result<f64, Fault> {
     let found = client.model.metadata.get(key).cloned();
-    let weight = found.as_deref().and_then(|text| text.trim().parse().ok()).filter(is_weight);
+    let weight = found
+        .as_deref()
+        .and_then(|text| text.trim().parse().ok())
+        .filter(|weight| is_weight(weight) && *weight <= MOST_EXAMPLES);
     weight.ok_or_else(|| Fault::NoNumber { key: key.to_owned(), found })
 }
 

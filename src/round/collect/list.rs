@@ -60,6 +60,11 @@ impl Move {
         matches!(self.fate, Fate::Arrived { .. })
     }
 
+    /// Whether the file is the update of a client, in time or late.
+    fn is_update(&self) -> bool {
+        matches!(self.fate, Fate::Arrived { .. } | Fate::Late)
+    }
+
     /// Whether the file was never moved or is gone since, and another one has its path.
     fn is_replaced(&self, files: &impl Files) -> bool {
         let Some(stamp) = &self.stamp else { return false };
@@ -106,17 +111,9 @@ pub fn write(files: &mut impl Files, round: u64, moves: &[Move]) -> Result<(), R
 ///
 /// When a file cannot be moved.
 pub fn replay(files: &mut impl Files, moves: &mut Vec<Move>) -> Result<(), RoundError> {
-    let mut stay = Vec::with_capacity(moves.len());
-    for moved in moves.drain(..) {
-        match (moved.is_replaced(files), &moved.fate) {
-            (true, Fate::Arrived { .. } | Fate::Late) => continue,
-            (true, _) => {}
-            (false, _) => carry_out(files, &moved)?,
-        }
-        stay.push(moved);
-    }
-    *moves = stay;
-    Ok(())
+    moves.retain(|moved| !(moved.is_update() && moved.is_replaced(files)));
+    let whole: Vec<Move> = moves.iter().filter(|moved| !moved.is_replaced(files)).cloned().collect();
+    carry_out(files, &whole)
 }
 
 /// A path in quarantine for a file. Where a restored list begins to count anew, the number follows the largest one.
@@ -147,16 +144,18 @@ fn is_of_disk(why: &std::io::Error) -> bool {
     matches!(why.kind(), ErrorKind::StorageFull | ErrorKind::ReadOnlyFilesystem | ErrorKind::Other)
 }
 
-/// Moves a file, unless an earlier run did. A client may have taken it back.
+/// Moves files, unless an earlier run did. A client may have taken its file back.
 ///
 /// # Errors
 ///
-/// When it cannot be moved.
-pub fn carry_out(files: &mut impl Files, moved: &Move) -> Result<(), RoundError> {
-    match files.rename(&moved.from, &moved.to) {
+/// When one cannot be moved.
+pub fn carry_out(files: &mut impl Files, moves: &[Move]) -> Result<(), RoundError> {
+    let paths: Vec<(&str, &str)> = moves.iter().map(|moved| (&*moved.from, &*moved.to)).collect();
+    let done = files.rename_all(&paths).map_err(RoundError::writing(layout::INBOX))?;
+    done.into_iter().zip(moves).try_for_each(|(done, moved)| match done {
         Err(why) if why.kind() == ErrorKind::NotFound => Ok(()),
         // No client stops a round by a folder that only its owner may move.
         Err(why) if matches!(moved.fate, Fate::Foreign { .. }) && !is_of_disk(&why) => Ok(()),
         done => done.map_err(RoundError::writing(&moved.to)),
-    }
+    })
 }

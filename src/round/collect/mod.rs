@@ -4,17 +4,19 @@
 //! finished by the next. What came too late for its round waits for a round that can merge it, and is never lost.
 //!
 //! - [`list`](mod@list): where each file goes, on disk. [`unlisted`]: updates that lie in the round, and that a lost list
-//!   does not have. [`foreign`]: what lies in the inbox and is no update.
+//!   does not have. [`foreign`]: what lies in the inbox and is no update. `past`: the rounds before.
 
 pub mod foreign;
 pub mod list;
+mod past;
 pub mod unlisted;
 
 use crate::config::Config;
 use crate::config::sections::Mode;
 use crate::round::collect::list::{Fate, Move};
+use crate::round::collect::past::PastRounds;
 use crate::round::error::RoundError;
-use crate::round::journal::{Arrival, Collected, Opening, Rejected, RoundJournal};
+use crate::round::journal::{Arrival, Collected, Opening, Rejected};
 use crate::round::layout;
 use crate::round::moment::Moment;
 use crate::round::state::{State, round_folders};
@@ -49,6 +51,8 @@ pub fn act(
         return Ok(Collecting::Waiting(inbox.waiting(world, opening)?));
     };
     inbox.take_rest(world, closed_by == "deadline")?;
+    // Late updates that waited may have changed too.
+    inbox.leave_out_changed(world)?;
     inbox.finish(world, closed_by)
 }
 
@@ -65,6 +69,8 @@ pub fn look(
 ) -> Result<String, RoundError> {
     let mut inbox = Inbox::open(files, config, state, opening)?;
     inbox.moves.extend(inbox.whole(files)?);
+    let changed = inbox.changed(files)?;
+    inbox.moves.retain(|moved| !changed.iter().any(|one| one.from == moved.to));
     match inbox.closed_by(opening) {
         Some(by) => Ok(format!(
             "round {} has {} updates and closes by its {by}",
@@ -100,6 +106,7 @@ struct Inbox<'r> {
     base_bytes: u64,
     selected: BTreeSet<&'r str>,
     moves: Vec<Move>,
+    past: PastRounds,
 }
 
 impl<'r> Inbox<'r> {
@@ -121,6 +128,7 @@ impl<'r> Inbox<'r> {
             base_bytes: opening.base.file.bytes,
             selected: opening.selection.choices.iter().map(|choice| choice.id.as_str()).collect(),
             moves: list::read(files, round)?,
+            past: PastRounds::default(),
         })
     }
 
@@ -187,7 +195,32 @@ impl<'r> Inbox<'r> {
         list::replay(files, &mut self.moves)?;
         foreign::name_plainly(files, self.round)?;
         let moves = self.whole(files)?;
-        self.take(files, moves)
+        self.take(files, moves)?;
+        self.leave_out_changed(files)
+    }
+
+    /// Moves of updates that lie in the round and are whole no longer: a client may hold its file open.
+    fn changed(&self, files: &(impl Files + ?Sized)) -> Result<Vec<Move>, RoundError> {
+        let mut moves = Vec::new();
+        // An update that a look has not moved yet was whole just now.
+        for moved in self.arrived().filter(|moved| files.stamp(&moved.to).is_ok()) {
+            let why = match files.unfinished(&moved.to) {
+                Some(why) => Some(why),
+                None => self.too_large(files, &moved.to)?,
+            };
+            if let Some(why) = why {
+                let fate = Fate::Rejected { why: format!("{CHANGED}: {why}") };
+                moves.push(self.moved(files, moved.to.clone(), (&moved.id, moved.round), fate, moves.len()));
+            }
+        }
+        Ok(moves)
+    }
+
+    /// Sends updates that are whole no longer to quarantine. Their clients may deliver again.
+    fn leave_out_changed(&mut self, files: &mut impl Files) -> Result<(), RoundError> {
+        let changed = self.changed(files)?;
+        self.moves.retain(|moved| !(moved.has_arrived() && changed.iter().any(|one| one.from == moved.to)));
+        self.take(files, changed)
     }
 
     /// Lists moves, and then carries them out.
@@ -197,7 +230,7 @@ impl<'r> Inbox<'r> {
         }
         self.moves.extend(moves.iter().cloned());
         list::write(files, self.round, &self.moves)?;
-        moves.iter().try_for_each(|moved| list::carry_out(files, moved))
+        list::carry_out(files, &moves)
     }
 
     /// Moves of the files in the inbox that are whole.
@@ -207,6 +240,7 @@ impl<'r> Inbox<'r> {
         let mut arrived: BTreeSet<String> = taken.map(|moved| moved.id.clone()).collect();
         for (round, name) in self.files_in(files, layout::INBOX)? {
             let Some(id) = layout::client_of(&name) else { continue };
+            let id = id.as_str();
             let from = format!("{}/{name}", layout::folder(layout::INBOX, round));
             let Some(after_s) = self.arrival_s(files, &from)? else { continue };
             // The next asynchronous round takes what this one does not.
@@ -236,6 +270,7 @@ impl<'r> Inbox<'r> {
         again: bool,
     ) -> Result<Fate, RoundError> {
         let rejected = |why: &str| Ok(Fate::Rejected { why: why.to_owned() });
+        let delivered = "the client delivered before";
         let task = layout::of_client(&layout::tasks(round), id, ".json");
         let is_asked = match round == self.round {
             true => self.selected.contains(id),
@@ -247,12 +282,35 @@ impl<'r> Inbox<'r> {
             Mode::Async => self.why_never(files, round)?.is_some(),
         };
         match is_late {
-            _ if !is_asked => rejected("the client was not selected for the round"),
-            _ if again && stale == 0 => rejected("the client delivered before"),
-            true if self.is_stale(files, id, round) => rejected("the client delivered before"),
+            _ if !is_asked => Ok(Fate::Rejected { why: self.why_not_asked(files, id, round)? }),
+            _ if again && stale == 0 => rejected(delivered),
+            true if self.is_stale(files, id, round) => rejected(delivered),
             true => Ok(Fate::Late),
             false => Ok(Fate::Arrived { after_s }),
         }
+    }
+
+    /// Why a client without a task in a round has none.
+    fn why_not_asked(
+        &self,
+        files: &(impl Files + ?Sized),
+        id: &str,
+        round: u64,
+    ) -> Result<String, RoundError> {
+        const STRANGER: &str = "the client was not selected for the round";
+        if round == self.round {
+            return Ok(STRANGER.to_owned());
+        }
+        let past = self.past.get(files, round)?;
+        let is_young = self.round - round <= self.config.coordination.max_staleness;
+        Ok(match past.selected.contains(id) {
+            false => STRANGER.to_owned(),
+            // A task goes as its update is merged, or with its round.
+            true if is_young || past.delivered.contains(id) => {
+                format!("round {round} is closed, and an update of this client for it was delivered before")
+            }
+            true => format!("round {round} is closed: {TOO_OLD}"),
+        })
     }
 
     /// Why no round merges an update for an earlier round; `None` if one may.
@@ -261,10 +319,9 @@ impl<'r> Inbox<'r> {
         files: &(impl Files + ?Sized),
         round: u64,
     ) -> Result<Option<&'static str>, RoundError> {
-        let journal = |round| RoundJournal::read_alone(files, round);
         Ok(match self.round.saturating_sub(round) {
             0 => None,
-            _ if journal(round)?.is_abandoned() => Some(ABANDONED),
+            _ if self.past.get(files, round)?.is_abandoned => Some(ABANDONED),
             _ if !self.takes_stale => Some(LATE),
             stale if stale > self.config.coordination.max_staleness => Some(TOO_OLD),
             _ => None,
@@ -290,6 +347,7 @@ impl<'r> Inbox<'r> {
         let mut moves = Vec::new();
         for (round, name) in self.files_in(files, layout::STALE)? {
             let Some(id) = layout::client_of(&name) else { continue };
+            let id = id.as_str();
             let from = format!("{}/{name}", layout::folder(layout::STALE, round));
             let Some(after_s) = self.arrival_s(files, &from)? else { continue };
             let fate = match self.why_never(files, round)? {
@@ -305,6 +363,7 @@ impl<'r> Inbox<'r> {
         }
         for (round, entry) in foreign::entries(files, self.round)? {
             let from = format!("{}/{}", layout::inbox(round), entry.name);
+            let own = layout::client_of(&entry.name);
             let (id, fate) = match foreign::why_no_update(&entry, round == self.round) {
                 // A folder that cannot be moved is reported as its round closes, and as the next one does.
                 Some(why) if entry.is_folder && round + 1 >= self.round => {
@@ -313,7 +372,7 @@ impl<'r> Inbox<'r> {
                 _ if entry.is_folder => continue,
                 Some(why) => (&*entry.name, Fate::Rejected { why }),
                 None if round == self.round && !at_deadline => continue,
-                None => match (layout::client_of(&entry.name), files.unfinished(&from)) {
+                None => match (own.as_deref(), files.unfinished(&from)) {
                     (Some(id), Some(why)) => (id, Fate::Rejected { why }),
                     _ => continue,
                 },
@@ -367,12 +426,14 @@ impl<'r> Inbox<'r> {
         for moved in self.arrived() {
             let Fate::Arrived { after_s } = moved.fate else { continue };
             let (id, path, round) = (moved.id.clone(), moved.to.clone(), moved.round);
-            // A client may have taken its file back, or put another in its place, before the move.
-            if let Some(why) = files.unfinished(&path) {
-                bad.push(Rejected { id, path, why, is_late: false });
-                continue;
-            }
-            let file: Fingerprint = files.fingerprint(&path).map_err(RoundError::reading(&path))?;
+            // A client may have taken its file back before the move.
+            let file: Fingerprint = match files.fingerprint(&path) {
+                Err(why) if why.kind() == ErrorKind::NotFound => {
+                    bad.push(Rejected { id, path, why: "is no file".to_owned(), is_late: false });
+                    continue;
+                }
+                read => read.map_err(RoundError::reading(&path))?,
+            };
             let stamp = files.stamp(&path).map_err(RoundError::reading(&path))?;
             updates.insert(id.clone(), Arrival { id, round, path, file, stamp, after_s });
         }
@@ -404,6 +465,9 @@ impl<'r> Inbox<'r> {
         })))
     }
 }
+
+/// Why an update is left out that was whole as the round took it.
+const CHANGED: &str = "the file changed after it was collected";
 
 /// Why an update is not merged that started from a model of too long ago.
 const TOO_OLD: &str = "the update is older than max_staleness rounds";

@@ -23,14 +23,14 @@ pub(super) fn moves(inbox: &Inbox<'_>, files: &(impl Files + ?Sized)) -> Result<
         if listed.contains(path.as_str()) {
             continue;
         }
-        let id = layout::client_of(&entry.name).unwrap_or(&entry.name);
+        let id = layout::client_of(&entry.name).unwrap_or_else(|| entry.name.clone());
         let (round, fate) = fate(inbox, files, &entry, &path)?;
         moves.push(match fate {
             Fate::Arrived { .. } => {
                 tracing::warn!("{path} is in no list of the round: it is taken up again");
-                Move { from: path.clone(), to: path, id: id.to_owned(), round, fate, stamp: None }
+                Move { from: path.clone(), to: path, id, round, fate, stamp: None }
             }
-            fate => inbox.moved(files, path, (id, round), fate, moves.len()),
+            fate => inbox.moved(files, path, (&id, round), fate, moves.len()),
         });
     }
     Ok(moves)
@@ -56,8 +56,8 @@ fn fate(
     if let Some(why) = inbox.too_large(files, path)? {
         return rejected(why);
     }
-    let id = layout::client_of(&entry.name).unwrap_or(&entry.name);
-    let Some(round) = asked_in(inbox, files, id)? else {
+    let id = layout::client_of(&entry.name).unwrap_or_else(|| entry.name.clone());
+    let Some(round) = asked_in(inbox, files, &id)? else {
         return rejected("the client was not selected for the round".to_owned());
     };
     let Some(after_s) = inbox.arrival_s(files, path)? else { return rejected("is no file".to_owned()) };

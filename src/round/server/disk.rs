@@ -58,6 +58,11 @@ impl Files for Server {
         if to.starts_with(layout::MODELS) { folder::inherit_group(&target) } else { Ok(()) }
     }
 
+    fn rename_all(&mut self, moves: &[(&str, &str)]) -> io::Result<Vec<io::Result<()>>> {
+        let moves: Vec<_> = moves.iter().map(|(from, to)| (self.path(from), self.path(to))).collect();
+        folder::rename_all(&moves)
+    }
+
     fn copy(&mut self, from: &str, to: &str) -> io::Result<()> {
         let target = self.path(to);
         if folder::exists(&target) {

@@ -7,7 +7,7 @@ use crate::engine::intake::personal::NormModules;
 use crate::engine::intake::sparse::is_own_choice;
 use crate::engine::intake::update::open_base;
 use crate::io::model_file::TablePool;
-use crate::io::source::OpenFiles;
+use crate::io::source::{self, OpenFiles};
 use crate::model::layout::TensorSpec;
 use crate::model::sparsity::Sparsity;
 use crate::modes::tiers::file::{Tier, Tiers};
@@ -15,7 +15,8 @@ use crate::round::error::RoundError;
 use crate::round::server::Server;
 use crate::round::world::{CodecForecast, TierTask};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// A codec of the configuration, and the forecast for an update by it.
@@ -36,10 +37,27 @@ impl Server {
         Ok(tiers.tiers.into_iter().map(|tier| (tier.name.clone(), task(tier, &candidates))).collect())
     }
 
+    /// The path of the file of tiers; `None` without one. A pipe would hold the run.
+    pub(super) fn tiers_file(&self) -> Result<Option<PathBuf>, RoundError> {
+        let path = self.config.tiers.file.as_ref().map(|file| self.root.join(file));
+        path.map(|path| self.checked(path)).transpose()
+    }
+
+    /// The path of a file that the settings name, unless it is a pipe or a device: the run would wait for it. A missing
+    /// file is for its reader.
+    pub(super) fn checked(&self, path: PathBuf) -> Result<PathBuf, RoundError> {
+        match source::check_regular(&path) {
+            Err(why) if why.kind() != ErrorKind::NotFound => {
+                Err(RoundError::reading(&path.display().to_string())(why))
+            }
+            _ => Ok(path),
+        }
+    }
+
     /// The file of tiers; `None` without one.
     pub(super) fn read_tiers(&self) -> Result<Option<Tiers>, RoundError> {
-        let Some(file) = &self.config.tiers.file else { return Ok(None) };
-        let tiers = Tiers::read(&self.root.join(file), |tier| self.tier(tier));
+        let Some(file) = self.tiers_file()? else { return Ok(None) };
+        let tiers = Tiers::read(&file, |tier| self.tier(tier));
         tiers.map(Some).map_err(RoundError::work)
     }
 

@@ -127,11 +127,11 @@ impl Work for Server {
         let machine = self.machine(&progress);
         let has_state = request.outputs.state.is_some();
         let outputs = request.outputs.clone();
-        let done = match (self.config.privacy.enabled, &self.config.tiers.file) {
+        let done = match (self.config.privacy.enabled, self.tiers_file()?) {
             (true, _) => release::run(request, &release::Options::new(self.path(layout::BUDGET)), machine),
             (false, Some(file)) => {
                 let method = |tier: &TierText| self.tier(tier);
-                tiers::mode::run(request, &self.root.join(file), method, machine)
+                tiers::mode::run(request, &file, method, machine)
             }
             (false, None) => tree::root::run(request, machine),
         };
@@ -301,7 +301,7 @@ impl Server {
             Some("uniform") => Ok(Weighting::Uniform),
             Some(text) => match text.strip_prefix("metadata:") {
                 Some(key) => Ok(Weighting::Metadata(key.to_owned())),
-                None => read_table(&self.path(text))
+                None => read_table(&self.checked(self.path(text))?)
                     .map(Weighting::Table)
                     .map_err(RoundError::setting("robustness.weights")),
             },
