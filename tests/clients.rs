@@ -163,6 +163,9 @@ fn every_bad_row_is_reported_with_its_line_and_nothing_is_registered() {
         "c.csv: line 5: compute_capability: found `nan`",
     ];
     fedmill(&dir, &["clients", "import", "state", "c.csv"]).assert_fails(2, &lines);
+    let text = String::from_utf8(dir.read("c.csv")).unwrap().replace('\n', "\r\n");
+    dir.write("c.csv", text);
+    fedmill(&dir, &["clients", "import", "state", "c.csv"]).assert_fails(2, &lines);
     dir.write("c.csv", "node_id,compute\na,1\n");
     fedmill(&dir, &["clients", "import", "state", "c.csv"])
         .assert_fails(2, &["line 1: found key `compute`, expected a known key such as `compute_capability`"]);

@@ -1,5 +1,6 @@
 //! Why `fedmill.toml` cannot be used.
 
+use crate::io::folder;
 use crate::telemetry::explain::Explain;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -50,7 +51,14 @@ impl Explain for ConfigError {
         match self {
             Self::Missing { path } => {
                 let directory = path.parent().unwrap_or(path);
-                Some(format!("`fedmill round init {}` writes one with every key", directory.display()))
+                Some(match folder::is_folder(&directory.join("rounds")) {
+                    true => {
+                        "restore it from a backup: the rounds of this federation need its settings".to_owned()
+                    }
+                    false => {
+                        format!("`fedmill round init {}` writes one with every key", directory.display())
+                    }
+                })
             }
             Self::File { .. } => None,
             Self::Bad { .. } => Some("docs/configuration.md has every key".to_owned()),

@@ -111,12 +111,14 @@ pub fn check_id(id: &str) -> Result<(), String> {
         "holds `/`".to_owned()
     } else if id.starts_with('.') {
         "starts with `.`".to_owned()
+    } else if id.trim() != id {
+        "starts or ends with a space".to_owned()
     } else {
         return Ok(());
     };
     Err(format!(
-        "node_id {why}, expected a file name of 1 to {LONGEST_ID} bytes: no `/`, no leading `.`, no control or invisible \
-         character"
+        "node_id {why}, expected a file name of 1 to {LONGEST_ID} bytes: no `/`, no leading `.`, no space at an end, no control or \
+         invisible character"
     ))
 }
 

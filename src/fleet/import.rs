@@ -181,7 +181,12 @@ fn read_lines(mut input: Box<dyn BufRead>, path: &Path, take: &mut Take) -> Resu
     Ok(())
 }
 
-fn read_csv(input: Box<dyn BufRead>, path: &Path, take: &mut Take) -> Result<(), FleetError> {
+fn read_csv(mut input: Box<dyn BufRead>, path: &Path, take: &mut Take) -> Result<(), FleetError> {
+    // The reader takes the carriage return for the end of a line: the line feed behind it is not counted yet.
+    let first = input.fill_buf().map_err(FleetError::io(path))?;
+    let end = first.iter().position(|byte| *byte == b'\n');
+    let uncounted = u64::from(end.is_some_and(|end| first[..end].ends_with(b"\r")));
+    let line_of = |place: Option<&csv::Position>| place.map_or(0, |place| place.line() + uncounted);
     let mut reader = csv::Reader::from_reader(input);
     let broken = |line, why: String| FleetError::Broken { path: path.to_owned(), line, why };
     let names = reader.headers().map_err(|why| broken(1, why.to_string()))?;
@@ -191,16 +196,16 @@ fn read_csv(input: Box<dyn BufRead>, path: &Path, take: &mut Take) -> Result<(),
         match reader.read_record(&mut record) {
             Ok(false) => return Ok(()),
             Ok(true) => {
-                let line = record.position().map_or(0, csv::Position::line);
+                let line = line_of(record.position());
                 take(line, columns.profile(record.iter()))?;
             }
             Err(why) => match why.kind() {
                 csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
-                    let line = why.position().map_or(0, csv::Position::line);
+                    let line = line_of(why.position());
                     take(line, Err(format!("found {len} cells, expected {expected_len}")))?;
                 }
                 csv::ErrorKind::Utf8 { .. } => {
-                    let line = why.position().map_or(0, csv::Position::line);
+                    let line = line_of(why.position());
                     take(line, Err("is not UTF-8".to_owned()))?;
                 }
                 _ => return Err(FleetError::io(path)(io::Error::other(why))),

@@ -15,7 +15,8 @@ use std::collections::{BTreeMap, BTreeSet};
 const LONGEST_REASON: usize = 400;
 
 /// Why an update that came too late is not merged yet. The file moves later, so the reason has no path.
-const WAITS: &str = "the update came too late for its round, and waits for a later one that may merge it";
+const WAITS: &str =
+    "the update came too late for its round; it waits for a round whose strategy takes late updates";
 
 /// What each client did in a round.
 pub fn participation(state: &State) -> Vec<Participation> {

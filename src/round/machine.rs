@@ -198,10 +198,7 @@ impl<'w, W: World> Machine<'w, W> {
     fn collect(&mut self) -> Result<Step, RoundError> {
         let Self { world, config, state, .. } = self;
         let opening = state.opening().ok_or_else(|| RoundError::Refused(NO_OPENING.to_owned()))?;
-        let tasks = layout::tasks(state.round);
-        if world.list(&tasks).map_err(RoundError::reading(&tasks))?.is_empty() {
-            open::act(*world, config, state, opening)?;
-        }
+        open::restore(*world, config, state, opening)?;
         let event = match collect::act(*world, config, state, opening)? {
             collect::Collecting::Waiting(why) => return Ok(Step::Waiting(why)),
             collect::Collecting::Closed(collected) => Event::Validate(collected),

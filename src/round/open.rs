@@ -10,7 +10,7 @@ use crate::round::journal::{Opening, Settings};
 use crate::round::layout;
 use crate::round::state::State;
 use crate::round::task::{Manifest, ModelSource, Task, TaskSettings};
-use crate::round::world::{Fingerprint, World};
+use crate::round::world::{Files, Fingerprint, World};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Decides who takes part in the next round.
@@ -117,15 +117,53 @@ pub fn act(
     for choice in &opening.selection.choices {
         let model = ModelSource::of(&opening.base, choice, &patches);
         let task = Task::new(round, choice, &common, model, deadline);
-        files.push((format!("{}.json", choice.id), task.text()));
+        files.push((task_name(&choice.id), task.text()));
     }
     let manifest = Manifest::new(round, opening, &common, deadline).text();
     let folder = layout::tasks(round);
     world.write_folder(&folder, &files).map_err(RoundError::writing(&folder))?;
+    let there = names(world, &folder)?;
+    for (name, text) in files.iter().filter(|(name, _)| !there.contains(name)) {
+        let path = format!("{folder}/{name}");
+        world.write(&path, text).map_err(RoundError::writing(&path))?;
+    }
     let own = format!("{folder}.json");
     world.write(&own, &manifest).map_err(RoundError::writing(&own))?;
     world.write(layout::OPEN_ROUND, &manifest).map_err(RoundError::writing(layout::OPEN_ROUND))?;
     Ok(patches)
+}
+
+fn task_name(client: &str) -> String {
+    format!("{client}.json")
+}
+
+fn names(files: &impl Files, folder: &str) -> Result<BTreeSet<String>, RoundError> {
+    let entries = files.list(folder).map_err(RoundError::reading(folder))?;
+    Ok(entries.into_iter().map(|entry| entry.name).collect())
+}
+
+/// Makes the tasks of an open round and its folder for updates again, if they are lost.
+///
+/// # Errors
+///
+/// When a file cannot be read or written.
+pub fn restore(
+    world: &mut impl World,
+    config: &Config,
+    state: &State,
+    opening: &Opening,
+) -> Result<(), RoundError> {
+    let inbox = layout::inbox(state.round);
+    world.make_folder(&inbox).map_err(RoundError::writing(&inbox))?;
+    let tasks = layout::tasks(state.round);
+    let there = names(world, &tasks)?;
+    let lost = opening.selection.choices.iter().filter(|choice| !there.contains(&task_name(&choice.id)));
+    let count = lost.count();
+    if count > 0 {
+        tracing::warn!("{tasks}: {count} of its tasks were missing: they are written again");
+        act(world, config, state, opening)?;
+    }
+    Ok(())
 }
 
 /// The patches from models that selected clients hold to the base, by the digest of that model.

@@ -92,14 +92,7 @@ pub fn remove_old(
             remove(&layout::of_round(version.round, STATE))?;
         }
     }
-    if let Some(old) = round.checked_sub(config.publish.keep_updates) {
-        remove(&layout::of_round(old, "updates"))?;
-        remove(&layout::of_round(old, MODEL))?;
-        remove(&layout::of_round(old, &format!("{STATE}.previous")))?;
-        if !kept.iter().any(|version| version.round == old) {
-            remove(&layout::of_round(old, STATE))?;
-        }
-    }
+    remove_old_updates(files, config, round, kept)?;
     remove_old_tasks(files, config, round)?;
     let entries = files.list(layout::MODELS).map_err(RoundError::reading(layout::MODELS))?;
     for entry in entries {
@@ -109,6 +102,35 @@ pub fn remove_old(
         if is_old {
             let path = format!("{}/{}", layout::MODELS, entry.name);
             files.remove(&path).map_err(RoundError::writing(&path))?;
+        }
+    }
+    Ok(())
+}
+
+/// Rounds in a row without updates, before which no older round has any: a rollback abandons rounds, which remove
+/// nothing.
+const LOOK_BACK: usize = 16;
+
+/// Removes the updates of rounds that are older than `keep_updates`, and what else such a round needs no more.
+fn remove_old_updates(
+    files: &mut impl Files,
+    config: &Config,
+    round: u64,
+    kept: &[Version],
+) -> Result<(), RoundError> {
+    let mut without = 0;
+    for old in (1..=round.saturating_sub(config.publish.keep_updates)).rev() {
+        let updates = layout::of_round(old, "updates");
+        let is_empty = files.list(&updates).map_err(RoundError::reading(&updates))?.is_empty();
+        without = if is_empty { without + 1 } else { 0 };
+        let state = layout::of_round(old, STATE);
+        let has_state = kept.iter().any(|version| version.round == old);
+        let gone = [updates, layout::of_round(old, MODEL), format!("{state}.previous")];
+        for path in gone.into_iter().chain((!has_state).then_some(state)) {
+            files.remove(&path).map_err(RoundError::writing(&path))?;
+        }
+        if without == LOOK_BACK {
+            break;
         }
     }
     Ok(())

@@ -51,8 +51,9 @@ pub fn run(
     // The version counts as the latest from now on, so that it outlasts those that the operator leaves.
     let others = kept.iter().filter(|other| other.number != number);
     let kept = others.chain([&version]).cloned().collect();
-    let carry =
-        Carry { current: version.clone(), kept, losses: Vec::new(), abandoned, ..state.carry.clone() };
+    let is_same = state.carry.current.file == version.file;
+    let losses = if is_same { state.carry.losses.clone() } else { Vec::new() };
+    let carry = Carry { current: version.clone(), kept, losses, abandoned, ..state.carry.clone() };
     state.append(world, state.round, Event::Rollback(Box::new(carry)))?;
     finish(world, state)?;
     Ok(version)

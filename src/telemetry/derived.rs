@@ -43,9 +43,10 @@ impl Derived {
 /// Minus the slope of a least-squares line through ln(loss) against the round, over the last `window` records.
 ///
 /// 0.1 means that the loss falls by about a tenth a round. Losses that are missing, not finite or not positive are left
-/// out. `None` with fewer than two.
+/// out, and so are the rounds before a rollback. `None` with fewer than two.
 pub(super) fn convergence_rate(records: &[RoundRecord], window: u64) -> Option<f64> {
     let window = usize::try_from(window).unwrap_or(usize::MAX);
+    let records = since_rollback(records);
     let recent = &records[records.len().saturating_sub(window)..];
     let point = |record: &RoundRecord| {
         record.metric("loss").filter(|loss| *loss > 0.0).map(|loss| (record.round as f64, loss.ln()))
@@ -58,6 +59,22 @@ pub(super) fn convergence_rate(records: &[RoundRecord], window: u64) -> Option<f
     let squares: f64 = points.iter().map(|(round, _)| (round - mean_round).powi(2)).sum();
     // Minus, and 0 instead of -0.
     Some(0.0 - both / squares).filter(|rate| rate.is_finite())
+}
+
+/// The records since the last rollback: since the last round that began with another model than the round before left.
+fn since_rollback(records: &[RoundRecord]) -> &[RoundRecord] {
+    let mut model = None;
+    let mut start = 0;
+    for (place, record) in records.iter().enumerate() {
+        if model.is_some() && record.base.is_some() && record.base != model {
+            start = place;
+        }
+        model = match record.outcome {
+            Outcome::Published => record.model.clone(),
+            Outcome::Refused(_) => record.base.clone(),
+        };
+    }
+    &records[start..]
 }
 
 #[cfg(test)]
@@ -115,5 +132,20 @@ mod tests {
         records[1].outcome = Outcome::Refused("too few clients".to_owned());
         assert_eq!(Derived::of(&records, 10).unwrap().last_published_at, Some(1.0));
         assert_eq!(Derived::of(&records[1..], 10).unwrap().last_published_at, None);
+    }
+
+    #[test]
+    fn the_rounds_before_a_rollback_do_not_count() {
+        let mut records = rounds(&[4.0, 2.0, 8.0, 1.0, 0.5]);
+        let models = [("a", "b"), ("b", "c"), ("c", "d"), ("b", "e"), ("e", "f")];
+        for (record, (base, model)) in records.iter_mut().zip(models) {
+            (record.base, record.model) = (Some(base.to_owned()), Some(model.to_owned()));
+        }
+        assert_eq!(convergence_rate(&records[..3], 10), convergence_rate(&rounds(&[4.0, 2.0, 8.0]), 10));
+        assert_eq!(convergence_rate(&records[..4], 10), None);
+        assert!((convergence_rate(&records, 10).unwrap() - 2f64.ln()).abs() < 1e-12);
+        records[4].outcome = Outcome::Refused("why".to_owned());
+        records.push(RoundRecord { base: Some("e".to_owned()), ..records[4].clone() });
+        assert_eq!(since_rollback(&records).len(), 3);
     }
 }

@@ -199,3 +199,66 @@ fn a_lost_link_to_the_current_model_is_noticed_and_made_anew() {
     assert_eq!(fs::read_link(&link).unwrap(), target);
     federation.assert_sound();
 }
+
+#[test]
+fn tasks_and_the_inbox_of_an_open_round_are_made_again() {
+    let federation = after(0, SETTINGS);
+    let path = |name: &str| federation.dir.path(&format!("{STATE}/{name}"));
+    let (task, whole) =
+        (path("tasks/000001/client-2.json"), fs::read(path("tasks/000001/client-2.json")).unwrap());
+    fs::remove_file(&task).unwrap();
+    fs::remove_dir(path("inbox/000001")).unwrap();
+    federation.round("run", &[]).assert_fails(1, &["tasks/000001: 1 of its tasks were missing"]);
+    assert_eq!(fs::read(&task).unwrap(), whole);
+    federation.deliver(1, 0);
+    federation.advance();
+    federation.assert_sound();
+}
+
+#[test]
+fn a_federation_without_its_settings_gets_no_others() {
+    let federation = after(1, SETTINGS);
+    let (settings, kept) =
+        (federation.dir.path(&format!("{STATE}/fedmill.toml")), federation.dir.path("kept"));
+    fs::rename(&settings, &kept).unwrap();
+    federation.round("run", &[]).assert_fails(2, &["fedmill.toml: is missing", "restore it from a backup"]);
+    federation.round("init", &[]).assert_fails(2, &["fedmill.toml: is missing", "restore it from a backup"]);
+    assert!(!settings.exists());
+    fs::rename(&kept, &settings).unwrap();
+    federation.deliver(2, 0);
+    federation.advance();
+    federation.assert_sound();
+}
+
+#[test]
+fn a_lost_model_is_a_finding_and_after_a_rollback_no_obstacle() {
+    let federation = after(2, SETTINGS);
+    let path = federation.dir.path(&current(&federation));
+    fs::remove_file(&path).unwrap();
+    assert_eq!(federation.round("check", &[]).code, Some(1));
+    let found = federation.round("check", &["--json"]).stdout;
+    assert!(found.contains("no round can open or merge: ") && found.contains("--to 1`"), "{found}");
+    assert_eq!(federation.round("rollback", &["--to", "1"]).code, Some(0));
+    assert_eq!(federation.round("check", &[]).code, Some(0));
+    federation.round("verify", &[]).assert_fails(
+        2,
+        &["found no file", "rounds go on without it: only a rollback to this version needs it"],
+    );
+}
+
+#[test]
+fn no_updates_stay_longer_than_they_are_kept() {
+    let settings = format!("{SETTINGS}[publish]\nkeep_updates = 3\n");
+    let federation = after(3, &settings);
+    assert_eq!(federation.round("rollback", &["--to", "3"]).code, Some(0));
+    federation.dir.write(&format!("{STATE}/fedmill.toml"), settings.replace("updates = 3", "updates = 1"));
+    let there = |round: u64| federation.dir.exists(&format!("{STATE}/rounds/{round:06}/updates"));
+    assert!([1, 2, 3].into_iter().all(there));
+    federation.round("run", &[]);
+    for round in [5, 6] {
+        federation.deliver(round, 0);
+        federation.advance();
+    }
+    assert_eq!((1..=6).filter(|round| there(*round)).collect::<Vec<_>>(), [6]);
+    federation.assert_sound();
+}

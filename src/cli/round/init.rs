@@ -29,7 +29,9 @@ impl Arguments {
             publish::make_directory(&self.directory)?;
         }
         let path = self.directory.join(layout::CONFIG);
-        if !folder::exists(&path) {
+        // Other settings than those of a federation that exists would merge its open round by another rule.
+        let has_rounds = folder::is_folder(&self.directory.join(layout::ROUNDS));
+        if !folder::exists(&path) && !has_rounds {
             folder::write_file(&path, template(random_seed()?).as_bytes(), true)?;
         }
         let config = config(&self.directory)?;

@@ -67,7 +67,10 @@ fn facts(shown: &Shown) -> String {
         ("metrics", Some(metrics.join(", ")).filter(|text| !text.is_empty())),
         ("clients", Some(counts)),
         ("other files", Some(past.other_files.to_string()).filter(|_| past.other_files > 0)),
-        ("quorum", settings.map(|all| format!("{} of {} clients", number(all.quorum), all.clients))),
+        (
+            "quorum",
+            settings.map(|all| format!("{} % of {} clients", number(100.0 * all.quorum), all.clients)),
+        ),
         ("deadline", settings.map(|all| format!("{} s after the opening", number(all.timeout_s)))),
         ("dropout", settings.map(|all| number(all.dropout))),
         ("learning rate", settings.and_then(|all| all.server_learning_rate).map(number)),

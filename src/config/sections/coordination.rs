@@ -50,7 +50,7 @@ pub struct Coordination {
     /// The number of updates that an asynchronous round merges.
     #[schemars(extend("x-origin" = "fedmill", "x-reader" = "open"))]
     pub buffer: u64,
-    /// The number of rounds to run. Unset: no end.
+    /// The number of rounds to run, refused ones included. Unset: no end.
     #[schemars(extend("x-origin" = "`num_rounds`", "x-reader" = "run", "x-example" = 100))]
     pub rounds: Option<u64>,
     /// The seed of selections and of everything else that is random.

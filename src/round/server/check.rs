@@ -9,8 +9,9 @@ use crate::round::error::RoundError;
 use crate::round::layout;
 use crate::round::lint::{Facts, Finding, Level, lint};
 use crate::round::server::Server;
-use crate::round::state::State;
+use crate::round::state::{State, sound};
 use crate::round::world::TierTask;
+use crate::telemetry::explain::Explain;
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
@@ -32,6 +33,7 @@ impl Server {
         findings.extend(self.small_tiers());
         findings.extend(self.check_evaluation());
         findings.extend(self.check_current());
+        findings.extend(self.check_store());
         findings.extend(lint(&self.config, &facts));
         findings.sort_by_key(|finding| finding.level);
         findings
@@ -154,6 +156,15 @@ impl Server {
         Some(error("evaluation.command", name, why, remedy))
     }
 
+    /// A current model that is missing or has another size. A journal that cannot be read is a fault of every command.
+    fn check_store(&self) -> Option<Finding> {
+        let state = State::read(self, &self.root).ok()?;
+        let why = sound::present(self, &state).err()?;
+        let remedy = why.hint().unwrap_or_default();
+        let why = format!("no round can open or merge: {why}");
+        Some(error(layout::CURRENT, "a link to a model that is lost", why, remedy))
+    }
+
     fn check_current(&self) -> Option<Finding> {
         let path = self.path(layout::CURRENT);
         if !folder::exists(&path) || folder::target(&path).is_ok() {
@@ -161,7 +172,7 @@ impl Server {
         }
         let state = State::read(self, &self.root).ok()?;
         let why = RoundError::no_link(&state.carry.current.file.blake3);
-        let remedy = crate::telemetry::explain::Explain::hint(&why)?;
+        let remedy = why.hint()?;
         let found = "a file, expected a link";
         Some(error(
             layout::CURRENT,

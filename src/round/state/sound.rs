@@ -50,8 +50,11 @@ pub fn strategy_state(world: &mut impl World, state: &State, version: &Version) 
     Err(RoundError::Torn { path, found, expected, remedy })
 }
 
-/// The end of a remedy: the versions that a rollback may go to in place of this one.
+/// The end of a remedy: the versions that a rollback may go to in place of this one, if it is current.
 fn other_versions(state: &State, version: &Version) -> String {
+    if version.file != state.carry.current.file {
+        return "; rounds go on without it: only a rollback to this version needs it".to_owned();
+    }
     let others = state.carry.kept.iter().map(|kept| kept.number).filter(|number| *number != version.number);
     let others: Vec<String> = others.map(|number| number.to_string()).collect();
     match others.last() {
