@@ -3,6 +3,7 @@
 mod odds;
 mod selection;
 mod tiers;
+mod widths;
 
 use crate::harness::{Dir, fedmill, fedmill_after, fedmill_with_stdin, program, source_tree};
 use fedmill::fleet::client::{PrivacyRequirements, Profile};

@@ -3,6 +3,7 @@
 mod bandwidth;
 mod changed;
 mod check;
+mod client_program;
 mod damaged;
 mod federation;
 mod hostile;
@@ -15,3 +16,5 @@ mod private;
 mod reasons;
 mod restored;
 mod simulator;
+mod tasks;
+mod wording;

@@ -85,8 +85,15 @@ def model_of(federation, source, home, fedmill):
     return held
 
 
+# The keys of a task that this program reads.
+KEYS = ["client", "codecs", "metadata", "model", "personal", "put", "round"]
+
+
 def check(client, task):
-    """Ends the program if a task asks for what it cannot do."""
+    """Ends the program if a task lacks what it needs, or asks for what it cannot do."""
+    missing = [key for key in KEYS if key not in task]
+    if missing:
+        sys.exit(f"client.py: {client}: the task lacks {', '.join(missing)}, expected a task of fedmill.task/1")
     if task["personal"]:
         layers = ", ".join(task["personal"])
         sys.exit(f"client.py: {client}: the task keeps layers with the client ({layers}), which this program cannot do")

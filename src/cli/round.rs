@@ -13,6 +13,8 @@ mod status;
 mod verify;
 
 use super::{BACKEND, CPU, Common, Failure, GPU, Outcome};
+use crate::round::server::options;
+use crate::telemetry::console::{self, Wording};
 use clap::Args;
 
 /// Run the rounds of a federation.
@@ -38,6 +40,7 @@ subcommands! {
 
 impl Arguments {
     pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
+        console::reword(Wording { text: options::in_settings, whole: options::with_keys });
         self.command.run(common)
     }
 }

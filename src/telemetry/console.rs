@@ -7,6 +7,7 @@ use crate::telemetry::warnings::Keep;
 use anstyle::{AnsiColor, Style};
 use std::fmt;
 use std::io;
+use std::sync::OnceLock;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::LevelFilter;
@@ -42,12 +43,40 @@ pub fn install(level: Level, format: LogFormat) {
     }
 }
 
+/// How a command words the messages of rooms that know no commands.
+#[derive(Clone, Copy, Debug)]
+pub struct Wording {
+    /// A message or a hint; `None` if nothing of it is for this command.
+    pub text: fn(&str) -> Option<String>,
+    /// The same as part of a line that must stay whole.
+    pub whole: fn(&str) -> String,
+}
+
+static WORDING: OnceLock<Wording> = OnceLock::new();
+
+/// Words all messages of this process so from now on.
+pub fn reword(wording: Wording) {
+    // A process runs one command.
+    let _ = WORDING.set(wording);
+}
+
+/// A message in the words of the command.
+fn whole(text: &str) -> String {
+    WORDING.get().map_or_else(|| text.to_owned(), |wording| (wording.whole)(text))
+}
+
+/// A text in the words of the command, if anything of it is left.
+fn reworded(text: &str) -> Option<String> {
+    WORDING.get().map_or_else(|| Some(text.to_owned()), |wording| (wording.text)(text))
+}
+
 /// Standard error for lines of JSON, each written at once.
 struct SafeJson;
 
 impl io::Write for SafeJson {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let safe = escape::json(std::str::from_utf8(line).map_err(io::Error::other)?).into_owned();
+        let text = whole(std::str::from_utf8(line).map_err(io::Error::other)?);
+        let safe = escape::json(&text).into_owned();
         io::stderr().write_all(safe.as_bytes())?;
         Ok(line.len())
     }
@@ -74,8 +103,9 @@ where
         let style = color.map_or(Style::new(), |color| color.on_default().bold());
         let mut text = Text::default();
         event.record(&mut text);
-        writeln!(out, "{style}{word}{style:#}: {}", escape::line(&text.message))?;
-        match text.hint {
+        let message = reworded(&text.message).unwrap_or_else(|| whole(&text.message));
+        writeln!(out, "{style}{word}{style:#}: {}", escape::line(&message))?;
+        match text.hint.as_deref().and_then(reworded) {
             Some(hint) => {
                 let style = AnsiColor::Cyan.on_default().bold();
                 writeln!(out, "{style}hint{style:#}: {}", escape::line(&hint))

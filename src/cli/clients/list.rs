@@ -2,7 +2,7 @@
 
 use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print};
 use super::state::{StateDirectory, failure, or_dash, time_text};
-use crate::cli::cells::{fit, row};
+use crate::cli::cells::{fit, number, row};
 use crate::fleet::client::Client;
 use crate::fleet::registry::Filter;
 use clap::Args;
@@ -93,9 +93,9 @@ fn cells(client: &Client) -> Vec<String> {
     row([
         profile.id.clone(),
         or_dash(profile.tier.as_ref()),
-        profile.compute_capability.to_string(),
-        or_dash(profile.memory),
-        profile.data_size.to_string(),
+        number(profile.compute_capability),
+        or_dash(profile.memory.map(number)),
+        number(profile.data_size),
         client.history.merged.to_string(),
         day(profile.last_update),
         day(profile.retired_at),

@@ -2,7 +2,7 @@
 
 use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, RULE, print};
 use super::state::{StateDirectory, or_dash, parse_time};
-use crate::cli::cells::{fit, row, wrapped};
+use crate::cli::cells::{fit, number, row, wrapped};
 use crate::fleet::select::{self, Constraints, Request, Selection, Strategy};
 use crate::settings::{SpecError, lines};
 use crate::telemetry::console;
@@ -123,6 +123,11 @@ impl Arguments {
     }
 }
 
+/// Four decimals, or an exponent where they would take a row.
+fn decimals(value: f64) -> String {
+    if value.abs() < 1e6 { format!("{value:.4}") } else { number(value) }
+}
+
 fn table(selection: &Selection) -> String {
     let excluded: Vec<String> =
         selection.excluded.iter().map(|(why, count)| format!("{count} excluded by {why}")).collect();
@@ -140,7 +145,7 @@ fn table(selection: &Selection) -> String {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    let number = |number: Option<f64>| or_dash(number.map(|number| format!("{number:.4}")));
+    let number = |value: Option<f64>| or_dash(value.map(decimals));
     for choice in &selection.choices {
         table.add_row(row([
             choice.id.clone(),
@@ -150,5 +155,5 @@ fn table(selection: &Selection) -> String {
             choice.why.clone(),
         ]));
     }
-    format!("{}\n{}", wrapped(&head, 0), fit(&mut table, &[0, 4]))
+    format!("{}\n{}", wrapped(&head, 0), fit(&mut table, &[0, 1, 4]))
 }

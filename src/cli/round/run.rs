@@ -9,7 +9,7 @@ use crate::round::error::RoundError;
 use crate::round::journal::Ending;
 use crate::round::layout;
 use crate::round::machine::{Machine, PHASES};
-use crate::round::server::Server;
+use crate::round::server::{Server, options};
 use crate::telemetry::console;
 use clap::Args;
 use std::path::PathBuf;
@@ -62,7 +62,7 @@ impl Arguments {
         let done = self.drive(common, &config, &mut server);
         let noted = match &done {
             Err(why) if why.is_refusal || why.signal.is_some() => Ok(()),
-            Err(why) => failed::note(&mut server, &why.message()),
+            Err(why) => failed::note(&mut server, &options::with_keys(&why.message())),
             Ok(_) => failed::clear(&mut server),
         };
         if let Err(why) = noted {

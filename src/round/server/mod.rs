@@ -3,13 +3,14 @@
 //! - [`disk`]: the files. [`work`]: selection, merges, records. [`budget`](mod@budget): the privacy budget.
 //! - [`tiers`]: what tiers ask of their clients, with forecasts of the bytes of each codec.
 //! - [`check`]: findings about the files. [`initial`]: checks the first model. [`command`]: the operator's command that
-//!   measures a model.
+//!   measures a model. [`options`]: messages of other rooms, with keys in place of options.
 
 pub mod budget;
 pub mod check;
 pub mod command;
 pub mod disk;
 pub mod initial;
+pub mod options;
 pub mod tiers;
 pub mod work;
 

@@ -28,7 +28,7 @@ use crate::round::journal::{Arrival, Rejected, Settings};
 use crate::round::layout;
 use crate::round::lint::{Facts, Finding, Level, lint};
 use crate::round::moment::Moment;
-use crate::round::server::{Server, command};
+use crate::round::server::{Server, command, options};
 use crate::round::validate::STATE;
 use crate::round::world::{
     BudgetFacts, Examined, Files, Fingerprint, MergeOrder, Merged, MergedClient, TierTask, Work,
@@ -114,7 +114,7 @@ impl Work for Server {
             Some(Rejected {
                 id: asked.id.clone(),
                 path: asked.path.clone(),
-                why: update.faults.to_string(),
+                why: options::with_keys(&update.faults.to_string()),
                 ..Rejected::default()
             })
         });
@@ -391,10 +391,15 @@ fn is_of_values(why: &Error) -> bool {
     }
 }
 
+/// A reason with keys of the settings in place of options.
+fn told(why: &str) -> String {
+    options::in_settings(why).unwrap_or_else(|| options::with_keys(why))
+}
+
 /// A merge that came to nothing.
 fn refused(order: &MergeOrder, why: &Error) -> Merged {
     let rejected = why.report().map_or_else(Vec::new, |report| rejected_rows(order, report));
-    Merged { refused: Some(why.to_string()), rejected, ..Merged::default() }
+    Merged { refused: Some(told(&why.to_string())), rejected, ..Merged::default() }
 }
 
 /// The updates that a merge left out.
@@ -404,7 +409,7 @@ fn rejected_rows(order: &MergeOrder, report: &Report) -> Vec<Rejected> {
         Some(Rejected {
             id: asked.id.clone(),
             path: asked.path.clone(),
-            why: row.errors.join("; "),
+            why: row.errors.iter().map(|why| told(why)).collect::<Vec<_>>().join("; "),
             ..Rejected::default()
         })
     };
