@@ -9,6 +9,7 @@ mod metrics;
 mod new;
 mod show;
 mod simulator;
+mod tune;
 
 use crate::harness::{Dir, Run, fedmill};
 use serde_json::{Value, json};

@@ -39,7 +39,9 @@ pub(crate) const ARROWS: &Table = &[
     // The names and numbers that the keys of `fedmill.toml` take.
     ("config", "codecs intake fleet io rules settings strategies telemetry"),
     ("review", "plan settings"),
-    ("plan", "record io telemetry settings measures"),
+    ("plan", "record io telemetry settings language schema measures"),
+    ("language", "schema measures"),
+    ("schema", "settings"),
     // The metrics of a round are those of its report.
     ("measures", "rules"),
     (

@@ -212,12 +212,31 @@ fn random_plan(rng: &mut Rng) -> Plan {
         let last = first + rng.below(count as u64 - first);
         plan["loops"] = json!([{"id": "l", "over": [format!("s{first}"), format!("s{last}")], "max_iters": 3,
             "until": format!("stages.s{last}.ok && iteration.k >= 2")}]);
+        tune_at_times(&mut plan, first, last, rng);
     }
     // A stage of the end belongs to no loop.
     if plan.get("loops").is_none() && rng.chance(30) {
         plan["on"] = json!({"exit": [format!("s{}", count - 1)]});
     }
     read::parse(&plan.to_string(), Path::new("plan.json")).unwrap()
+}
+
+/// Tunes a parameter in some loops, where a stage can be repeated.
+fn tune_at_times(plan: &mut Value, first: u64, last: u64, rng: &mut Rng) {
+    let repeatable = |stage: &Value| {
+        stage.get("agent").is_some() && stage.get("gate").is_none() && stage.get("side_effects").is_none()
+    };
+    let stages = plan["stages"].as_array().unwrap();
+    let shadow: Vec<u64> = (first..=last).filter(|place| repeatable(&stages[*place as usize])).collect();
+    let Some(judging) = shadow.last().filter(|_| rng.chance(60)) else { return };
+    let names: Vec<String> = shadow.iter().map(|place| format!("s{place}")).collect();
+    plan["params"]["rate"] = json!(1.0);
+    plan["stages"][*judging as usize]["argv"].as_array_mut().unwrap().push(json!("{params.rate}"));
+    plan["loops"][0]["max_iters"] = json!(6);
+    plan["loops"][0]["until"] = json!("iteration.k >= 6");
+    plan["loops"][0]["tune"] = json!({"param": "/params/rate", "bounds": [0.25, 4.0], "every": 1 + rng.below(2),
+        "policy": if rng.chance(50) { "climb" } else { "random" }, "rollback": {"after_failures": 1, "tabu": 1},
+        "validate": {"shadow": names, "metric": format!("m{judging}"), "replay_rounds": 2, "gain": 0.0, "ci": 0.6}});
 }
 
 /// How everything ended.
@@ -237,6 +256,7 @@ fn result(plan: &Plan, machine: &Machine<'_>) -> Vec<String> {
             lines.push(format!("{id}@{place} {:?} {:?} {made:?}", group.outcome, group.choice));
         }
     }
+    lines.push(format!("{:?}", machine.state.tuned.loops));
     lines.push(format!("{:?}", machine.state.ending));
     lines
 }

@@ -4,7 +4,8 @@ use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print};
 use crate::cli::cells::row;
 use crate::plan::run::disk::Journal;
 use crate::plan::run::prepare::kept;
-use crate::plan::run::status::Status;
+use crate::plan::run::status::{Status, StepRow};
+use crate::telemetry::escape::escaped;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -43,5 +44,12 @@ fn table(status: &Status) -> String {
             stage.choice.as_ref().map_or_else(|| stage.why.clone(), |choice| format!("chose {choice}")),
         ]));
     }
-    format!("{}: {}\n{}", status.plan, status.state, table.trim_fmt())
+    let mut lines = vec![format!("{}: {}\n{}", status.plan, status.state, table.trim_fmt())];
+    for tuning in &status.tuning {
+        lines.push(format!("loop {}: {} is {}", tuning.r#loop, tuning.param, tuning.value));
+        let line =
+            |step: &StepRow| format!("  iteration {}: {}", step.iteration, escaped(&step.step.to_string()));
+        lines.extend(tuning.steps.iter().map(line));
+    }
+    lines.join("\n")
 }

@@ -1,6 +1,7 @@
 //! The lines of a run's journal: what the runner is about to do, and what came of it.
 
 use super::key::Key;
+use super::tune::Step;
 use crate::plan::condition::Value;
 use crate::plan::schema::policy::{Answer, RetryOn};
 use crate::record::Entry;
@@ -281,6 +282,15 @@ pub enum Event {
         /// The values that its condition read.
         read: BTreeMap<String, Value>,
     },
+    /// A step of a loop's tuning, after an iteration and before the next.
+    Tuned {
+        /// The place of the loop in the plan.
+        looped: usize,
+        /// The iteration, from 1 on.
+        iteration: u32,
+        /// What happened.
+        step: Step,
+    },
     /// No stage starts any more.
     Stop {
         /// The reason.
@@ -314,6 +324,7 @@ impl Event {
             Self::Gate { .. } => "gate",
             Self::Answered { .. } => "answered",
             Self::Iterated { .. } => "iterated",
+            Self::Tuned { .. } => "tuned",
             Self::Stop { .. } => "stop",
             Self::End { .. } => "end",
         }

@@ -13,7 +13,6 @@ use crate::plan::schema::name::Name;
 use crate::plan::schema::policy::{Cache, SideEffects, Timeout};
 use crate::plan::schema::stage::{ForEach, Shards, Stage};
 use crate::plan::template::{Part, Reference, Template};
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Time from SIGTERM to SIGKILL where a plan states none.
@@ -41,8 +40,6 @@ pub struct Filler<'a> {
     pub plan: &'a Plan,
     /// Its names.
     pub names: &'a Names,
-    /// The parameters, as tuned.
-    pub params: &'a BTreeMap<String, Value>,
     /// The state of the run.
     pub state: &'a State,
     /// Where files lie.
@@ -294,8 +291,11 @@ impl Filler<'_> {
         let number = |number: u32| Ok(Filled::Text(number.to_string()));
         match reference {
             Reference::Param(name) => {
-                let value =
-                    self.params.get(name.as_str()).ok_or_else(|| none("the plan has no such parameter"))?;
+                let value = self
+                    .state
+                    .params(key)
+                    .get(name.as_str())
+                    .ok_or_else(|| none("the plan has no such parameter"))?;
                 Ok(Filled::Text(plain(value)))
             }
             Reference::Input(name) => {
@@ -395,7 +395,8 @@ impl Filler<'_> {
             return Some(Filled::Files(files.iter().map(|file| self.input(file)).collect()));
         }
         let (stage, output) = carry.from.split_once('.')?;
-        let before = Key { stage: self.names.stage(stage)?, iteration: key.iteration - 1, index: None };
+        let (stage, iteration) = (self.names.stage(stage)?, key.iteration - 1);
+        let before = Key { stage, iteration, index: None, shadow: None };
         self.files_of(before, output, None).ok()
     }
 }

@@ -4,7 +4,7 @@
 //! has the lines of the journal. [`key`] names the instances of stages, [`scope`] finds the values of conditions,
 //! [`fill`] the work of an instance. The machine sees files, clock and processes through [`world`] alone; [`disk`] is the
 //! real world, where [`process`] runs commands and [`publish`] takes their outputs into the store. [`prepare`] pins inputs and
-//! opens a run, and [`drive`] is the loop. [`endpoint`] makes the requests of agents that are no commands. [`status`] shows a run, and [`error`] says why it cannot go on.
+//! opens a run, and [`drive`] is the loop. [`endpoint`] makes the requests of agents that are no commands. [`tune`] tunes parameters of loops. [`status`] shows a run, and [`error`] says why it cannot go on.
 
 pub mod disk;
 pub mod drive;
@@ -20,4 +20,5 @@ pub mod publish;
 pub mod scope;
 pub mod state;
 pub mod status;
+pub mod tune;
 pub mod world;

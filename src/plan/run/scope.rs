@@ -58,8 +58,6 @@ pub struct Scope<'a> {
     pub plan: &'a Plan,
     /// Its names.
     pub names: &'a Names,
-    /// The parameters, as tuned.
-    pub params: &'a BTreeMap<String, Value>,
     /// The state of the run.
     pub state: &'a State,
     /// The stage that the condition belongs to, in its iteration; the last stage for that of a loop.
@@ -108,7 +106,7 @@ impl Scope<'_> {
     fn value(&self, path: &[String]) -> Option<Value> {
         let path: Vec<&str> = path.iter().map(String::as_str).collect();
         match path.as_slice() {
-            ["params", name] => self.params.get(*name).cloned(),
+            ["params", name] => self.state.params(self.viewer).get(*name).cloned(),
             ["inputs", name] => Some(Value::Int(self.state.inputs.get(*name)?.len() as i64)),
             ["metrics", name] => {
                 let key = self.state.seen_from(self.measures(name)?, self.viewer);

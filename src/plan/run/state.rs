@@ -1,11 +1,15 @@
-//! What the events of a run add up to.
+//! What the events of a run add up to. [`shadows`] has the part of trials.
+
+pub mod shadows;
 
 use super::event::{Artifact, Ending, Event, Failure, Made, Outcome};
 use super::key::Key;
 use crate::plan::graph::Graph;
 use crate::plan::schema::Plan;
 use crate::plan::schema::policy::Answer;
+use shadows::Tuned;
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 /// An instance of a stage: where its attempts stand.
 #[derive(Clone, Default, Debug)]
@@ -57,6 +61,20 @@ impl Group {
     pub fn seconds(&self) -> f64 {
         self.instances.iter().map(|instance| instance.seconds).sum()
     }
+
+    /// Gives a stage that did not succeed another chance; instances that did keep what they made.
+    pub(super) fn open_again(&mut self) {
+        if self.outcome.is_none_or(Outcome::is_fine) {
+            return;
+        }
+        let instances = self.instances.iter().map(|instance| match &instance.made {
+            Some(_) => instance.clone(),
+            None => Instance::default(),
+        });
+        let instances: Vec<Instance> = instances.collect();
+        let over = instances.iter().filter(|instance| instance.is_over()).count() as u32;
+        *self = Self { instances, over, ..Self::default() };
+    }
 }
 
 /// A loop.
@@ -67,6 +85,9 @@ pub struct LoopState {
     /// Whether no other follows.
     pub is_over: bool,
 }
+
+/// A stage of a shadow run before it begins.
+static NOT_BEGUN: LazyLock<Group> = LazyLock::new(Group::default);
 
 /// The state of a run.
 #[derive(Clone, Debug)]
@@ -89,6 +110,8 @@ pub struct State {
     pub calls: u64,
     /// Tokens of models so far.
     pub tokens: u64,
+    /// What shadow runs add to it.
+    pub tuned: Tuned,
     /// The loop of each stage.
     loop_of: Vec<Option<usize>>,
 }
@@ -108,6 +131,7 @@ impl State {
             ending: None,
             calls: 0,
             tokens: 0,
+            tuned: Tuned::new(plan),
             loop_of,
         }
     }
@@ -120,16 +144,22 @@ impl State {
     /// The key of a stage in the iteration that runs, without a place in a fan-out.
     pub fn current(&self, stage: usize) -> Key {
         let iteration = self.loop_of(stage).map_or(0, |looped| self.loops[looped].iteration);
-        Key { stage, iteration, index: None }
+        Key { stage, iteration, index: None, shadow: None }
     }
 
     /// The stage in the iteration of a key.
     pub fn group(&self, key: Key) -> &Group {
+        if key.shadow.is_some() {
+            return self.tuned.group(key).unwrap_or(&NOT_BEGUN);
+        }
         &self.groups[key.stage][key.iteration.saturating_sub(1) as usize]
     }
 
     /// The stage in the iteration of a key, to change it.
     pub fn group_mut(&mut self, key: Key) -> &mut Group {
+        if key.shadow.is_some() {
+            return self.tuned.group_mut(key);
+        }
         &mut self.groups[key.stage][key.iteration.saturating_sub(1) as usize]
     }
 
@@ -137,7 +167,8 @@ impl State {
     pub fn seen_from(&self, stage: usize, viewer: Key) -> Key {
         match self.loop_of(stage) {
             Some(looped) if self.loop_of(viewer.stage) == Some(looped) => {
-                Key { stage, iteration: viewer.iteration, index: None }
+                let shadow = viewer.shadow.filter(|_| self.tuned.repeats(looped, stage));
+                Key { stage, iteration: viewer.iteration, index: None, shadow }
             }
             _ => self.current(stage),
         }
@@ -199,11 +230,15 @@ impl State {
             Event::Settled { key, outcome, why, choice, .. } => {
                 let group = self.group_mut(*key);
                 (group.outcome, group.why, group.choice) = (Some(*outcome), why.clone(), choice.clone());
-                return self.release(*key, graph);
+                return match key.shadow {
+                    Some(_) => self.next_of_shadow(*key).into_iter().collect(),
+                    None => self.release(*key, graph),
+                };
             }
             Event::Gate { key, until } => self.group_mut(*key).gate_until = Some(*until),
             Event::Answered { key, answer, .. } => self.group_mut(*key).answer = Some(*answer),
             Event::Iterated { looped, again, .. } => return self.iterate(*looped, *again, graph, plan),
+            Event::Tuned { looped, iteration, step } => return self.tune(*looped, *iteration, step, plan),
             Event::Stop { why, refused } => self.stop = Some((why.clone(), *refused)),
             Event::End { ending } => self.ending = Some(ending.clone()),
         }
@@ -246,18 +281,9 @@ impl State {
             if graph.needed_by[stage].iter().any(|next| plan.stages[*next].depends.is_some()) {
                 continue;
             }
-            for group in
-                groups.iter_mut().filter(|group| group.outcome.is_some_and(|outcome| !outcome.is_fine()))
-            {
-                let instances = group.instances.iter().map(|instance| match &instance.made {
-                    Some(_) => instance.clone(),
-                    None => Instance::default(),
-                });
-                let instances: Vec<Instance> = instances.collect();
-                let over = instances.iter().filter(|instance| instance.is_over()).count() as u32;
-                *group = Group { instances, over, ..Group::default() };
-            }
+            groups.iter_mut().for_each(Group::open_again);
         }
+        self.tuned.open_again();
         for looped in 0..self.loops.len() {
             let open = |stage: &usize| self.group(self.current(*stage)).outcome.is_none();
             let members = (0..self.groups.len()).filter(|stage| self.loop_of[*stage] == Some(looped));
@@ -287,6 +313,8 @@ impl State {
                 free.push(key);
             }
         }
+        let loops = 0..self.loops.len();
+        free.extend(loops.flat_map(|looped| self.open_shadows(looped)));
         free
     }
 

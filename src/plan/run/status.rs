@@ -4,6 +4,7 @@ use super::error::RunError;
 use super::event::{Ending, Event, Made};
 use super::key::Key;
 use super::state::{Group, State};
+use super::tune::Step;
 use crate::plan::graph::Graph;
 use crate::plan::schema::Plan;
 use serde::Serialize;
@@ -20,6 +21,31 @@ pub struct Status {
     pub why: Option<String>,
     /// Its stages, one row for each iteration.
     pub stages: Vec<StageRow>,
+    /// The loops that tune a parameter.
+    pub tuning: Vec<TuningRow>,
+}
+
+/// A loop that tunes a parameter.
+#[derive(Serialize, Debug)]
+pub struct TuningRow {
+    /// The name of the loop.
+    pub r#loop: String,
+    /// The parameter, as a JSON pointer.
+    pub param: String,
+    /// The value in use.
+    pub value: f64,
+    /// What was tried, and what came of it.
+    pub steps: Vec<StepRow>,
+}
+
+/// A step of tuning.
+#[derive(Serialize, Debug)]
+pub struct StepRow {
+    /// The iteration after which it happened.
+    pub iteration: u32,
+    /// What happened.
+    #[serde(flatten)]
+    pub step: Step,
 }
 
 /// A stage in an iteration.
@@ -65,12 +91,30 @@ impl Status {
                 stage,
                 iteration: if looped { iteration } else { 0 },
                 index: None,
+                shadow: None,
             })
         });
         let stages = rows.map(|key| row(plan, &state, key)).collect();
         let why = state.stop.as_ref().map(|(why, _)| why.clone());
-        Ok(Self { plan: plan.id.to_string(), state: word.to_owned(), why, stages })
+        let tuning = tuning(plan, &state);
+        Ok(Self { plan: plan.id.to_string(), state: word.to_owned(), why, stages, tuning })
     }
+}
+
+fn tuning(plan: &Plan, state: &State) -> Vec<TuningRow> {
+    let loops = state.tuned.loops.iter().filter_map(|(looped, tuning)| {
+        let settings = plan.loops.get(*looped)?;
+        let steps = tuning.history.iter();
+        Some(TuningRow {
+            r#loop: settings.id.to_string(),
+            param: settings.tune.as_ref()?.param.clone(),
+            value: tuning.value,
+            steps: steps
+                .map(|(iteration, step)| StepRow { iteration: *iteration, step: step.clone() })
+                .collect(),
+        })
+    });
+    loops.collect()
 }
 
 /// The seconds of all attempts of each stage, over all iterations, by name.

@@ -32,7 +32,6 @@ mod votes;
 mod work;
 
 pub use finding::{Finding, Level, nearest};
-pub use tuning::NEVER_TUNED;
 
 use crate::plan::schema::Plan;
 use finding::Lint;

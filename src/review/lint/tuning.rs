@@ -5,24 +5,8 @@ use super::names::known_stage;
 use super::policy::expect_time;
 use super::rules;
 use crate::plan::schema::looped::{Policy, Tune, Validate};
-use crate::plan::schema::policy::SideEffects;
+use crate::plan::tunable::{Forbidden, forbidden, not_repeatable};
 use std::collections::BTreeSet;
-
-/// Parameters, and options of commands, that no tuning changes: they protect clients.
-pub const NEVER_TUNED: [&str; 12] = [
-    "eps",
-    "epsilon",
-    "delta",
-    "f",
-    "byzantine",
-    "quorum",
-    "min_clients",
-    "clip",
-    "clip_norm",
-    "clipping",
-    "noise",
-    "noise_multiplier",
-];
 
 pub(super) fn check(lint: &mut Lint) {
     let plan = lint.plan;
@@ -58,16 +42,16 @@ fn check_param(lint: &mut Lint, at: &str, tune: &Tune) {
         let known = plan.params.keys().map(|name| name.as_str());
         return lint.add_unknown(&rules::TUNE, at, (name, "a parameter"), known);
     };
-    let protects = NEVER_TUNED.contains(&name).then(|| name.to_owned()).or_else(|| option_of(lint, name));
-    if let Some(protects) = protects {
-        let why = format!("found `{name}`, which sets {protects}: what protects clients is never tuned");
-        lint.add(&rules::NEVER_TUNED, at.clone(), why);
-    }
-    let frozen =
-        |pointer: &&String| *pointer == &tune.param || tune.param.starts_with(&format!("{pointer}/"));
-    if let Some(pointer) = plan.safety.frozen.iter().find(frozen) {
-        let why = format!("found `{name}`, which is frozen by `{pointer}`");
-        lint.add(&rules::TUNE, at.clone(), why);
+    match forbidden(plan, tune) {
+        Some(Forbidden::Protects(what)) => {
+            let why = format!("found `{name}`, which sets {what}: what protects clients is never tuned");
+            lint.add(&rules::NEVER_TUNED, at.clone(), why);
+        }
+        Some(Forbidden::Frozen(pointer)) => {
+            let why = format!("found `{name}`, which is frozen by `{pointer}`");
+            lint.add(&rules::TUNE, at.clone(), why);
+        }
+        None => {}
     }
     let [least, most] = tune.bounds;
     match value.number() {
@@ -78,7 +62,7 @@ fn check_param(lint: &mut Lint, at: &str, tune: &Tune) {
             let why = format!("found `{name}` with the value {number}, expected one from {least} to {most}");
             lint.add(&rules::TUNE, at, why);
         }
-        Some(number) if number <= 0.0 && tune.policy != Policy::Fedexp => {
+        Some(number) if number <= 0.0 => {
             let why = format!(
                 "found `{name}` with the value {number}, expected one above 0: candidates differ by a factor"
             );
@@ -86,26 +70,6 @@ fn check_param(lint: &mut Lint, at: &str, tune: &Tune) {
         }
         Some(_) => {}
     }
-}
-
-/// The option of a command that a parameter sets, if it is one that protects clients.
-fn option_of(lint: &Lint, name: &str) -> Option<String> {
-    let reference = format!("{{params.{name}}}");
-    let protects =
-        |option: &str| NEVER_TUNED.contains(&option.trim_start_matches('-').replace('-', "_").as_str());
-    for stage in &lint.plan.stages {
-        for (place, argument) in stage.argv.iter().enumerate() {
-            if !argument.contains(&reference) {
-                continue;
-            }
-            let before = place.checked_sub(1).map(|before| stage.argv[before].as_str());
-            let option = argument.split_once('=').map(|(option, _)| option).or(before);
-            if let Some(option) = option.filter(|option| option.starts_with('-') && protects(option)) {
-                return Some(format!("{option} of stage `{}`", stage.id));
-            }
-        }
-    }
-    None
 }
 
 fn check_ranges(lint: &mut Lint, at: &str, tune: &Tune) {
@@ -118,8 +82,10 @@ fn check_ranges(lint: &mut Lint, at: &str, tune: &Tune) {
         let why = format!("found {}, expected a factor above 1", tune.max_ratio);
         lint.add(&rules::TUNE, format!("{at}.max_ratio"), why);
     }
-    if tune.every == 0 {
-        lint.add(&rules::TUNE, format!("{at}.every"), "found 0, expected at least 1");
+    for (key, count) in [("every", tune.every), ("rollback.after_failures", tune.rollback.after_failures)] {
+        if count == 0 {
+            lint.add(&rules::TUNE, format!("{at}.{key}"), "found 0, expected at least 1");
+        }
     }
 }
 
@@ -185,9 +151,8 @@ fn check_shadow(lint: &mut Lint, place: usize, at: &str, validate: &Validate) {
             let why = format!("found stage `{id}`, which the loop does not have, expected one of its stages");
             lint.add(&rules::TUNE, at.clone(), why);
         }
-        if stage.side_effects != SideEffects::None {
-            let why = format!("found stage `{id}`, which has side effects, expected none in a shadow run");
-            lint.add(&rules::TUNE, at.clone(), why);
+        if let Some(why) = not_repeatable(stage) {
+            lint.add(&rules::TUNE, at.clone(), format!("found stage `{id}`, which {why}"));
         }
         if last.is_some_and(|last| found <= last) {
             let why = format!("found stage `{id}` behind a later one, expected the order of the plan");

@@ -26,6 +26,10 @@ impl Machine<'_> {
                 Ok(Some(NotRun { outcome, why, read })) => {
                     return self.settle(key, outcome, why, None, read, world);
                 }
+                Err(Broken::Invariant(text)) if key.shadow.is_some() => {
+                    let why = format!("the invariant `{text}` does not hold");
+                    return self.settle(key, Outcome::Failed, why, None, BTreeMap::new(), world);
+                }
                 Err(Broken::Invariant(text)) => {
                     let why = format!(
                         "the invariant `{text}` does not hold before stage `{}`",

@@ -1,7 +1,7 @@
 //! Decides what a run does next. It writes each step to the journal before it acts.
 //!
 //! `consider` looks at a stage that nothing holds back, `attempts` begins and ends attempts at its work, and
-//! `settle` ends stages, iterations and the run.
+//! `settle` ends stages, iterations and the run. `trial` tunes the parameters of loops between iterations.
 
 use super::error::RunError;
 use super::event::{Artifact, Ending, Event, Failure};
@@ -9,9 +9,9 @@ use super::fill::{Filler, Folders};
 use super::key::Key;
 use super::scope::{Names, Scope};
 use super::state::State;
+use super::tune::guard;
 use super::world::{Woken, World};
 use crate::io::interrupt::Interrupted;
-use crate::plan::condition::Value;
 use crate::plan::graph::Graph;
 use crate::plan::schema::Plan;
 use crate::plan::schema::stage::Stage;
@@ -23,6 +23,7 @@ const LOOK_EVERY: f64 = 0.2;
 mod attempts;
 mod consider;
 mod settle;
+mod trial;
 
 /// What of a run does not change.
 struct Workflow<'p> {
@@ -60,7 +61,6 @@ struct Queues {
 pub struct Machine<'p> {
     flow: Workflow<'p>,
     queues: Queues,
-    params: BTreeMap<String, Value>,
     /// What the events so far add up to.
     pub state: State,
     /// The handlers that are still to come, in order; `None` before the end of the run.
@@ -86,9 +86,12 @@ impl<'p> Machine<'p> {
     ///
     /// # Errors
     ///
-    /// When stages of the plan wait for each other.
+    /// When stages of the plan wait for each other, or it tunes what may not be tuned.
     pub fn new(setup: Setup<'p>, events: &[Event], world: &mut impl World) -> Result<Self, RunError> {
         let Setup { plan, digest, folders, parallel } = setup;
+        if let Some((at, why)) = guard::fault(plan) {
+            return Err(RunError::Plan { at, why });
+        }
         let graph = Graph::of(plan)?;
         let mut state = State::new(plan, &graph);
         let mut free = BTreeSet::new();
@@ -119,9 +122,8 @@ impl<'p> Machine<'p> {
             rank,
             handlers,
         };
-        let params = plan.params.iter().map(|(name, value)| (name.to_string(), value.into())).collect();
         let queues = Queues { free, ..Queues::default() };
-        Ok(Self { flow, queues, params, state, closing: None, pending: Vec::new() })
+        Ok(Self { flow, queues, state, closing: None, pending: Vec::new() })
     }
 
     /// Attempts at a time.
@@ -265,20 +267,13 @@ impl<'p> Machine<'p> {
     }
 
     fn scope(&self, viewer: Key) -> Scope<'_> {
-        Scope {
-            plan: self.flow.plan,
-            names: &self.flow.names,
-            params: &self.params,
-            state: &self.state,
-            viewer,
-        }
+        Scope { plan: self.flow.plan, names: &self.flow.names, state: &self.state, viewer }
     }
 
     fn filler(&self) -> Filler<'_> {
         Filler {
             plan: self.flow.plan,
             names: &self.flow.names,
-            params: &self.params,
             state: &self.state,
             folders: &self.flow.folders,
         }
@@ -298,6 +293,7 @@ impl<'p> Machine<'p> {
                 self.stop(why, true, true, world)?;
             }
         }
+        self.give_up_late_trials(world)?;
         for key in self.queues.gates.clone() {
             self.ask(key, world)?;
         }

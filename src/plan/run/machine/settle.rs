@@ -49,6 +49,9 @@ impl Machine<'_> {
         world: &mut impl World,
     ) -> Result<(), RunError> {
         self.record(&[Event::Settled { key, outcome, why, choice, read }]);
+        if key.shadow.is_some() {
+            return self.end_shadow(key, world);
+        }
         if outcome.is_failure() && !self.is_handled(key.stage) {
             self.fail(key, world)?;
         }
@@ -115,6 +118,9 @@ impl Machine<'_> {
         };
         let exhausted = !failed && !holds && iteration >= settings.max_iters;
         let again = !failed && !holds && !exhausted && error.is_none() && self.state.stop.is_none();
+        if again && self.tune(looped, *last, world)? {
+            return Ok(());
+        }
         self.record(&[Event::Iterated { looped, iteration, again, read }]);
         if let Some(why) = error {
             return self.stop(format!("loop `{}`: {why}", settings.id), false, true, world);

@@ -6,7 +6,7 @@
 
 use super::expression::{Constant, Expression, Fold};
 use super::functions::{FUNCTIONS, Function};
-use super::schema::value::Scalar;
+use crate::schema::value::Scalar;
 use cel::common::ast::{ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue};
 use cel::extractors::Arguments;
 use cel::{Context, DeclarationError, ExecutionError, Program};

@@ -4,7 +4,7 @@
 //! that a stage behind two branches reads the one that ran. An argument that is one reference alone becomes one argument
 //! for each file.
 
-use super::schema::name::Id;
+use crate::schema::name::Id;
 use std::fmt;
 use std::str::FromStr;
 

@@ -26,7 +26,7 @@ pub struct Stage {
     /// What the agent must be able to do, where no agent is named: the agent of the plan with the highest score takes it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub needs_capability: Vec<Name>,
-    /// Arguments of a command, behind those of its agent. See [`crate::plan::template`].
+    /// Arguments of a command, behind those of its agent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub argv: Vec<String>,
     /// Variables of a command's environment.

@@ -1,0 +1,9 @@
+//! The two small languages in the texts of a plan.
+//!
+//! [`template`] parses references in braces. [`condition`] parses and evaluates conditions, with the [`functions`] that
+//! they have beside those of CEL; [`expression`] is what one says.
+
+pub mod condition;
+pub mod expression;
+pub mod functions;
+pub mod template;

@@ -1,0 +1,52 @@
+//! What a runner never tunes, whatever a plan says.
+
+use crate::plan::schema::Plan;
+use crate::plan::schema::looped::Tune;
+use crate::plan::tunable::{Forbidden, forbidden, not_repeatable, parameter};
+
+/// The first tuning of a plan that a runner refuses: its place in the plan, and why.
+pub fn fault(plan: &Plan) -> Option<(String, String)> {
+    let tuned =
+        plan.loops.iter().enumerate().filter_map(|(place, looped)| Some((place, looped.tune.as_ref()?)));
+    tuned.into_iter().find_map(|(place, tune)| {
+        let (field, why) = fault_of(plan, tune)?;
+        Some((format!("$.loops[{place}].tune.{field}"), why))
+    })
+}
+
+fn fault_of(plan: &Plan, tune: &Tune) -> Option<(&'static str, String)> {
+    let name = parameter(tune).filter(|name| plan.params.contains_key(*name));
+    let Some(name) = name else {
+        return Some(("param", format!("found `{}`, expected /params/NAME", tune.param)));
+    };
+    match forbidden(plan, tune) {
+        Some(Forbidden::Protects(what)) => {
+            let why = format!("found `{name}`, which sets {what}: what protects clients is never tuned");
+            return Some(("param", why));
+        }
+        Some(Forbidden::Frozen(pointer)) => {
+            return Some(("param", format!("found `{name}`, which is frozen by `{pointer}`")));
+        }
+        None => {}
+    }
+    let [least, most] = tune.bounds;
+    let value = plan.params.get(name).and_then(|value| value.number());
+    if !value.is_some_and(|value| value > 0.0 && (least..=most).contains(&value)) {
+        return Some(("param", format!("expected a number above 0 from {least} to {most}")));
+    }
+    let is_sound =
+        least.is_finite() && most.is_finite() && tune.max_ratio > 1.0 && tune.max_ratio.is_finite();
+    if !is_sound || tune.every == 0 || tune.rollback.after_failures == 0 || tune.validate.replay_rounds < 2 {
+        let why =
+            "expected finite bounds, a ratio above 1, counts of at least 1 and two iterations to repeat";
+        return Some(("bounds", why.to_owned()));
+    }
+    if tune.validate.shadow.is_empty() {
+        return Some(("validate.shadow", "found no stage".to_owned()));
+    }
+    tune.validate.shadow.iter().find_map(|id| {
+        let stage = plan.stages.iter().find(|stage| stage.id == *id);
+        let why = stage.map_or(Some("is no stage of the plan"), not_repeatable)?;
+        Some(("validate.shadow", format!("found stage `{id}`, which {why}")))
+    })
+}

@@ -1,0 +1,471 @@
+//! Tuned parameters: what is accepted, what is refused and taken back, and what never changes.
+//!
+//! Candidates come near a known optimum, noise is rarely accepted, a regression is taken back, what is frozen never
+//! changes, and a crash in the middle of a trial changes no step.
+
+use super::Workflow;
+use super::metrics::normal;
+use crate::harness::fedmill;
+use crate::rng::Rng;
+use fedmill::plan::read;
+use fedmill::plan::run::drive::drive;
+use fedmill::plan::run::error::RunError;
+use fedmill::plan::run::event::{Ending, Event, Failure, Made};
+use fedmill::plan::run::fill::Folders;
+use fedmill::plan::run::key::Key;
+use fedmill::plan::run::machine::{Machine, Setup};
+use fedmill::plan::run::tune::Step;
+use fedmill::plan::run::tune::judge::{Pairs, judge};
+use fedmill::plan::run::world::{Ended, Job, Receipt, Spent, Task, Woken, World};
+use fedmill::plan::schema::Plan;
+use fedmill::plan::schema::looped::{Validate, Worse};
+use fedmill::plan::schema::policy::Answer;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+
+/// A world without files: an attempt measures what a function of its job says.
+struct Toy<'a> {
+    events: Vec<Event>,
+    receipts: BTreeMap<String, Receipt>,
+    running: Vec<Job>,
+    measure: &'a dyn Fn(&Job) -> Vec<(&'static str, f64)>,
+    /// Writes until the runner ends.
+    fuse: Option<u32>,
+}
+
+impl<'a> Toy<'a> {
+    fn new(measure: &'a dyn Fn(&Job) -> Vec<(&'static str, f64)>) -> Self {
+        Self { events: Vec::new(), receipts: BTreeMap::new(), running: Vec::new(), measure, fuse: None }
+    }
+
+    fn burn(&mut self) -> Result<(), RunError> {
+        match self.fuse.as_mut().map(|left| std::mem::replace(left, left.saturating_sub(1))) {
+            Some(0) => {
+                Err(RunError::Write { path: "toy".into(), source: io::Error::other("the runner ended") })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl World for Toy<'_> {
+    fn now(&mut self) -> f64 {
+        1e9
+    }
+
+    fn append(&mut self, events: &[Event]) -> Result<(), RunError> {
+        self.burn()?;
+        self.events.extend_from_slice(events);
+        Ok(())
+    }
+
+    fn receipt(&mut self, name: &str) -> Result<Option<Receipt>, RunError> {
+        Ok(self.receipts.get(name).cloned())
+    }
+
+    fn equal_work(&mut self, _: &Job) -> Result<Option<Made>, RunError> {
+        Ok(None)
+    }
+
+    fn write_receipt(&mut self, receipt: &Receipt, _: bool) -> Result<(), RunError> {
+        self.burn()?;
+        self.receipts.insert(receipt.instance.clone(), receipt.clone());
+        Ok(())
+    }
+
+    fn start(&mut self, job: Job) {
+        self.running.push(job);
+    }
+
+    fn stop(&mut self, _: Key) {}
+
+    fn answer(&mut self, _: &str) -> Result<Option<Answer>, RunError> {
+        Ok(None)
+    }
+
+    fn is_killed(&mut self) -> bool {
+        false
+    }
+
+    fn wait(&mut self, _: Option<f64>) -> Result<Woken, RunError> {
+        let job = self.running.remove(0);
+        let metrics: BTreeMap<String, f64> =
+            (self.measure)(&job).into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let result = match metrics.is_empty() {
+            true => Err(Failure::Exit(1)),
+            false => Ok(Made { metrics, ..Made::default() }),
+        };
+        let (key, attempt, spent) = (job.key, job.attempt, Spent::default());
+        Ok(Woken::Ended(Ended { key, attempt, result, seconds: 1.0, spent }))
+    }
+}
+
+/// The value of the parameter that a job sees.
+fn value(job: &Job) -> f64 {
+    let Task::Command { argv, .. } = &job.task else { panic!("{job:?}") };
+    argv[1].parse().unwrap()
+}
+
+/// Noise that the name of a job decides.
+fn noise(job: &Job, seed: u64) -> f64 {
+    let digest = fedmill::io::digest::Blake3::of_bytes(format!("{seed} {}", job.name).as_bytes());
+    let bits = digest.iter().take(7).fold(0u64, |bits, byte| bits << 8 | u64::from(*byte));
+    normal(&mut Rng::new(bits))
+}
+
+/// A plan that tunes `x` in a loop of one stage.
+fn plan(iterations: u32, tune: &Value) -> Plan {
+    let mut whole = json!({"param": "/params/x", "bounds": [0.1, 10.0], "every": 1,
+        "validate": {"shadow": ["step"], "metric": "loss", "minimize": true, "replay_rounds": 3, "gain": 0.05}});
+    for (key, value) in tune.as_object().unwrap() {
+        match value {
+            Value::Object(inner) if key == "validate" => {
+                inner.iter().for_each(|(key, value)| whole["validate"][key] = value.clone());
+            }
+            _ => whole[key] = value.clone(),
+        }
+    }
+    let plan = json!({"schema": "fedmill.plan/1", "id": "p", "params": {"x": 0.4, "y": 2.0, "f": 3},
+        "agents": {"tool": {"kind": "command", "argv": ["tool"]}},
+        "stages": [{"id": "step", "agent": "tool", "argv": ["{params.x}", "{k}"], "metrics": ["loss", "cost", "fedexp"],
+            "out": [{"name": "m", "path": "-", "metrics": true}]}],
+        "loops": [{"id": "l", "over": ["step"], "max_iters": iterations, "tune": whole}]});
+    read::parse(&plan.to_string(), Path::new("plan.json")).unwrap()
+}
+
+fn setup(plan: &Plan) -> Setup<'_> {
+    let folders = Folders { inputs: "/in".to_owned(), run: "/run".to_owned() };
+    Setup { plan, digest: "plan".to_owned(), folders, parallel: 2 }
+}
+
+/// The steps of a run, and the value at its end.
+fn run(plan: &Plan, toy: &mut Toy<'_>) -> (Vec<Step>, f64) {
+    let events = toy.events.clone();
+    let mut machine = Machine::new(setup(plan), &events, toy).unwrap();
+    assert_eq!(drive(&mut machine, BTreeMap::new(), toy).unwrap(), Ending::Succeeded);
+    let end = machine.state.tuned.loops[&0].value;
+    (steps(&toy.events), end)
+}
+
+fn steps(events: &[Event]) -> Vec<Step> {
+    let step = |event: &Event| match event {
+        Event::Tuned { step, .. } => Some(step.clone()),
+        _ => None,
+    };
+    events.iter().filter_map(step).collect()
+}
+
+/// How many trials were judged, and how many candidates accepted.
+fn judged(steps: &[Step]) -> (usize, usize) {
+    let verdicts = steps.iter().filter_map(|step| match step {
+        Step::Judge { verdict, .. } => Some(verdict.accepted),
+        _ => None,
+    });
+    let verdicts: Vec<bool> = verdicts.collect();
+    (verdicts.len(), verdicts.iter().filter(|accepted| **accepted).count())
+}
+
+/// A loss that is least at 3, with a little noise.
+fn bowl(job: &Job) -> Vec<(&'static str, f64)> {
+    let loss = 1.0 + 8.0 * (value(job) / 3.0).ln().powi(2) + 0.002 * noise(job, 1);
+    vec![("loss", loss), ("cost", value(job)), ("fedexp", 2.0)]
+}
+
+#[test]
+fn candidates_come_near_a_known_optimum() {
+    for (policy, least, most) in [("climb", 2.4, 3.75), ("random", 2.4, 3.75), ("fedexp", 1.9999, 2.0001)] {
+        let plan = plan(200, &json!({"policy": policy, "seed": 5}));
+        let (steps, end) = run(&plan, &mut Toy::new(&bowl));
+        assert!((least..=most).contains(&end), "{policy}: {end}, {steps:?}");
+    }
+    // A bound in the way is where it ends.
+    let plan = plan(200, &json!({"bounds": [0.1, 1.5]}));
+    assert_eq!(run(&plan, &mut Toy::new(&bowl)).1, 1.5);
+}
+
+#[test]
+fn a_whole_number_stays_whole_and_its_step_within_the_ratio() {
+    let seen = |job: &Job| {
+        let Task::Command { argv, .. } = &job.task else { panic!("{job:?}") };
+        let whole: i64 = argv[1].parse().unwrap();
+        vec![("loss", 100.0 / whole as f64), ("cost", 1.0), ("fedexp", 0.0)]
+    };
+    let mut plan = plan(60, &json!({"bounds": [1, 40], "validate": {"gain": 0.01}}));
+    plan.params.insert("x".parse().unwrap(), fedmill::plan::schema::value::Scalar::Int(8));
+    assert_eq!(run(&plan, &mut Toy::new(&seen)).1, 40.0);
+}
+
+fn validate(gain: f64) -> Validate {
+    let json = json!({"shadow": ["s"], "metric": "m", "gain": gain});
+    serde_json::from_value(json).unwrap()
+}
+
+#[test]
+fn equal_values_are_accepted_in_at_most_5_of_100_decisions() {
+    let shapes: [(&str, fn(f64) -> f64); 3] = [
+        ("normal", |x| x),
+        ("heavy tails", |x| x.powi(3)),
+        ("two values", |x| if x > 0.0 { 1.0 } else { -1.0 }),
+    ];
+    for (shape, of) in shapes {
+        for rounds in [2usize, 3, 5, 10] {
+            // Two equal differences have no spread: a metric of two values gives them too often.
+            if shape == "two values" && rounds == 2 {
+                continue;
+            }
+            let mut rng = Rng::new(rounds as u64);
+            let mut draw = || (0..rounds).map(|_| 10.0 + of(normal(&mut rng))).collect::<Vec<f64>>();
+            let trials = 4000;
+            let accepted = (0..trials)
+                .filter(|_| judge(&validate(0.0), &Pairs { now: draw(), new: draw() }, &[]).accepted)
+                .count();
+            assert!(accepted * 100 <= 5 * trials, "{shape}, {rounds} rounds: {accepted} of {trials}");
+        }
+    }
+}
+
+#[test]
+fn a_real_gain_is_accepted_unless_a_guard_is_worse() {
+    let pairs = |now: f64, new: f64| Pairs {
+        now: vec![now, now * 1.01, now * 0.99],
+        new: vec![new, new * 1.01, new],
+    };
+    let verdict = |guards: &[(String, Worse, Pairs)]| judge(&validate(0.15), &pairs(1.0, 1.2), guards);
+    let found = verdict(&[]);
+    assert!(found.accepted && (found.gain.unwrap() - 0.204).abs() < 1e-9, "{found:?}");
+    assert!(!judge(&validate(0.15), &pairs(1.0, 1.1), &[]).accepted);
+    let guard = |worse, new| vec![("cost".to_owned(), worse, pairs(1.0, new))];
+    assert!(!verdict(&guard(Worse::Higher, 1.05)).accepted);
+    assert!(verdict(&guard(Worse::Higher, 0.95)).accepted);
+    assert!(verdict(&guard(Worse::Lower, 1.05)).accepted);
+    assert!(!verdict(&guard(Worse::Lower, 0.95)).accepted);
+    // Less is better, and a metric of 0 has no relative gain.
+    let less = Validate { minimize: true, ..validate(0.15) };
+    assert!(judge(&less, &pairs(1.2, 0.9), &[]).accepted && !judge(&less, &pairs(0.9, 1.2), &[]).accepted);
+    assert!(!judge(&less, &pairs(0.0, 1.0), &[]).accepted);
+    assert!(!judge(&less, &pairs(f64::NAN, 1.0), &[]).accepted);
+}
+
+#[test]
+fn a_runner_accepts_equal_values_in_at_most_5_of_100_trials() {
+    let (mut trials, mut accepted) = (0, 0);
+    for seed in 0..40 {
+        let measure =
+            move |job: &Job| vec![("loss", 10.0 + noise(job, seed)), ("cost", 1.0), ("fedexp", 1.0)];
+        let tune =
+            json!({"policy": "random", "seed": seed, "validate": {"gain": 0.0}, "rollback": {"tabu": 0}});
+        let (steps, _) = run(&plan(40, &tune), &mut Toy::new(&measure));
+        let (judged, taken) = judged(&steps);
+        (trials, accepted) = (trials + judged, accepted + taken);
+    }
+    assert!(trials > 1000, "{trials} trials");
+    assert!(accepted * 100 <= 5 * trials, "{accepted} of {trials} trials");
+}
+
+#[test]
+fn a_regression_that_shadow_runs_did_not_show_is_taken_back() {
+    // In shadow runs more is better; in the run itself it is not.
+    let measure = |job: &Job| {
+        let is_shadow = job.key.shadow.is_some();
+        let loss = if is_shadow { 10.0 / value(job) } else { 10.0 + 5.0 * (value(job) - 0.4) };
+        vec![("loss", loss + 0.001 * noise(job, 2)), ("cost", 1.0), ("fedexp", 1.0)]
+    };
+    let plan = plan(9, &json!({"rollback": {"after_failures": 2, "tabu": 10}}));
+    let mut toy = Toy::new(&measure);
+    let (steps, end) = run(&plan, &mut toy);
+    assert_eq!(end, 0.4, "{steps:?}");
+    let place = |wanted: fn(&Step) -> bool| {
+        let found = toy.events.iter().find_map(|event| match event {
+            Event::Tuned { iteration, step, .. } if wanted(step) => Some(*iteration),
+            _ => None,
+        });
+        found.unwrap_or_else(|| panic!("{steps:?}"))
+    };
+    let accepted = place(|step| matches!(step, Step::Judge { verdict, .. } if verdict.accepted));
+    let back = place(|step| matches!(step, Step::Back { .. }));
+    assert_eq!((accepted, back), (3, 5));
+    // The value that was taken back is tabu: the other direction comes next.
+    let tried: Vec<f64> = steps
+        .iter()
+        .filter_map(|step| match step {
+            Step::Try { candidate, .. } => Some(*candidate),
+            _ => None,
+        })
+        .collect();
+    assert_eq!((tried[0], tried[1]), (0.5, 0.4 / 1.25));
+}
+
+#[test]
+fn an_invariant_and_a_failed_shadow_run_refuse_a_candidate() {
+    let mut bounded = plan(9, &json!({}));
+    bounded.safety.invariants = vec!["params.x <= 0.4".to_owned()];
+    let (steps, end) = run(&bounded, &mut Toy::new(&bowl));
+    assert_eq!((end, judged(&steps).1), (0.4, 0), "{steps:?}");
+    assert!(format!("{steps:?}").contains("the invariant `params.x <= 0.4` does not hold"), "{steps:?}");
+    let fails = |job: &Job| if value(job) > 0.4 { Vec::new() } else { bowl(job) };
+    let (steps, end) = run(&plan(9, &json!({})), &mut Toy::new(&fails));
+    assert_eq!((end, judged(&steps).1), (0.4, 0), "{steps:?}");
+    assert!(format!("{steps:?}").contains("exited with status 1"), "{steps:?}");
+}
+
+#[test]
+fn a_runner_that_ends_at_any_write_takes_the_same_steps() {
+    let plan = plan(8, &json!({"policy": "random", "seed": 3}));
+    let mut undisturbed = Toy::new(&bowl);
+    let (expected, end) = run(&plan, &mut undisturbed);
+    assert!(judged(&expected).1 > 0, "{expected:?}");
+    for write in 0.. {
+        let mut toy = Toy::new(&bowl);
+        toy.fuse = Some(write);
+        let events = Vec::new();
+        let mut machine = Machine::new(setup(&plan), &events, &mut toy).unwrap();
+        if drive(&mut machine, BTreeMap::new(), &mut toy).is_ok() {
+            assert!(write > 40, "{write} writes");
+            break;
+        }
+        toy.fuse = None;
+        toy.running.clear();
+        assert_eq!(run(&plan, &mut toy), (expected.clone(), end), "write {write}");
+    }
+}
+
+#[test]
+fn what_is_frozen_or_protects_clients_never_changes() {
+    let names = ["x", "y", "f", "eps", "delta", "quorum", "min_clients", "clip", "noise_multiplier"];
+    let mut rng = Rng::new(99);
+    let (mut refused, mut ran) = (0, 0);
+    for round in 0..400 {
+        let pick = |rng: &mut Rng| names[rng.below(names.len() as u64) as usize];
+        let (tuned, frozen) = (if rng.chance(60) { "x" } else { pick(&mut rng) }, pick(&mut rng));
+        let policy = ["climb", "random", "fedexp"][rng.below(3) as usize];
+        let ratio = 1.05 + rng.below(100) as f64 / 50.0;
+        let tune = json!({"param": format!("/params/{tuned}"), "policy": policy, "max_ratio": ratio, "seed": round,
+            "bounds": [0.25, 4.0], "validate": {"gain": 0.0, "replay_rounds": 2}, "rollback": {"tabu": rng.below(3)}});
+        let mut plan = plan(12, &tune);
+        for name in names {
+            plan.params
+                .entry(name.parse().unwrap())
+                .or_insert(fedmill::plan::schema::value::Scalar::Real(1.0));
+        }
+        let argument = ["{params.x}", "--clip={params.x}", "krum:f={params.x}", "--rate={params.x}"];
+        let argument = argument[rng.below(4) as usize];
+        plan.stages[0].argv.push(argument.to_owned());
+        plan.safety.frozen = vec![format!("/params/{frozen}")];
+        let measure = |job: &Job| {
+            let step = noise(job, round);
+            vec![("loss", 10.0 + step), ("cost", 1.0), ("fedexp", 10f64.powf(step))]
+        };
+        let mut toy = Toy::new(&measure);
+        let may = ["x", "y"].contains(&tuned)
+            && tuned != frozen
+            && (tuned != "x" || ["{params.x}", "--rate={params.x}"].contains(&argument));
+        let machine = Machine::new(setup(&plan), &[], &mut toy);
+        assert_eq!(machine.is_ok(), may, "{tuned}, {frozen}, {argument}");
+        let Ok(mut machine) = machine else {
+            refused += 1;
+            continue;
+        };
+        ran += 1;
+        let before: BTreeMap<String, fedmill::plan::condition::Value> =
+            plan.params.iter().map(|(name, value)| (name.to_string(), value.into())).collect();
+        drive(&mut machine, BTreeMap::new(), &mut toy).unwrap();
+        let after = machine.state.params(machine.state.current(0));
+        for (name, value) in &before {
+            assert!(name == tuned || after[name] == *value, "{name} changed while {tuned} was tuned");
+        }
+        let mut used = plan.params[tuned].number().unwrap();
+        for (_, step) in &machine.state.tuned.loops[&0].history {
+            if let Step::Try { candidate, .. } = step {
+                let by = candidate / used;
+                assert!((0.25..=4.0).contains(candidate), "{candidate}");
+                assert!(by <= ratio * (1.0 + 1e-12) && by >= (1.0 - 1e-12) / ratio, "{by}, {ratio}");
+            }
+            match step {
+                Step::Judge { trial, verdict } if verdict.accepted => {
+                    let tries =
+                        machine.state.tuned.loops[&0].history.iter().filter_map(|(_, step)| match step {
+                            Step::Try { trial: number, candidate, .. } if number == trial => Some(*candidate),
+                            _ => None,
+                        });
+                    used = tries.last().unwrap();
+                }
+                Step::Back { to, .. } => used = *to,
+                _ => {}
+            }
+        }
+    }
+    assert!(refused > 100 && ran > 50, "{refused} refused, {ran} ran");
+}
+
+/// A plan on the real program that tunes `x`; the runner is killed in the middle of a trial if `killed`.
+fn workflow(killed: bool) -> Workflow {
+    let kill = "case $FEDMILL_STAGE in step@3~*new) mark=$FEDMILL_RUN_DIR/mark; \
+                test -e $mark || { touch $mark; kill -9 $PPID; sleep 5; };; esac; ";
+    let measure =
+        "awk \"BEGIN {x = {params.x}; printf \\\"{\\\\\\\"loss\\\\\\\": %.6f}\\\", 4 / x + {k} / 1000}\"";
+    let command = format!("{}{measure}", if killed { kill } else { "" });
+    // Braces of a shell are braces of a template twice, but for the references.
+    let command = command.replace('{', "{{").replace('}', "}}");
+    let command = command.replace("{{params.x}}", "{params.x}").replace("{{k}}", "{k}");
+    Workflow::new(&json!([{"id": "step", "sh": command, "metrics": ["loss"],
+        "out": [{"name": "m", "path": "-", "metrics": true}]}]))
+    .with("params", json!({"x": 1.0, "f": 2}))
+    .with(
+        "loops",
+        json!([{"id": "rounds", "over": ["step"], "max_iters": 7, "tune": {"param": "/params/x", "bounds": [0.5, 1.5],
+            "every": 3, "max_ratio": 1.5, "validate": {"shadow": ["step"], "metric": "loss", "minimize": true,
+                "replay_rounds": 2}}}]),
+    )
+}
+
+#[test]
+fn the_program_tunes_and_shows_its_steps_also_after_it_was_killed() {
+    let tuned = |workflow: &Workflow| {
+        let run = fedmill(&workflow.dir, &["plan", "status", "--json", "plan.run"]);
+        let status: Value = serde_json::from_str(&run.stdout).unwrap();
+        assert_eq!(status["state"], "succeeded", "{run:#?}");
+        status["tuning"].clone()
+    };
+    let plain = workflow(false);
+    let run = plain.run();
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    let expected = tuned(&plain);
+    let row = &expected[0];
+    assert_eq!(
+        (&row["loop"], &row["param"], &row["value"]),
+        (&json!("rounds"), &json!("/params/x"), &json!(1.5))
+    );
+    assert_eq!(row["steps"][1]["judge"]["verdict"]["accepted"], json!(true), "{expected}");
+    // A shadow run leaves its outputs beside those of the run, and changes none of them.
+    assert_eq!(plain.output("step@2/m"), "{\"loss\": 4.002000}");
+    assert_eq!(plain.output("step@2~1-new/m"), "{\"loss\": 2.668667}");
+    assert_eq!(plain.output("step@4/m"), "{\"loss\": 2.670667}");
+    let table = fedmill(&plain.dir, &["plan", "status", "plan.run"]);
+    assert!(table.stdout.contains("loop rounds: /params/x is 1.5"), "{}", table.stdout);
+
+    let killed = workflow(true);
+    let run = killed.run();
+    assert_ne!(run.code, Some(0), "{run:#?}");
+    let run = fedmill(&killed.dir, &["plan", "resume", "plan.run"]);
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    assert_eq!(tuned(&killed), expected);
+}
+
+#[test]
+fn shadow_runs_that_take_too_long_refuse_the_candidate() {
+    let slow = "case $FEDMILL_STAGE in *new) sleep 20;; esac; echo '{{\"loss\": 1}}'";
+    let plan = Workflow::new(&json!([{"id": "step", "sh": slow, "metrics": ["loss"],
+        "out": [{"name": "m", "path": "-", "metrics": true}]}]))
+    .with("params", json!({"x": 1.0}))
+    .with(
+        "loops",
+        json!([{"id": "l", "over": ["step"], "max_iters": 3, "tune": {"param": "/params/x", "bounds": [0.5, 2.0],
+            "every": 2, "validate": {"shadow": ["step"], "metric": "loss", "replay_rounds": 2, "timeout": "1s"}}}]),
+    );
+    let run = plan.run();
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    let status = fedmill(&plan.dir, &["plan", "status", "--json", "plan.run"]);
+    assert!(status.stdout.contains("the shadow runs took longer than 1s"), "{}", status.stdout);
+}
