@@ -475,6 +475,12 @@ fn plans(covered: &mut Covered) {
         "stages":[{"id":"a","agent":"tool","argv":["x"],"out":[{"name":"o","path":"-"}]}]}"#;
     dir.write("plan.json", plan);
     covered.run(&dir, "plan run plan.json --dir run", &["run/plan.json", "run/receipts/a.json"]);
+    covered.run(
+        &dir,
+        "plan render plan.json --target slurm --output out",
+        &["out/start.json", "out/submit.sh"],
+    );
+    covered.run(&dir, "plan task out a", &["out/done/a.json", "out/tasks/a/receipts/a.json"]);
     for reader in [
         "resume run",
         "status run",

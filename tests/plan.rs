@@ -7,6 +7,7 @@ mod killed;
 mod lint;
 mod metrics;
 mod new;
+mod render;
 mod show;
 mod simulator;
 mod tune;

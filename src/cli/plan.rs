@@ -4,11 +4,13 @@ mod diff;
 mod lint;
 mod metrics;
 mod new;
+mod render;
 mod resume;
 mod run;
 mod schema;
 mod show;
 mod status;
+mod task;
 
 use super::{Common, Failure, Outcome};
 use clap::Args;
@@ -31,6 +33,8 @@ subcommands! {
     Resume: resume::Arguments, reads [];
     Status: status::Arguments, reads [];
     Metrics: metrics::Arguments, reads [];
+    Render: render::Arguments, reads [];
+    Task: task::Arguments, reads [];
     Schema: schema::Arguments, reads [];
 }
 

@@ -5,6 +5,7 @@
 //! for each file.
 
 use crate::schema::name::Id;
+use serde_json::Value;
 use std::fmt;
 use std::str::FromStr;
 
@@ -192,6 +193,22 @@ impl fmt::Display for Reference {
             Self::Iteration => f.write_str("{k}"),
             Self::Key => f.write_str("{key}"),
         }
+    }
+}
+
+/// Visits the texts in a JSON value, with their places.
+pub fn each_text<'v>(value: &'v Value, at: &str, visit: &mut dyn FnMut(String, &'v str)) {
+    match value {
+        Value::String(text) => visit(at.to_owned(), text),
+        Value::Array(list) => {
+            list.iter()
+                .enumerate()
+                .for_each(|(place, value)| each_text(value, &format!("{at}[{place}]"), visit));
+        }
+        Value::Object(object) => {
+            object.iter().for_each(|(key, value)| each_text(value, &format!("{at}.{key}"), visit));
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
 

@@ -38,7 +38,8 @@ pub(crate) const ARROWS: &Table = &[
     ("round", "codecs privacy config"),
     // The names and numbers that the keys of `fedmill.toml` take.
     ("config", "codecs intake fleet io rules settings strategies telemetry"),
-    ("review", "plan language schema settings"),
+    ("review", "plan tasks language schema settings"),
+    ("tasks", "plan language schema io"),
     ("plan", "record io telemetry settings language schema measures"),
     ("language", "schema measures"),
     ("schema", "settings"),

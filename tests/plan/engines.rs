@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use std::process::Command;
 
 /// A stage: the stages that it needs, and whether it fails.
-type Node = (Vec<usize>, bool);
+pub(super) type Node = (Vec<usize>, bool);
 
-fn random_graph(rng: &mut Rng) -> Vec<Node> {
+pub(super) fn random_graph(rng: &mut Rng) -> Vec<Node> {
     let count = 2 + rng.below(29) as usize;
     let node = |place: usize, rng: &mut Rng| {
         let needs = (0..place).filter(|_| rng.chance(12)).collect();
@@ -20,7 +20,7 @@ fn random_graph(rng: &mut Rng) -> Vec<Node> {
 }
 
 /// What each stage came to with make.
-fn with_make(graph: &[Node], workflow: &Workflow) -> BTreeMap<String, &'static str> {
+pub(super) fn with_make(graph: &[Node], workflow: &Workflow) -> BTreeMap<String, &'static str> {
     let mut text = String::from("all:");
     (0..graph.len()).for_each(|place| text.push_str(&format!(" s{place}")));
     text.push('\n');

@@ -4,7 +4,7 @@ use crate::harness::{Dir, Update, fedmill};
 use std::fs;
 
 /// Five clients and their base; the updates of clients 3 and 4 are far off.
-fn round() -> Dir {
+pub(super) fn round() -> Dir {
     let dir = Dir::new();
     Update::new("base").f32("w", &[4], &[0.0; 4]).write(&dir);
     for client in 0..5_i16 {
@@ -15,7 +15,7 @@ fn round() -> Dir {
     dir
 }
 
-fn make(dir: &Dir, template: &str, settings: &[&str]) {
+pub(super) fn make(dir: &Dir, template: &str, settings: &[&str]) {
     let mut args = vec!["plan", "new", "--template", template, "-o", "p.json"];
     settings.iter().for_each(|setting| args.extend(["--set", setting]));
     let run = fedmill(dir, &args);

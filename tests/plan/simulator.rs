@@ -278,7 +278,7 @@ fn run(plan: &Plan, rng: &mut Rng, troubles: u64, disk: &mut Disk) -> (Vec<Strin
         let mut sim =
             Sim { disk, rng, clock: 1e9 + runner as f64, jumps: troubles > 0, running: Vec::new(), fuse };
         let folders = Folders { inputs: "/in".to_owned(), run: "/run".to_owned() };
-        let setup = Setup { plan, digest: "plan".to_owned(), folders, parallel: 2 };
+        let setup = Setup { plan, digest: "plan".to_owned(), folders, parallel: 2, part: None };
         let mut machine = Machine::new(setup, &events, &mut sim).unwrap();
         if let Some(stage) = settle.take() {
             // What a crash takes from the operator's word, the runner asks for again.

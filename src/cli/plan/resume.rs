@@ -20,7 +20,7 @@ pub(in crate::cli) struct Arguments {
     jobs: Jobs,
 }
 
-fn settled(text: &str) -> Result<(String, bool), String> {
+pub(super) fn settled(text: &str) -> Result<(String, bool), String> {
     match text.rsplit_once('=') {
         Some((stage, "done")) => Ok((stage.to_owned(), true)),
         Some((stage, "again")) => Ok((stage.to_owned(), false)),

@@ -42,13 +42,21 @@ pub(super) struct Jobs {
     jobs: Option<NonZeroU32>,
 }
 
-fn named(text: &str) -> Result<(String, PathBuf), String> {
+/// The folder of a plan, where its inputs lie.
+pub(super) fn base_of(plan: &Path) -> PathBuf {
+    match plan.parent() {
+        Some(folder) if folder != Path::new("") => folder.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+pub(super) fn named(text: &str) -> Result<(String, PathBuf), String> {
     let (name, path) = text.split_once('=').ok_or_else(|| format!("found `{text}`, expected NAME=PATH"))?;
     Ok((name.to_owned(), PathBuf::from(path)))
 }
 
 impl Jobs {
-    fn number(&self) -> u32 {
+    pub(super) fn number(&self) -> u32 {
         let processors = || std::thread::available_parallelism().map_or(1, |count| count.get() as u32);
         self.jobs.map_or_else(processors, NonZeroU32::get)
     }
@@ -63,11 +71,11 @@ impl Arguments {
             (None, true) => return Err(anyhow::anyhow!("a plan from standard input needs --dir").into()),
             (None, false) => self.plan.with_extension("run"),
         };
-        let base = match self.plan.parent() {
-            Some(folder) if folder != Path::new("") => folder.to_owned(),
-            _ => PathBuf::from("."),
+        let place = Place {
+            root,
+            base: base_of(&self.plan),
+            named: self.inputs.iter().cloned().collect::<BTreeMap<_, _>>(),
         };
-        let place = Place { root, base, named: self.inputs.iter().cloned().collect::<BTreeMap<_, _>>() };
         run(&plan, &place, &[], &self.jobs, common)
     }
 }

@@ -27,6 +27,12 @@ pub enum RunError {
     OtherPlan { path: PathBuf, found: String, expected: String },
     #[error("{}: holds no run", .path.display())]
     NoRun { path: PathBuf },
+    #[error("{}: holds no rendered plan", .path.display())]
+    NoTasks { path: PathBuf },
+    #[error("the plan has no task `{task}`; it has {known}")]
+    UnknownTask { task: String, known: String },
+    #[error("task `{task}`: {why}")]
+    Task { task: String, why: String },
     #[error("{}: {holder} works on this run", .path.display())]
     Locked { path: PathBuf, holder: String },
     #[error("stage `{stage}` may have done its work before the runner ended: it must not happen twice")]
@@ -42,6 +48,7 @@ impl Explain for RunError {
         match self {
             Self::OtherPlan { .. } => Some("--dir names another directory for a run of this plan".to_owned()),
             Self::NoRun { .. } => Some("`fedmill plan run PLAN --dir DIR` starts one".to_owned()),
+            Self::NoTasks { .. } => Some("`fedmill plan render PLAN -o DIR` makes one".to_owned()),
             Self::Ambiguous { stage } => Some(format!(
                 "look whether it happened, and pass --settle {stage}=done or --settle {stage}=again to `plan resume`"
             )),
@@ -53,7 +60,7 @@ impl Explain for RunError {
     }
 
     fn is_refusal(&self) -> bool {
-        matches!(self, Self::Locked { .. } | Self::Ambiguous { .. })
+        matches!(self, Self::Locked { .. } | Self::Ambiguous { .. } | Self::Task { .. })
     }
 
     fn signal(&self) -> Option<i32> {

@@ -176,12 +176,16 @@ pub fn open<'p>(plan: &'p Plan, place: &Place, parallel: u32) -> Result<Opened<'
     let mut world = Disk::new(&root, plan.id.as_str(), &plan.safety.kill_file, &journal, lock)?;
     let folders =
         Folders { inputs: base.to_string_lossy().into_owned(), run: root.to_string_lossy().into_owned() };
-    let machine = Machine::new(Setup { plan, digest, folders, parallel }, &events, &mut world)?;
+    let machine = Machine::new(Setup { plan, digest, folders, parallel, part: None }, &events, &mut world)?;
     Ok(Opened { machine, world, inputs })
 }
 
 /// Keeps the plan and the place of its inputs in the directory of the run, for `resume`.
-fn keep_plan(plan: &Plan, place: &Place) -> Result<(), RunError> {
+///
+/// # Errors
+///
+/// When they cannot be written.
+pub fn keep_plan(plan: &Plan, place: &Place) -> Result<(), RunError> {
     let plan = serde_json::to_string_pretty(plan).unwrap_or_default() + "\n";
     let base = place.base.to_string_lossy().into_owned() + "\n";
     for (name, text) in [(PLAN, plan), (BASE, base)] {

@@ -57,6 +57,14 @@ pub struct Group {
 }
 
 impl Group {
+    /// Whether it ended badly, or one of its instances did.
+    fn fell_short(&self) -> bool {
+        match self.outcome {
+            Some(outcome) => !outcome.is_fine(),
+            None => self.instances.iter().any(|instance| instance.failure.is_some()),
+        }
+    }
+
     /// Seconds of all attempts of all instances.
     pub fn seconds(&self) -> f64 {
         self.instances.iter().map(|instance| instance.seconds).sum()
@@ -64,7 +72,7 @@ impl Group {
 
     /// Gives a stage that did not succeed another chance; instances that did keep what they made.
     pub(super) fn open_again(&mut self) {
-        if self.outcome.is_none_or(Outcome::is_fine) {
+        if !self.fell_short() {
             return;
         }
         let instances = self.instances.iter().map(|instance| match &instance.made {

@@ -4,9 +4,8 @@ use super::finding::Lint;
 use super::names::{known_input, known_stage};
 use super::order::{self, Viewer};
 use super::rules;
-use crate::plan::schema::stage::{ForEach, Shards, Stage};
-use crate::plan::template::{Part, Reference, Template};
-use serde_json::Value;
+use crate::language::template::{Part, Reference, Template, each_text};
+use crate::schema::stage::{ForEach, Shards, Stage};
 
 /// A text with references.
 struct Text<'p> {
@@ -42,22 +41,6 @@ pub(super) fn check(lint: &mut Lint) {
             let found = text(format!("{at}.out[{number}].path"), out.path.as_str());
             check_text(lint, &Text { is_path: true, ..found });
         }
-    }
-}
-
-/// Visits the texts in a JSON value, with their places.
-pub(super) fn each_text<'v>(value: &'v Value, at: &str, visit: &mut dyn FnMut(String, &'v str)) {
-    match value {
-        Value::String(text) => visit(at.to_owned(), text),
-        Value::Array(list) => {
-            list.iter()
-                .enumerate()
-                .for_each(|(place, value)| each_text(value, &format!("{at}[{place}]"), visit));
-        }
-        Value::Object(object) => {
-            object.iter().for_each(|(key, value)| each_text(value, &format!("{at}.{key}"), visit));
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
 

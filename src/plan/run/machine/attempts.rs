@@ -26,7 +26,8 @@ impl Machine<'_> {
         }
         let total = count.unwrap_or(1);
         self.state.group_mut(key).instances.resize_with(total as usize, Instance::default);
-        for place in 0..total {
+        let only = self.flow.part.as_ref().and_then(|part| part.index);
+        for place in (0..total).filter(|place| only.is_none_or(|only| only == *place)) {
             let key = Key { index: count.map(|_| place), ..key };
             let instance = self.state.instance(key);
             if instance.is_some_and(|instance| !instance.is_over()) && !self.take_up(key, world)? {

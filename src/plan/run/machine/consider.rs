@@ -12,7 +12,8 @@ use std::collections::BTreeMap;
 impl Machine<'_> {
     /// Whether a stage may start now: handlers wait for the end of the run, and nothing starts once the run stops.
     pub(super) fn may_start(&self, key: Key) -> bool {
-        let is_open = self.state.group(key).outcome.is_none();
+        let is_ours = self.flow.part.as_ref().is_none_or(|part| part.stages.contains(&key.stage));
+        let is_open = is_ours && self.state.group(key).outcome.is_none();
         let is_handler = self.flow.handlers.contains(&key.stage);
         is_open && if is_handler { self.closing.is_some() } else { self.state.stop.is_none() }
     }

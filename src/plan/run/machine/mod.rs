@@ -40,6 +40,8 @@ struct Workflow<'p> {
     parallel: u32,
     /// The time at which this runner began.
     began: f64,
+    /// What of the plan this runner does; all where there is none.
+    part: Option<Part>,
 }
 
 /// What waits, and for what.
@@ -79,6 +81,17 @@ pub struct Setup<'p> {
     pub folders: Folders,
     /// Attempts at a time, where the plan does not say.
     pub parallel: u32,
+    /// What of the plan this runner does; all where there is none.
+    pub part: Option<Part>,
+}
+
+/// The part of a plan that one of several runners does.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Part {
+    /// The places of its stages.
+    pub stages: BTreeSet<usize>,
+    /// The one instance of a fan-out; all instances where there is none.
+    pub index: Option<u32>,
 }
 
 impl<'p> Machine<'p> {
@@ -88,7 +101,7 @@ impl<'p> Machine<'p> {
     ///
     /// When stages of the plan wait for each other, or it tunes what may not be tuned.
     pub fn new(setup: Setup<'p>, events: &[Event], world: &mut impl World) -> Result<Self, RunError> {
-        let Setup { plan, digest, folders, parallel } = setup;
+        let Setup { plan, digest, folders, parallel, part } = setup;
         if let Some((at, why)) = guard::fault(plan) {
             return Err(RunError::Plan { at, why });
         }
@@ -121,6 +134,7 @@ impl<'p> Machine<'p> {
             folders,
             rank,
             handlers,
+            part,
         };
         let queues = Queues { free, ..Queues::default() };
         Ok(Self { flow, queues, state, closing: None, pending: Vec::new() })
@@ -201,6 +215,22 @@ impl<'p> Machine<'p> {
             }
             None => Err(RunError::Settled { stage: name.to_owned() }),
         }
+    }
+
+    /// Starts a part of a run whose other stages ended elsewhere, as these events say.
+    ///
+    /// # Errors
+    ///
+    /// As [`advance`](Self::advance).
+    pub fn take_over(&mut self, before: &[Event], world: &mut impl World) -> Result<(), RunError> {
+        self.record(before);
+        for stage in self.flow.graph.order.clone() {
+            let key = self.state.current(stage);
+            if !self.state.group(key).instances.is_empty() {
+                self.settle_if_over(key, world)?;
+            }
+        }
+        self.flush(world)
     }
 
     /// Whether the run is over.

@@ -132,6 +132,21 @@ impl Machine<'_> {
         Ok(())
     }
 
+    /// Whether a stage failed; of a part, whether one of its stages did not succeed.
+    fn fell_short(&self) -> bool {
+        let Some(part) = &self.flow.part else { return self.failures().next().is_some() };
+        part.stages.iter().filter(|stage| !self.is_handled(**stage)).any(|stage| {
+            let group = self.state.group(self.state.current(*stage));
+            let instance = group.instances.get(part.index.unwrap_or(0) as usize);
+            let made = part.index.is_some() && instance.is_some_and(|instance| instance.made.is_some());
+            let idle = group.outcome.is_none() && group.instances.is_empty();
+            match group.outcome {
+                Some(outcome) => !outcome.is_fine(),
+                None => !(made || idle && self.flow.handlers.contains(stage)),
+            }
+        })
+    }
+
     /// Comes to the end of the run, once nothing runs or waits. Returns whether there is more to do.
     pub(super) fn close(&mut self) -> bool {
         let busy = !self.queues.running.is_empty()
@@ -152,10 +167,14 @@ impl Machine<'_> {
             self.queues.free.insert(self.state.current(stage));
             return true;
         }
-        let ending = match (&self.state.stop, self.failures().next()) {
-            (Some((why, true)), _) => Ending::Refused(why.clone()),
-            (Some(_), _) | (None, Some(_)) => Ending::Failed,
-            (None, None) => Ending::Succeeded,
+        // A stage of the end, alone, takes no part in the failure of others.
+        let of_others =
+            self.flow.part.as_ref().is_some_and(|part| part.stages.is_subset(&self.flow.handlers));
+        let ending = match &self.state.stop {
+            Some((why, true)) => Ending::Refused(why.clone()),
+            Some(_) if !of_others => Ending::Failed,
+            _ if self.fell_short() => Ending::Failed,
+            _ => Ending::Succeeded,
         };
         self.record(&[Event::End { ending }]);
         false
