@@ -94,6 +94,12 @@ demo-rounds:
     cargo build --release --quiet
     data/mnist-round/demo_rounds.sh target/release/fedmill target/demo-rounds
 
+# One plan on the round in data/: killed and resumed, on the embedded runner and on a local Slurm, to one digest (needs
+# NumPy; Slurm from Debian's slurmctld, slurmd and slurm-client).
+demo-plan:
+    cargo build --release --quiet
+    data/mnist-round/demo_plan.sh target/release/fedmill target/demo-plan
+
 # Merge the round in data/ by every rule and step, and put what came out into docs/rules.md (needs NumPy).
 table:
     cargo build --release --quiet
