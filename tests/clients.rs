@@ -9,7 +9,7 @@ use crate::harness::{Dir, fedmill, fedmill_after, fedmill_with_stdin, program, s
 use fedmill::fleet::client::{PrivacyRequirements, Profile};
 use fedmill::fleet::history::{Outcome, Participation};
 use fedmill::fleet::registry::Registry;
-use fedmill::fleet::schema::SCHEMA;
+use fedmill::fleet::schema::{AGENTS, SCHEMA};
 use jiff::Timestamp;
 use rusqlite::Connection;
 use std::io::Write as _;
@@ -322,7 +322,7 @@ fn other_files_are_no_registry() {
     drop(registry(&dir, &[]));
     let newer = Connection::open(dir.path("state/clients.db")).unwrap();
     newer.pragma_update(None, "user_version", 99).unwrap();
-    list(&dir).assert_fails(2, &["has version 99, this fedmill reads versions up to 2", "newer fedmill"]);
+    list(&dir).assert_fails(2, &["has version 99, this fedmill reads versions up to 3", "newer fedmill"]);
 }
 
 #[test]
@@ -343,7 +343,8 @@ fn ids_act_on_no_terminal_and_no_sql() {
 fn the_page_has_the_tables_of_the_code() {
     let Some(root) = source_tree() else { return };
     let page = std::fs::read_to_string(root.join("docs/clients.md")).unwrap();
-    assert!(page.contains(&format!("```sql\n{SCHEMA}```\n")), "docs/clients.md has other tables than SCHEMA");
+    let tables = format!("```sql\n{SCHEMA}{AGENTS}```\n");
+    assert!(page.contains(&tables), "docs/clients.md has other tables than SCHEMA and AGENTS");
 }
 
 #[test]
@@ -389,9 +390,9 @@ fn an_older_registry_is_read_as_it_is_and_upgraded_by_its_first_change() {
     let add = || fedmill(&dir, &["clients", "add", "state", "b.json", "--update"]);
     let run = add();
     assert_eq!(run.code, Some(0), "{run:#?}");
-    let told = "state/clients.db: the registry had version 1 and gets version 2 with this change";
+    let told = "state/clients.db: the registry had version 1 and gets version 3 with this change";
     assert!(run.stderr.contains(told), "{run:#?}");
-    assert_eq!(query(&dir, "PRAGMA user_version"), ["2"]);
+    assert_eq!(query(&dir, "PRAGMA user_version"), ["3"]);
     assert!(!add().stderr.contains("version"), "once");
     let late = Participation { reason: Some("came too late".to_owned()), ..part("a", Outcome::Late) };
     Registry::open(&dir.path("state/clients.db")).unwrap().record(2, &[late], now()).unwrap();

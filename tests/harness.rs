@@ -207,6 +207,12 @@ impl Update {
         self
     }
 
+    /// Takes metadata away.
+    pub(crate) fn without_meta(mut self, key: &str) -> Self {
+        self.metadata.retain(|(name, _)| name != key);
+        self
+    }
+
     /// Replaces the header that the tensors give.
     pub(crate) fn header(mut self, json: &str) -> Self {
         self.header = Some(json.to_owned());

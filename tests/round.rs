@@ -17,4 +17,5 @@ mod reasons;
 mod restored;
 mod simulator;
 mod tasks;
+mod tiers;
 mod wording;

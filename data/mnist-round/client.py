@@ -97,6 +97,8 @@ def check(client, task):
     if task["personal"]:
         layers = ", ".join(task["personal"])
         sys.exit(f"client.py: {client}: the task keeps layers with the client ({layers}), which this program cannot do")
+    if task["metadata"].get("kind") == "delta":
+        sys.exit(f"client.py: {client}: the task asks for deltas, and this program sends whole models")
 
 
 def encoded(update, base, task, fedmill):

@@ -6,7 +6,7 @@ mod list;
 mod retire;
 mod select;
 mod show;
-mod state;
+pub(super) mod state;
 mod tiers;
 
 use super::{Common, Failure, Outcome};

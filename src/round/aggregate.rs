@@ -2,11 +2,12 @@
 
 use crate::config::Config;
 use crate::round::error::RoundError;
+use crate::round::evaluate::MODEL;
 use crate::round::journal::{Arrival, Rejected, Validated};
 use crate::round::layout;
-use crate::round::state::State;
-use crate::round::validate::{STATE, order, quarantine, refusal};
-use crate::round::world::{Files, Merged, World};
+use crate::round::state::{State, sound};
+use crate::round::validate::{STATE, order, quarantine, refusal, unchanged};
+use crate::round::world::{Merged, World};
 
 /// Moves bad updates to quarantine, and merges the others.
 ///
@@ -33,34 +34,53 @@ pub fn act(
     if let Some(why) = refusal(config, validated, closed_by) {
         return Err(RoundError::Refused(why));
     }
-    let (unchanged, changed) = unchanged(world, &validated.accepted)?;
-    let order = order(config, state, unchanged);
+    let (same, changed) = unchanged(world, &validated.accepted)?;
+    let left = Validated { accepted: same, rejected: changed, ..Validated::default() };
+    if let Some(why) = refusal(config, &left, closed_by) {
+        return Ok(Merged { refused: Some(why), rejected: left.rejected, ..Merged::default() });
+    }
+    let order = order(config, state, left.accepted);
     if let Some(before) = &order.state {
         // The merge replaces its state. An earlier run may have done so: its state stays.
         let own = layout::of_round(state.round, STATE);
         world.copy(before, &own).map_err(RoundError::writing(&own))?;
     }
     let merged = world.merge(&order)?;
-    Ok(Merged { rejected: merged.rejected.iter().cloned().chain(changed).collect(), ..merged })
+    Ok(Merged { rejected: merged.rejected.iter().cloned().chain(left.rejected).collect(), ..merged })
 }
 
-/// Sorts updates into those that are as they were collected, and those that changed: a client may hold its file open.
-fn unchanged(files: &impl Files, updates: &[Arrival]) -> Result<(Vec<Arrival>, Vec<Rejected>), RoundError> {
-    let (mut same, mut changed) = (Vec::new(), Vec::new());
-    for update in updates {
-        let path = &update.path;
-        let is_same = files.stamp(path).is_ok_and(|stamp| stamp == update.stamp)
-            || files.bytes(path).map_err(RoundError::reading(path))? == update.file.bytes
-                && files.fingerprint(path).map_err(RoundError::reading(path))? == update.file;
-        match is_same {
-            true => same.push(update.clone()),
-            false => changed.push(Rejected {
-                id: update.id.clone(),
-                path: path.clone(),
-                why: "the file changed after it was collected".to_owned(),
-                ..Rejected::default()
-            }),
-        }
+/// Makes the merged model of the round anew, if it was lost since. The same updates give the same bytes.
+///
+/// # Errors
+///
+/// When the second merge makes another model, or none. When a file cannot be read or written.
+pub fn restore(
+    world: &mut impl World,
+    config: &Config,
+    state: &State,
+    merged: &Merged,
+) -> Result<(), RoundError> {
+    let made = layout::of_round(state.round, MODEL);
+    if world.bytes(&made).is_ok() {
+        return Ok(());
     }
-    Ok((same, changed))
+    let lost = |what: &str| RoundError::Refused(format!("{made} was lost after the merge, and {what}"));
+    let Some(validated) = state.validated().filter(|_| !config.privacy.enabled) else {
+        return Err(lost(
+            "a second release of the same updates would spend the budget twice; what the first one spent stays spent",
+        ));
+    };
+    tracing::warn!("{made} was lost after the merge: the round merges again");
+    sound::base(world, config, state)?;
+    let left_out = |update: &&Arrival| merged.rejected.iter().any(|bad| bad.path == update.path);
+    let updates: Vec<Arrival> = validated.accepted.iter().filter(|one| !left_out(one)).cloned().collect();
+    let (same, changed) = unchanged(world, &updates)?;
+    if let Some(Rejected { id, why, .. }) = changed.first() {
+        return Err(lost(&format!("so is an update that it needs, of client `{id}`: {why}")));
+    }
+    let again = world.merge(&order(config, state, same))?;
+    match again.model == merged.model {
+        true => Ok(()),
+        false => Err(lost("a second merge made another model, as it does after a change of the settings")),
+    }
 }

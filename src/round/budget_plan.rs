@@ -42,3 +42,13 @@ pub fn budget_plan(config: &Config, population: u64, dimension: Option<u64>) -> 
     plan.level = dimension.map(|dimension| plan.level_for(dimension));
     plan
 }
+
+/// Whether a selection is Poisson sampling.
+pub fn is_poisson(selection: &str) -> bool {
+    selection.split(':').next() == Some("poisson")
+}
+
+/// Poisson sampling at a rate, as `coordination.selection` takes it.
+pub fn poisson_at(rate: f64) -> String {
+    format!("poisson:rate={rate}")
+}

@@ -25,8 +25,8 @@ pub enum Until {
 pub enum Outcome {
     /// Something was done, and the last step says what stopped it, if anything did.
     Progressed(Option<String>),
-    /// Nothing is left to do.
-    Finished,
+    /// Nothing is left to do, for this reason.
+    Finished(String),
     /// Nothing could be done, for this reason.
     Waiting(String),
     /// A round published nothing, for this reason.
@@ -61,8 +61,8 @@ pub fn drive<W: World>(
         tell(phase, machine.state.ending().filter(|_| is_end));
         match step {
             Step::Advanced => progressed = true,
-            Step::Finished if progressed => return Ok(Outcome::Progressed(None)),
-            Step::Finished => return Ok(Outcome::Finished),
+            Step::Finished(why) if progressed => return Ok(Outcome::Progressed(Some(why))),
+            Step::Finished(why) => return Ok(Outcome::Finished(why)),
             Step::Waiting(_) if matches!(until, Until::Rounds(_)) => thread::sleep(LOOK_EVERY),
             Step::Waiting(why) if progressed => return Ok(Outcome::Progressed(Some(why))),
             Step::Waiting(why) => return Ok(Outcome::Waiting(why)),

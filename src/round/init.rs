@@ -3,7 +3,7 @@
 use crate::round::error::RoundError;
 use crate::round::journal::{Carry, Event, RoundJournal, Version};
 use crate::round::layout;
-use crate::round::publish::make_current;
+use crate::round::publish::{make_current, store};
 use crate::round::state::last_folder;
 use crate::round::world::{Files, World};
 use std::path::Path;
@@ -29,9 +29,7 @@ pub fn check_new(files: &impl Files, directory: &Path) -> Result<(), RoundError>
 pub fn run(world: &mut impl World, directory: &Path, imported: &str) -> Result<(), RoundError> {
     check_new(world, directory)?;
     let file = world.fingerprint(imported).map_err(RoundError::reading(imported))?;
-    let stored = layout::model(&file.blake3);
-    world.rename(imported, &stored).map_err(RoundError::writing(&stored))?;
-    world.remove(imported).map_err(RoundError::writing(imported))?;
+    store(world, imported, &file)?;
     make_current(world, &file.blake3)?;
     world.make_folder(layout::ROUNDS).map_err(RoundError::writing(layout::ROUNDS))?;
     for folder in [layout::INBOX, layout::METRICS] {

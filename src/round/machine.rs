@@ -8,8 +8,8 @@ use crate::round::error::RoundError;
 use crate::round::evaluate::Evaluated;
 use crate::round::journal::{Ending, Event, Version};
 use crate::round::layout;
-use crate::round::state::{State, sound};
-use crate::round::world::World;
+use crate::round::state::{State, charges, sound};
+use crate::round::world::{Merged, World};
 use crate::round::{adapt, aggregate, collect, evaluate, fates, open, publish, report, rollback, validate};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -29,8 +29,8 @@ pub enum Step {
     Published,
     /// The round is over and published nothing, for this reason.
     Refused(String),
-    /// All planned rounds are over.
-    Finished,
+    /// No further round opens, for this reason.
+    Finished(String),
 }
 
 /// A federation and its world.
@@ -39,6 +39,8 @@ pub struct Machine<'w, W> {
     config: &'w Config,
     /// Whether this run compared what rounds start from with its digests.
     is_checked: bool,
+    /// Whether this run found the ledger of all charges.
+    has_ledger: bool,
     /// The state of the federation.
     pub state: State,
 }
@@ -52,7 +54,7 @@ impl<'w, W: World> Machine<'w, W> {
     pub fn open(world: &'w mut W, config: &'w Config, directory: &Path) -> Result<Self, RoundError> {
         let state = State::read(world, directory)?;
         state.check_whole(world)?;
-        Ok(Self { world, config, is_checked: false, state })
+        Ok(Self { world, config, is_checked: false, has_ledger: false, state })
     }
 
     /// Mends what a run finds before its first phase: a rollback that was killed, a lost link to the current model, and
@@ -73,6 +75,15 @@ impl<'w, W: World> Machine<'w, W> {
         if !self.is_checked {
             sound::base(self.world, self.config, &self.state)?;
             self.is_checked = true;
+        }
+        Ok(())
+    }
+
+    /// Refuses to go on without the ledger of earlier charges, once in a run.
+    fn check_ledger(&mut self) -> Result<(), RoundError> {
+        if self.config.privacy.enabled && !self.has_ledger {
+            charges::check_ledger(self.world, self.state.carry.published)?;
+            self.has_ledger = true;
         }
         Ok(())
     }
@@ -100,10 +111,13 @@ impl<'w, W: World> Machine<'w, W> {
             (Some(event), _) if event.carry().is_none() => {
                 Ok(format!("would go on with round {round} in the phase {}", event.name()))
             }
-            _ if config.coordination.rounds.is_some_and(|planned| round > planned) => {
-                Ok("would do nothing: all planned rounds are over".to_owned())
-            }
             _ => {
+                if let Some(why) = charges::over(config, round, world.budget()?.as_ref()) {
+                    return Ok(format!("would do nothing: {why}"));
+                }
+                if config.privacy.enabled {
+                    charges::check_ledger(*world, state.carry.published)?;
+                }
                 let opening = open::decide(*world, config, state)?;
                 let ids: Vec<&str> =
                     opening.selection.choices.iter().map(|choice| choice.id.as_str()).collect();
@@ -126,6 +140,7 @@ impl<'w, W: World> Machine<'w, W> {
     ///
     /// When a file cannot be read or written, or a command fails. The phase then acts again at the next call.
     pub fn step(&mut self) -> Result<Step, RoundError> {
+        self.check_ledger()?;
         if matches!(self.state.last(), Some(Event::Aggregate(_))) {
             self.check_base()?;
         }
@@ -144,12 +159,7 @@ impl<'w, W: World> Machine<'w, W> {
                     Event::Evaluate(Box::new(merged))
                 })?
             }
-            Some(Event::Evaluate(merged)) => match evaluate::act(*world, config, state, &merged)? {
-                Evaluated { metrics, refusal: None } => Event::Publish { metrics },
-                Evaluated { metrics, refusal: Some(why) } => {
-                    Event::Adapt(Box::new(Ending::Refused { why, metrics }))
-                }
-            },
+            Some(Event::Evaluate(merged)) => self.evaluate(*merged)?,
             Some(Event::Publish { metrics }) => self.publish(&metrics)?,
             Some(Event::Adapt(ending)) => {
                 let budget = world.budget()?;
@@ -183,8 +193,8 @@ impl<'w, W: World> Machine<'w, W> {
     /// Opens the next round, if one is planned.
     fn begin(&mut self) -> Result<Step, RoundError> {
         let round = self.state.next_round();
-        if self.config.coordination.rounds.is_some_and(|planned| round > planned) {
-            return Ok(Step::Finished);
+        if let Some(why) = charges::over(self.config, round, self.world.budget()?.as_ref()) {
+            return Ok(Step::Finished(why));
         }
         self.check_base()?;
         fates::record_missing(self.world, &self.state)?;
@@ -206,9 +216,29 @@ impl<'w, W: World> Machine<'w, W> {
         self.append(event)
     }
 
+    fn evaluate(&mut self, merged: Merged) -> Result<Event, RoundError> {
+        let Self { world, config, state, .. } = self;
+        let refused = match merged.refused {
+            None => {
+                let restored = aggregate::restore(*world, config, state, &merged);
+                restored.err().map(RoundError::refusal).transpose()?
+            }
+            why => why,
+        };
+        Ok(match evaluate::act(*world, config, state, &Merged { refused, ..merged })? {
+            Evaluated { metrics, refusal: None } => Event::Publish { metrics },
+            Evaluated { metrics, refusal: Some(why) } => {
+                Event::Adapt(Box::new(Ending::Refused { why, metrics }))
+            }
+        })
+    }
+
     fn publish(&mut self, metrics: &BTreeMap<String, f64>) -> Result<Event, RoundError> {
-        let merged = self.state.merged().ok_or_else(|| RoundError::Refused(NO_OPENING.to_owned()))?;
-        let done = publish::act(self.world, self.config, &self.state, merged, metrics);
+        let Self { world, config, state, .. } = self;
+        let merged = state.merged().ok_or_else(|| RoundError::Refused(NO_OPENING.to_owned()))?;
+        let is_stored = world.holds(&layout::model(&merged.model.blake3), &merged.model);
+        let restored = if is_stored { Ok(()) } else { aggregate::restore(*world, config, state, merged) };
+        let done = restored.and_then(|()| publish::act(*world, config, state, merged, metrics));
         ended(done, |version| Event::Adapt(Box::new(Ending::Published(version))))
     }
 }

@@ -11,7 +11,7 @@
 //!   [`evaluate`], [`publish`], [`adapt`], [`report`] with [`fates`]. [`drive`]: step by step, until there is nothing to do.
 //! - [`bandwidth`]: budgets of bytes for the updates of tiers, and the codecs that meet them.
 //! - Between rounds: [`init`], [`rollback`], [`status`], [`show`], [`verify`]. [`state::sound`]: whether the files that
-//!   a round starts from are whole.
+//!   a round starts from are whole. [`state::charges`]: whether the privacy budget allows a round, and has its ledger.
 //! - [`world`]: the files and the work that phases see. [`server`]: the real ones. [`error`]: why a round stopped.
 
 pub mod adapt;

@@ -180,10 +180,18 @@ fn patches(
     let base = &opening.base.file.blake3;
     let held = opening.selection.choices.iter().filter_map(|choice| choice.known_version.as_ref());
     let held: BTreeSet<&String> = held.filter(|held| *held != base).collect();
-    for from in held.into_iter().filter(|held| state.carry.kept.iter().any(|kept| kept.file.blake3 == **held))
-    {
-        let path = layout::patch(from, base);
-        if let Some(patch) = world.patch(&layout::model(from), &layout::model(base), &path)? {
+    for from in held {
+        let Some(version) = state.carry.kept.iter().find(|kept| kept.file.blake3 == *from) else { continue };
+        let (model, path) = (layout::model(from), layout::patch(from, base));
+        if !world.holds(&model, &version.file) {
+            tracing::warn!(
+                hint = "restore the file from a backup, if clients should get patches again",
+                "{model} is missing or damaged: clients that hold version {} get the whole model, and no patch",
+                version.number
+            );
+            continue;
+        }
+        if let Some(patch) = world.patch(&model, &layout::model(base), &path)? {
             patches.insert(from.clone(), patch);
         }
     }

@@ -8,7 +8,7 @@ use crate::round::journal::Version;
 use crate::round::layout;
 use crate::round::state::{State, round_folders};
 use crate::round::validate::STATE;
-use crate::round::world::{Files, Merged};
+use crate::round::world::{Files, Fingerprint, Merged};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Publishes the model of a round.
@@ -24,13 +24,11 @@ pub fn act(
     metrics: &BTreeMap<String, f64>,
 ) -> Result<Version, RoundError> {
     let made = layout::of_round(state.round, MODEL);
-    let stored = layout::model(&merged.model.blake3);
-    let is_stored = files.bytes(&stored).is_ok();
+    let is_stored = files.holds(&layout::model(&merged.model.blake3), &merged.model);
     if !is_stored && files.fingerprint(&made).map_err(RoundError::reading(&made))? != merged.model {
         return Err(RoundError::Refused("the merged model changed after the merge".to_owned()));
     }
-    files.rename(&made, &stored).map_err(RoundError::writing(&stored))?;
-    files.remove(&made).map_err(RoundError::writing(&made))?;
+    store(files, &made, &merged.model)?;
     make_current(files, &merged.model.blake3)?;
     Ok(Version {
         number: state.carry.newest + 1,
@@ -40,6 +38,20 @@ pub fn act(
         has_state: merged.has_state,
         metrics: metrics.clone(),
     })
+}
+
+/// Moves a model into the store, under its digest. A damaged file of that name is replaced.
+///
+/// # Errors
+///
+/// When a file cannot be moved.
+pub fn store(files: &mut impl Files, made: &str, model: &Fingerprint) -> Result<(), RoundError> {
+    let stored = layout::model(&model.blake3);
+    if !files.holds(&stored, model) {
+        files.remove(&stored).map_err(RoundError::writing(&stored))?;
+        files.rename(made, &stored).map_err(RoundError::writing(&stored))?;
+    }
+    files.remove(made).map_err(RoundError::writing(made))
 }
 
 /// The name of the strategy, without its settings.

@@ -1,11 +1,12 @@
 //! Goes back to an earlier model that is kept.
 //!
-//! The rounds since stay in the journal. A round that collects updates is abandoned, and its updates go to quarantine.
+//! The rounds since stay in the journal. An open round that made no model current is abandoned, and its updates go to
+//! quarantine.
 
 use crate::round::collect::ABANDONED;
 use crate::round::error::RoundError;
 use crate::round::fates::rejected;
-use crate::round::journal::{Carry, Event, Rejected, Version};
+use crate::round::journal::{Carry, Event, Opening, Rejected, Version};
 use crate::round::layout;
 use crate::round::publish::make_current;
 use crate::round::report::REASONS;
@@ -25,9 +26,11 @@ pub fn run(
     number: u64,
     restarts: bool,
 ) -> Result<Version, RoundError> {
-    if is_merging(world, state) {
+    if is_ending(world, state) {
         let round = state.round;
-        return Err(RoundError::Refused(format!("round {round} merges its updates: let it end first")));
+        return Err(RoundError::Refused(format!(
+            "round {round} merged its updates and ends: let it end first, by `fedmill round run DIR`"
+        )));
     }
     let kept = &state.carry.kept;
     let Some(mut version) = kept.iter().find(|version| version.number == number).cloned() else {
@@ -46,7 +49,7 @@ pub fn run(
         make_current(world, &version.file.blake3)?;
         return Ok(version);
     }
-    // A round that collects is abandoned: its clients train on the model that the operator leaves.
+    // An open round is abandoned: its clients train on the model that the operator leaves.
     let abandoned = state.carry.abandoned + u64::from(state.is_open());
     // The version counts as the latest from now on, so that it outlasts those that the operator leaves.
     let others = kept.iter().filter(|other| other.number != number);
@@ -54,23 +57,42 @@ pub fn run(
     let is_same = state.carry.current.file == version.file;
     let losses = if is_same { state.carry.losses.clone() } else { Vec::new() };
     let carry = Carry { current: version.clone(), kept, losses, abandoned, ..state.carry.clone() };
+    let opening = state.opening().filter(|_| state.is_open()).cloned();
     state.append(world, state.round, Event::Rollback(Box::new(carry)))?;
     finish(world, state)?;
+    tell_spent(world, state, opening.as_ref())?;
     Ok(version)
 }
 
-/// Whether the open round merges, and can end. A round whose base or state is lost cannot.
-fn is_merging(world: &mut impl World, state: &State) -> bool {
-    let current = &state.carry.current;
+/// Whether the open round made its model current, or goes on to its end without one. Before, the operator may abandon it.
+fn is_ending(files: &impl Files, state: &State) -> bool {
     match state.last() {
         _ if !state.is_open() => false,
-        Some(Event::Open(_) | Event::Collect { .. }) => false,
-        Some(Event::Validate(_) | Event::Aggregate(_) | Event::Evaluate(_)) => {
-            sound::model(world, state, current).is_ok()
-                && sound::strategy_state(world, state, current).is_ok()
+        Some(Event::Publish { .. }) => {
+            let merged = state.merged().map(|merged| &merged.model.blake3);
+            let merged = merged.filter(|blake3| **blake3 != state.carry.current.file.blake3);
+            let linked = files.target(layout::CURRENT).ok().flatten();
+            merged.is_some_and(|blake3| linked == Some(layout::model(blake3)))
         }
-        _ => true,
+        Some(Event::Adapt(_) | Event::Report { .. }) => true,
+        _ => false,
     }
+}
+
+/// Tells the operator what an abandoned round took from the privacy budget.
+fn tell_spent(world: &mut impl World, state: &State, opening: Option<&Opening>) -> Result<(), RoundError> {
+    let Some(before) = opening.and_then(|opening| opening.budget.as_ref()) else { return Ok(()) };
+    let Some(now) = world.budget()? else { return Ok(()) };
+    if now.epsilon_spent != before.epsilon_spent {
+        let epsilon = |spent: Option<f64>| spent.unwrap_or(f64::INFINITY);
+        tracing::warn!(
+            "round {} was abandoned after its charge to the privacy budget, which stays: epsilon {} was spent before, and {} now",
+            state.round,
+            epsilon(before.epsilon_spent),
+            epsilon(now.epsilon_spent)
+        );
+    }
+    Ok(())
 }
 
 /// Finishes a rollback that was killed behind its line in the journal.
@@ -81,7 +103,17 @@ fn is_merging(world: &mut impl World, state: &State) -> bool {
 pub fn finish(world: &mut impl World, state: &State) -> Result<(), RoundError> {
     let Some(Event::Rollback(carry)) = state.last() else { return Ok(()) };
     make_current(world, &carry.current.file.blake3)?;
-    if state.journal.is_abandoned() { quarantine_updates(world, state) } else { Ok(()) }
+    if !state.journal.is_abandoned() {
+        return Ok(());
+    }
+    if let Some(merged) = state.merged().map(|merged| &merged.model)
+        && carry.kept.iter().all(|kept| kept.file != *merged)
+    {
+        // The round may have stored its model, and not made it current.
+        let stored = layout::model(&merged.blake3);
+        world.remove(&stored).map_err(RoundError::writing(&stored))?;
+    }
+    quarantine_updates(world, state)
 }
 
 /// Moves the updates of an abandoned round to quarantine, with the reason.

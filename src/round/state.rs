@@ -1,5 +1,6 @@
 //! The state of a federation: its last round, as the journals tell it.
 
+pub mod charges;
 pub mod sound;
 
 use crate::round::error::RoundError;
@@ -226,5 +227,8 @@ pub fn last_folder(files: &(impl Files + ?Sized), folder: &str) -> Result<Option
 pub fn round_folders(files: &(impl Files + ?Sized), folder: &str) -> Result<Vec<u64>, RoundError> {
     let entries = files.list(folder).map_err(RoundError::reading(folder))?;
     let folders = entries.iter().filter(|entry| entry.is_folder);
-    Ok(folders.filter_map(|entry| layout::round_of(&entry.name)).collect())
+    let mut rounds: Vec<u64> = folders.filter_map(|entry| layout::round_of(&entry.name)).collect();
+    // As texts, 1000000 comes before 999999.
+    rounds.sort_unstable();
+    Ok(rounds)
 }

@@ -2,10 +2,13 @@
 
 use crate::config::Config;
 use crate::fleet::history::Outcome;
+use crate::fleet::select::Selection;
+use crate::fleet::select::pool::RETIRED;
 use crate::round::collect::{self, foreign};
 use crate::round::error::RoundError;
 use crate::round::journal::{Ending, Event, Settings, Version};
 use crate::round::layout;
+use crate::round::state::charges;
 use crate::round::state::sound;
 use crate::round::state::{State, round_folders};
 use crate::round::world::{BudgetFacts, World};
@@ -26,6 +29,8 @@ pub struct Status {
     pub opened: Option<String>,
     /// The number of selected clients.
     pub selected: Option<usize>,
+    /// The clients that the open round wanted, and those that it could not select.
+    pub shortfall: Option<Shortfall>,
     /// The number of updates that closes the open round before its deadline.
     pub quorum: Option<u64>,
     /// The current model.
@@ -46,6 +51,8 @@ pub struct Status {
     pub foreign: Vec<String>,
     /// How the last round ended.
     pub last: Option<String>,
+    /// The warnings of its merge.
+    pub warnings: Vec<String>,
     /// Bytes that clients sent in all rounds.
     pub bytes_up: u64,
     /// Bytes that clients fetched in all rounds.
@@ -57,6 +64,8 @@ pub struct Status {
     pub settings: Option<Settings>,
     /// The privacy budget.
     pub budget: Option<BudgetFacts>,
+    /// Why no further round opens; `None` if one may, or one is open.
+    pub over: Option<String>,
 }
 
 impl Status {
@@ -74,6 +83,8 @@ impl Status {
         };
         let opening = state.opening().filter(|_| state.is_open());
         let carry = &state.carry;
+        let budget = world.budget()?;
+        let over = charges::over(config, state.next_round(), budget.as_ref()).filter(|_| !state.is_open());
         Ok(Self {
             round: state.round,
             phase: if state.is_open() { state.last().map_or("closed", Event::name) } else { "closed" }
@@ -81,6 +92,7 @@ impl Status {
             waits,
             opened: state.opened().map(|line| task::time(line.at.unix_s())),
             selected: opening.map(|opening| opening.selection.choices.len()),
+            shortfall: opening.map(|opening| Shortfall::of(&opening.selection)),
             quorum: opening.map(|opening| collect::closing_count(config, opening)),
             model: layout::model(&carry.current.file.blake3),
             current: carry.current.clone(),
@@ -91,13 +103,58 @@ impl Status {
             abandoned: carry.abandoned,
             foreign: foreign::left(world, state.round)?,
             last: state.ending().map(ending),
+            warnings: warnings(state),
             bytes_up: carry.bytes[0],
             bytes_down: carry.bytes[1],
             unrecorded: fates::unrecorded(world, state)?,
             settings: opening.map(|opening| opening.settings.clone()).or_else(|| carry.settings.clone()),
-            budget: world.budget()?,
+            budget,
+            over,
         })
     }
+}
+
+/// The clients that a round wanted, and those that it could not select.
+#[derive(Clone, PartialEq, Eq, Serialize, Debug)]
+pub struct Shortfall {
+    /// The number of clients that the selection wanted; the number expected under Poisson sampling.
+    pub asked: usize,
+    /// The number of clients that could be selected.
+    pub eligible: usize,
+    /// The numbers of clients that could not, by the reason: `epsilon`, `secure aggregation` or `tier`.
+    pub excluded: BTreeMap<String, usize>,
+}
+
+impl Shortfall {
+    fn of(selection: &Selection) -> Self {
+        let excluded = selection.excluded.iter().filter(|(why, _)| *why != RETIRED);
+        let excluded = excluded.map(|(why, count)| (why.clone(), *count)).collect();
+        Self { asked: selection.asked, eligible: selection.eligible, excluded }
+    }
+
+    /// Who was excluded and why; `None` if no client was.
+    pub fn text(&self) -> Option<String> {
+        let reason = |(why, count): (&String, &usize)| match why.as_str() {
+            "epsilon" => format!("{count} by the epsilon cap of the client"),
+            "secure aggregation" => format!("{count} because the client demands secure aggregation"),
+            "tier" => format!("{count} by coordination.tiers"),
+            other => format!("{count} by {other}"),
+        };
+        let reasons: Vec<String> = self.excluded.iter().map(reason).collect();
+        let Self { asked, eligible, .. } = self;
+        let excluded: usize = self.excluded.values().sum();
+        (excluded > 0).then(|| {
+            format!(
+                "{excluded} excluded: {}; {eligible} could be selected, {asked} wanted",
+                reasons.join(", ")
+            )
+        })
+    }
+}
+
+/// The warnings of the merge of a round.
+fn warnings(state: &State) -> Vec<String> {
+    state.merged().map(|merged| merged.warnings.clone()).unwrap_or_default()
 }
 
 fn ending(ending: &Ending) -> String {
@@ -118,6 +175,8 @@ pub struct Past {
     pub phase: String,
     /// The number of selected clients.
     pub selected: usize,
+    /// The clients that it wanted, and those that it could not select.
+    pub shortfall: Option<Shortfall>,
     /// Clients whose updates it merged.
     pub merged: usize,
     /// Clients without an update.
@@ -132,6 +191,8 @@ pub struct Past {
     pub other_files: usize,
     /// How it ended.
     pub ending: String,
+    /// The warnings of its merge.
+    pub warnings: Vec<String>,
     /// The version that it published.
     pub version: Option<u64>,
     /// What its evaluation measured.
@@ -170,6 +231,7 @@ pub fn past(state: &State) -> Past {
         opened: state.opened().map(|line| task::time(line.at.unix_s())),
         phase: state.last().map_or("open", Event::name).to_owned(),
         selected: state.opening().map_or(0, |opening| opening.selection.choices.len()),
+        shortfall: state.opening().map(|opening| Shortfall::of(&opening.selection)),
         merged: count(Outcome::Merged),
         missing: count(Outcome::Missing),
         late: count(Outcome::Late),
@@ -181,6 +243,7 @@ pub fn past(state: &State) -> Past {
             (None, Some(Event::Rollback(_))) => "abandoned".to_owned(),
             _ => String::new(),
         },
+        warnings: warnings(state),
         version,
         metrics: state.measured().cloned().unwrap_or_default(),
         rollbacks,

@@ -1,6 +1,7 @@
 //! The files that clients read: a task for each client, and the manifest of the round.
 
 use crate::config::Config;
+use crate::config::sections::SentKind;
 use crate::fleet::select::Choice;
 use crate::io::digest::Blake3;
 use crate::round::journal::{Opening, TierSettings, Version};
@@ -31,6 +32,8 @@ pub struct TaskSettings {
     pub compression_target: f64,
     /// The most bytes of an update; `None` for no bound.
     pub max_bytes: Option<u64>,
+    /// What clients send; `None` if each update states it.
+    pub update_kind: Option<SentKind>,
     /// The L2 norm to which an update is clipped; `None` without privacy.
     pub clip: Option<f64>,
     /// Layers that stay with the client.
@@ -51,6 +54,7 @@ impl TaskSettings {
             tiers: opening.settings.tiers.clone(),
             compression_target: opening.settings.compression_target,
             max_bytes: config.compression.bytes_per_update,
+            update_kind: strategy.update_kind,
             clip: opening.budget.as_ref().map(|budget| budget.clip),
             personal: config.personalization.layers.clone(),
             seed: task_seed(config.coordination.seed, opening.selection.round),
@@ -166,11 +170,12 @@ impl Task {
         model: ModelSource,
         deadline: u64,
     ) -> Self {
-        let metadata = BTreeMap::from([
+        let mut metadata = BTreeMap::from([
             ("client_id", choice.id.clone()),
             ("round", round.to_string()),
             ("base", format!("blake3:{}", model.blake3)),
         ]);
+        metadata.extend(common.update_kind.map(|kind| ("kind", kind.name().to_owned())));
         let tier = common.tier(choice.tier.as_deref());
         let target = tier.map_or(common.compression_target, |tier| tier.compression_target);
         let codecs = common.codecs(choice.tier.as_deref());

@@ -9,6 +9,7 @@ use crate::round::publish::strategy_name;
 use crate::round::state::State;
 use crate::round::world::{Examined, Files, MergeOrder, World};
 use std::collections::BTreeMap;
+use std::io::{self, ErrorKind};
 
 /// Sorts updates into those that fit the round and those that do not. Moves nothing: the next phase does.
 ///
@@ -25,9 +26,13 @@ pub fn act(
         // A bad update counts as zero there, and whether one is bad must not change the round.
         return Ok(Validated { accepted: collected.updates.clone(), ..Validated::default() });
     }
-    let Examined { rejected: faults, losses } =
-        world.examine(&order(config, state, collected.updates.clone()))?;
-    let why: BTreeMap<&str, &Rejected> = faults.iter().map(|fault| (fault.path.as_str(), fault)).collect();
+    let (same, changed) = unchanged(world, &collected.updates)?;
+    let Examined { rejected: faults, losses } = match same.is_empty() {
+        true => Examined::default(),
+        false => world.examine(&order(config, state, same))?,
+    };
+    let why: BTreeMap<&str, &Rejected> =
+        faults.iter().chain(&changed).map(|fault| (fault.path.as_str(), fault)).collect();
     let (rejected, accepted): (Vec<_>, Vec<_>) =
         collected.updates.iter().cloned().partition(|update| why.contains_key(update.path.as_str()));
     let rejected: Vec<Rejected> = rejected
@@ -40,6 +45,55 @@ pub fn act(
         })
         .collect();
     Ok(Validated { accepted, rejected, losses })
+}
+
+/// Sorts updates into those that are as they were collected, and the others: a client may hold its file open, and take
+/// away the right to read it.
+///
+/// # Errors
+///
+/// When the disk fails.
+pub fn unchanged(
+    files: &impl Files,
+    updates: &[Arrival],
+) -> Result<(Vec<Arrival>, Vec<Rejected>), RoundError> {
+    let (mut same, mut changed) = (Vec::new(), Vec::new());
+    for update in updates {
+        match why_changed(files, update)? {
+            None => same.push(update.clone()),
+            Some(why) => {
+                let (id, path) = (update.id.clone(), update.path.clone());
+                changed.push(Rejected { id, path, why, ..Rejected::default() });
+            }
+        }
+    }
+    Ok((same, changed))
+}
+
+/// Why an update is not as it was collected; `None` if it is.
+fn why_changed(files: &impl Files, update: &Arrival) -> Result<Option<String>, RoundError> {
+    let path = &update.path;
+    if files.stamp(path).is_ok_and(|stamp| stamp == update.stamp) {
+        return Ok(None);
+    }
+    let is_same = match files.bytes(path) {
+        Ok(bytes) if bytes == update.file.bytes => files.fingerprint(path).map(|found| found == update.file),
+        Ok(_) => Ok(false),
+        Err(why) => Err(why),
+    };
+    match is_same {
+        Ok(true) => Ok(None),
+        Ok(false) => Ok(Some("the file changed after it was collected".to_owned())),
+        Err(why) if is_of_file(&why) => Ok(Some(format!("the file was collected, and then lost: {why}"))),
+        Err(why) => Err(RoundError::reading(path)(why)),
+    }
+}
+
+/// Whether a file cannot be read because of what it is, and not because of the disk.
+fn is_of_file(why: &io::Error) -> bool {
+    use ErrorKind::{InvalidInput, IsADirectory, NotADirectory, NotFound, PermissionDenied, UnexpectedEof};
+    let kinds = [NotFound, PermissionDenied, InvalidInput, IsADirectory, NotADirectory, UnexpectedEof];
+    kinds.contains(&why.kind())
 }
 
 /// Why the policy refuses to merge what is valid; `None` if it does not.
@@ -67,6 +121,7 @@ pub fn order(config: &Config, state: &State, updates: Vec<Arrival>) -> MergeOrde
         state: (base.has_state && base.strategy == strategy_name(config))
             .then(|| layout::of_round(base.round, STATE)),
         population: opening.map_or(0, |opening| opening.population),
+        rate: opening.and_then(|opening| opening.selection.rate),
         settings: opening
             .map_or_else(|| super::open::settings(config, None), |opening| opening.settings.clone()),
     }
@@ -75,7 +130,7 @@ pub fn order(config: &Config, state: &State, updates: Vec<Arrival>) -> MergeOrde
 /// The file of the strategy's state in the folder of a round.
 pub const STATE: &str = "state.safetensors";
 
-/// Moves bad updates of a round to quarantine. An earlier run may have moved some.
+/// Moves bad updates of a round to quarantine. An earlier run may have moved some, and some may be lost.
 ///
 /// # Errors
 ///
@@ -83,7 +138,10 @@ pub const STATE: &str = "state.safetensors";
 pub fn quarantine(files: &mut impl Files, round: u64, rejected: &[Rejected]) -> Result<(), RoundError> {
     for rejected in rejected {
         let to = quarantined(round, &rejected.path);
-        files.rename(&rejected.path, &to).map_err(RoundError::writing(&to))?;
+        match files.rename(&rejected.path, &to) {
+            Err(why) if why.kind() == ErrorKind::NotFound => {}
+            moved => moved.map_err(RoundError::writing(&to))?,
+        }
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ use crate::round::evaluate::MODEL;
 use crate::round::fates;
 use crate::round::journal::{Event, RoundJournal};
 use crate::round::layout;
+use crate::round::state::charges;
 use crate::round::state::sound;
 use crate::round::state::{State, round_folders};
 use crate::round::world::World;
@@ -47,6 +48,7 @@ pub fn run(world: &mut impl World, directory: &Path) -> Result<Checked, RoundErr
         head = journal.head;
         lines += journal.lines.len();
     }
+    charges::check_ledger(world, u64::MAX)?;
     let models = models(world, &state)?;
     if !sound::has_link(world) {
         return Err(RoundError::Torn {

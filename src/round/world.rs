@@ -144,6 +144,12 @@ pub trait Files {
     /// When it cannot be read.
     fn fingerprint(&self, path: &str) -> io::Result<Fingerprint>;
 
+    /// Whether there is a file with this size and this digest.
+    fn holds(&self, path: &str, file: &Fingerprint) -> bool {
+        self.bytes(path).is_ok_and(|bytes| bytes == file.bytes)
+            && self.fingerprint(path).is_ok_and(|found| found == *file)
+    }
+
     /// Device, inode, size and times of a file. A change of its content changes one of them.
     ///
     /// # Errors
@@ -189,6 +195,8 @@ pub struct MergeOrder {
     pub state: Option<String>,
     /// The number of all clients.
     pub population: u64,
+    /// The probability with which each client took part, independent of all others; `None` without such a promise.
+    pub rate: Option<f64>,
     /// Settings that adapt.
     pub settings: Settings,
 }
@@ -234,6 +242,9 @@ pub struct Merged {
     pub rejected: Vec<Rejected>,
     /// Numbers of the round as a whole, by name.
     pub geometry: BTreeMap<String, f64>,
+    /// The warnings of the merge; none under privacy.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// A codec of the configuration, and the bytes that an update by it is expected to have.
@@ -358,6 +369,13 @@ pub trait Work {
     ///
     /// When they do not, or a file cannot be read or written.
     fn prepare(&mut self, population: u64) -> Result<(), RoundError>;
+
+    /// The number of releases that the ledger of the privacy budget charged; `None` without a ledger.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read.
+    fn releases(&mut self) -> Result<Option<u64>, RoundError>;
 
     /// The state of the privacy budget; `None` without privacy.
     ///

@@ -3,7 +3,9 @@
 //! For each there is a way on.
 
 use super::federation::{Federation, STATE, update};
+use crate::harness::{Dir, Update, fedmill};
 use std::fs;
+use std::time::{Duration, Instant};
 
 const SETTINGS: &str = "[coordination]\nmin_clients = 2\nclients = 4\nround_timeout = \"1h\"\n\
                         [robustness]\nrule = \"mean\"\nbyzantine_tolerance = 0.0\n";
@@ -261,4 +263,212 @@ fn no_updates_stay_longer_than_they_are_kept() {
     }
     assert_eq!((1..=6).filter(|round| there(*round)).collect::<Vec<_>>(), [6]);
     federation.assert_sound();
+}
+
+/// The update that a client sent in round 1, for another round.
+fn again(client: u64, round: u64) -> Vec<u8> {
+    update(client, 1).without_meta("round").meta("round", &round.to_string()).bytes()
+}
+
+#[test]
+fn a_sound_merge_replaces_a_damaged_model_of_its_digest() {
+    for keeps in [None, Some(100), Some(0)] {
+        let federation = after(1, SETTINGS);
+        let (path, before) = (current(&federation), federation.current());
+        let whole = damage(&federation, &path);
+        if let Some(bytes) = keeps {
+            federation.dir.write(&path, &whole[..bytes]);
+        }
+        federation.deliver(2, 0);
+        federation.round("run", &[]).assert_fails(2, &["expected blake3 ", "--to 0`"]);
+        assert_eq!(federation.round("rollback", &["--to", "0"]).code, Some(0));
+        federation.advance();
+        for client in federation.selected(3) {
+            federation.put(3, &format!("client-{client}.safetensors"), &again(client, 3));
+        }
+        federation.advance();
+        assert_eq!(federation.current(), before, "the same updates give the same model");
+        assert_eq!(federation.model(), whole);
+        federation.assert_sound();
+        // Version 1 is the same file: no way on from a damaged version 2.
+        damage(&federation, &path);
+        let verify = federation.round("verify", &[]);
+        verify.assert_fails(2, &["--to 0`"]);
+        assert!(!verify.stderr.contains("0, 1") && !verify.stderr.contains("1: "), "{verify:#?}");
+    }
+}
+
+#[test]
+fn init_replaces_a_damaged_file_of_the_first_model() {
+    let federation = Federation::new(4, SETTINGS);
+    let (digest, whole) = (federation.current(), federation.model());
+    let dir = Dir::new();
+    dir.write("model.safetensors", &whole);
+    dir.write(&format!("{STATE}/models/{digest}.safetensors"), &whole[..100]);
+    let init = fedmill(&dir, &["round", "init", STATE, "--model", "model.safetensors"]);
+    assert_eq!(init.code, Some(0), "{init:#?}");
+    assert_eq!(dir.read(&format!("{STATE}/current.safetensors")), whole);
+}
+
+/// Runs single phases of the open round.
+fn phases(federation: &Federation, phases: &[&str]) {
+    for phase in phases {
+        let run = federation.round("run", &["--phase", phase]);
+        assert_eq!(run.code, Some(0), "{phase}: {run:#?}");
+    }
+}
+
+const PHASES: [&str; 4] = ["collect", "validate", "aggregate", "evaluate"];
+
+#[test]
+fn an_update_that_is_lost_after_its_collection_is_left_out() {
+    for done in 1..=2 {
+        for lost in [1, 4] {
+            let federation = after(0, SETTINGS);
+            federation.deliver(1, 0);
+            phases(&federation, &PHASES[..done]);
+            let folder = federation.dir.path(&format!("{STATE}/rounds/000001/updates"));
+            for file in fs::read_dir(folder).unwrap().take(lost) {
+                let path = file.unwrap().path();
+                fs::remove_file(&path).unwrap();
+                if lost == 1 && done == 1 {
+                    fs::create_dir(path).unwrap();
+                }
+            }
+            let run = federation.round("run", &[]);
+            match lost {
+                1 => assert_eq!(run.code, Some(0), "{run:#?}"),
+                _ => run.assert_fails(1, &["refused: ", "0 valid updates and 4 bad ones"]),
+            }
+            federation.round("run", &[]);
+            let counts = &federation.history()[1];
+            let counted = [&counts["merged"], &counts["rejected"]].map(|count| count.as_u64().unwrap());
+            assert_eq!(counted, [4 - lost as u64, lost as u64], "{counts}");
+            federation.assert_sound();
+        }
+    }
+}
+
+#[test]
+fn a_lost_merged_model_is_merged_again() {
+    let whole = after(1, SETTINGS).model();
+    for done in 3..=4 {
+        let federation = after(0, SETTINGS);
+        federation.deliver(1, 0);
+        phases(&federation, &PHASES[..done]);
+        let model = federation.dir.path(&format!("{STATE}/rounds/000001/model.safetensors"));
+        fs::remove_file(&model).unwrap();
+        let run = federation.advance();
+        assert!(run.stderr.contains("the round merges again"), "{run:#?}");
+        assert_eq!(federation.model(), whole);
+        federation.assert_sound();
+        // With an update that it needs lost too, the round publishes nothing.
+        federation.deliver(2, 0);
+        phases(&federation, &PHASES[..done]);
+        fs::remove_dir_all(federation.dir.path(&format!("{STATE}/rounds/000002/updates"))).unwrap();
+        let made = format!("{STATE}/rounds/000002/model.safetensors");
+        fs::remove_file(federation.dir.path(&made)).unwrap();
+        federation.round("run", &[]).assert_fails(1, &["refused: ", "was lost after the merge"]);
+        federation.advance();
+        federation.assert_sound();
+    }
+}
+
+#[test]
+fn a_rollback_abandons_a_round_that_has_not_published() {
+    for done in 1..=4 {
+        let federation = after(1, SETTINGS);
+        let before = federation.current();
+        federation.deliver(2, 0);
+        phases(&federation, &PHASES[..done]);
+        let back = federation.round("rollback", &["--to", "1"]);
+        assert_eq!(back.code, Some(0), "after {done} phases: {back:#?}");
+        assert_eq!((federation.current(), &federation.history()[0]["ending"]), (before, &"abandoned".into()));
+        federation.advance();
+        federation.deliver(3, 0);
+        federation.advance();
+        assert_eq!(federation.status()["published"], 2);
+        federation.assert_sound();
+    }
+    let federation = after(1, SETTINGS);
+    federation.deliver(2, 0);
+    phases(&federation, &[&PHASES[..], &["publish"]].concat());
+    federation.round("rollback", &["--to", "1"]).assert_fails(1, &["let it end first"]);
+}
+
+#[test]
+fn a_lost_model_that_clients_hold_costs_them_the_patch_alone() {
+    let federation = after(1, SETTINGS);
+    let held = current(&federation);
+    federation.deliver(2, 0);
+    phases(&federation, &[&PHASES[..], &["publish", "adapt", "report"]].concat());
+    fs::remove_file(federation.dir.path(&held)).unwrap();
+    let run = federation.round("run", &["--phase", "open"]);
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    assert!(run.stderr.contains("is missing or damaged: clients that hold version 1"), "{run:#?}");
+    for client in federation.selected(3) {
+        let task = federation.dir.read(&format!("{STATE}/tasks/000003/client-{client}.json"));
+        let task: serde_json::Value = serde_json::from_slice(&task).unwrap();
+        assert_eq!(task["model"]["patch"], serde_json::Value::Null);
+    }
+}
+
+#[test]
+fn rounds_are_in_order_of_their_number() {
+    let federation = after(0, SETTINGS);
+    for round in ["999999", "1000000"] {
+        fs::create_dir(federation.dir.path(&format!("{STATE}/rounds/{round}"))).unwrap();
+    }
+    federation.round("status", &[]).assert_fails(2, &["rounds/999999/", "before round 1000000"]);
+}
+
+#[test]
+fn updates_that_look_like_deltas_and_do_not_say_so_refuse_the_round() {
+    let federation = after(0, SETTINGS);
+    let unnamed = |client: u64, round: u64| {
+        let small = |len: usize| (0..len).map(|j| (j as f32 + client as f32) * 1e-4).collect::<Vec<_>>();
+        let update = Update::new("update").f32("a", &[10], &small(10)).f32("b", &[5, 6], &small(30));
+        update.meta("round", &round.to_string()).meta("num_examples", "10").bytes()
+    };
+    let deliver = |round: u64| {
+        for client in federation.selected(round) {
+            federation.put(round, &format!("client-{client}.safetensors"), &unnamed(client, round));
+        }
+    };
+    deliver(1);
+    let run = federation.round("run", &[]);
+    run.assert_fails(1, &["refused: ", "look like deltas", "strategy.update_kind"]);
+    assert!(!run.stderr.contains("--kind"), "{run:#?}");
+    federation.configure(&format!("{SETTINGS}[strategy]\nupdate_kind = \"delta\"\n"));
+    federation.advance();
+    let client = federation.selected(2)[0];
+    let task = federation.dir.read(&format!("{STATE}/tasks/000002/client-{client}.json"));
+    let task: serde_json::Value = serde_json::from_slice(&task).unwrap();
+    assert_eq!(task["metadata"]["kind"], "delta");
+    deliver(2);
+    federation.advance();
+    assert_eq!(federation.history()[1]["merged"], 4);
+}
+
+#[test]
+fn an_update_without_a_round_counts_for_that_of_its_folder() {
+    let federation = after(0, SETTINGS);
+    federation.deliver(1, 1);
+    let first = federation.selected(1)[0];
+    let update = update(first, 1).without_meta("round");
+    federation.put(1, &format!("client-{first}.safetensors"), &update.bytes());
+    federation.advance();
+    assert_eq!(federation.history()[1]["merged"], 4);
+}
+
+#[test]
+fn no_process_that_an_evaluation_leaves_behind_holds_the_run() {
+    let command = "[evaluation]\ntimeout = \"20s\"\ncommand = [\"sh\", \"-c\", \
+                   \"setsid sleep 25 2>&- & echo '{\\\"loss\\\": 1}'\"]\n";
+    let federation = after(0, &format!("{SETTINGS}{command}"));
+    federation.deliver(1, 0);
+    let started = Instant::now();
+    federation.advance();
+    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
+    assert_eq!(federation.status()["current"]["metrics"]["loss"], 1.0);
 }

@@ -91,10 +91,13 @@ fn the_tasks_of_a_tier_have_its_steps_and_codec() {
     let check = federation.round("check", &[]).stdout;
     let words = check.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(
-        words.contains("note: tiers.file is tiers.json tier high is merged by median (its own); "),
+        words.contains("note: tiers.file is tiers.json tier high is merged by median (its own, no client assumed hostile); "),
         "{check}"
     );
-    assert!(words.contains("tier low is merged by meamed (robustness.rule)"), "{check}");
+    assert!(
+        words.contains("tier low is merged by meamed (robustness.rule, no client assumed hostile)"),
+        "{check}"
+    );
 }
 
 #[test]
@@ -133,6 +136,12 @@ fn clients_that_hold_a_model_are_offered_a_patch() {
     let shown: Value = serde_json::from_str(&show.stdout).unwrap_or_else(|why| panic!("{why}: {show:#?}"));
     assert!(shown.to_string().contains("bytes_down"), "{shown}");
     federation.assert_sound();
+    // A patch that an earlier round left is made anew: it may be damaged.
+    let whole = dir.read(&path(patch));
+    dir.write(&path(patch), &whole[..whole.len() / 2]);
+    assert_eq!(federation.round("rollback", &["--to", "2"]).code, Some(0));
+    federation.advance();
+    assert_eq!(dir.read(&path(patch)), whole);
 }
 
 #[test]

@@ -96,12 +96,20 @@ fn a_budget_that_is_spent_ends_the_rounds() {
     assert!(check.contains("spent after 2 rounds"), "{check}");
     assert_eq!(budget(&federation)["rounds_left"], 1, "as the forecast says");
     federation.deliver(2, 0);
-    federation.round("run", &["-q"]);
-    federation.deliver(3, 0);
-    let run = federation.round("run", &[]);
-    assert_eq!(run.code, Some(1), "{run:#?}");
-    assert!(run.stderr.contains("over the privacy budget"), "{run:#?}");
-    assert_eq!(federation.status()["published"], 2);
+    let spent = "the privacy budget is spent: epsilon";
+    // No client is asked for an update that no budget pays for.
+    let run = federation.advance();
+    assert!(run.stderr.contains(spent), "{run:#?}");
+    federation.round("run", &[]).assert_fails(0, &[spent]);
+    let status = federation.status();
+    assert_eq!(
+        (&status["published"], &status["round"], &status["phase"]),
+        (&2.into(), &2.into(), &"closed".into())
+    );
+    assert!(status["over"].as_str().unwrap().contains(spent), "{status}");
+    assert!(federation.round("status", &[]).stdout.contains("no round opens: the privacy budget is spent"));
+    let foreseen = federation.round("run", &["--dry-run"]).stdout;
+    assert!(foreseen.contains("would do nothing: the privacy budget is spent"), "{foreseen}");
 }
 
 #[test]
@@ -134,4 +142,164 @@ fn private_rounds_may_have_personal_layers() {
     let run = federation.round("run", &["-q"]);
     assert_eq!(run.code, Some(0), "{run:#?}");
     assert_eq!(federation.status()["published"], 1);
+}
+
+/// Half of all clients take part, each by an independent coin.
+fn poisson(selection: &str) -> String {
+    SETTINGS.replace(
+        "clients = 6",
+        &format!("clients = 6\nselection = \"{selection}\"\nseed = 610048653413327563"),
+    )
+}
+
+/// Twelve clients, of which half may not take part.
+fn demanding(settings: &str) -> Federation {
+    let federation = Federation::new(12, settings);
+    let row = |client: u64| {
+        let demand = if client.is_multiple_of(2) { "\"epsilon\":1" } else { "\"secure_aggregation\":true" };
+        format!(
+            "{{\"node_id\":\"client-{client}\",\"compute_capability\":1,\"data_size\":10,\"connection_quality\":0.5,\
+             \"privacy_requirements\":{{{demand}}}}}\n"
+        )
+    };
+    federation.dir.write("demanding.jsonl", (0..6).map(row).collect::<String>());
+    let import = fedmill(&federation.dir, &["clients", "import", STATE, "--update", "demanding.jsonl"]);
+    assert_eq!(import.code, Some(0), "{import:#?}");
+    federation
+}
+
+/// Makes a budget by hand whose plan has this sampling.
+fn make_budget(federation: &Federation, sampling: &[&str]) {
+    let (budget, base) = (format!("{STATE}/privacy"), format!("{STATE}/current.safetensors"));
+    let common =
+        "--epsilon 20 --delta 1e-5 --population 12 --rounds 3 --noise-multiplier 2 --clip 0.5 --base";
+    let args: Vec<&str> = ["privacy", "init", &budget]
+        .into_iter()
+        .chain(common.split(' '))
+        .chain([base.as_str()])
+        .chain(sampling.iter().copied())
+        .collect();
+    let made = fedmill(&federation.dir, &args);
+    assert_eq!(made.code, Some(0), "{made:#?}");
+}
+
+fn remove_budget(federation: &Federation) {
+    std::fs::remove_dir_all(federation.dir.path(&format!("{STATE}/privacy"))).unwrap();
+}
+
+fn opening(federation: &Federation) -> Value {
+    let journal = federation.dir.read(&format!("{STATE}/rounds/000001/journal.jsonl"));
+    let line: Value = serde_json::from_slice(journal.split(|byte| *byte == b'\n').next().unwrap()).unwrap();
+    line["event"]["open"].clone()
+}
+
+#[test]
+fn clients_that_may_not_take_part_raise_no_rate_above_that_of_the_budget() {
+    let federation = demanding(&poisson("poisson"));
+    federation.round("run", &["-q"]);
+    let selection = &opening(&federation)["selection"];
+    assert_eq!((&selection["eligible"], &selection["rate"]), (&6.into(), &0.5.into()), "{selection}");
+    let status =
+        fedmill(&federation.dir, &["privacy", "status", &format!("{STATE}/privacy"), "--json"]).stdout;
+    let plan: Value = serde_json::from_str(&status).unwrap();
+    assert_eq!(plan["sampling_rate"], selection["rate"]);
+    federation.deliver(1, 0);
+    federation.round("run", &["-q"]);
+    assert_eq!(federation.status()["published"], 1);
+}
+
+#[test]
+fn a_charge_for_a_smaller_rate_than_that_of_the_opening_is_refused() {
+    let federation = Federation::new(12, &poisson("poisson"));
+    federation.round("run", &["-q"]);
+    remove_budget(&federation);
+    make_budget(&federation, &["--sampling", "poisson", "--sampling-rate", "0.2"]);
+    federation.deliver(1, 0);
+    let run = federation.round("run", &[]);
+    let why =
+        "drawn independently at a rate of 0.5, and the budget pays for poisson sampling at a rate of 0.2";
+    run.assert_fails(1, &[why]);
+    assert_eq!(federation.status()["published"], 0);
+    assert_eq!(budget(&federation)["charges"], 0);
+}
+
+#[test]
+fn a_round_does_not_open_under_a_plan_of_another_sampling() {
+    let federation = Federation::new(12, &poisson("poisson"));
+    make_budget(
+        &federation,
+        &["--sampling", "fixed", "--sampling-rate", "0.5", "--adjacency", "replace-one"],
+    );
+    federation.round("run", &[]).assert_fails(1, &["the budget pays for fixed sampling at a rate of 0.5"]);
+    assert_eq!(federation.status()["round"], 0);
+}
+
+#[test]
+fn a_retired_client_changes_the_rate_of_the_settings_and_check_names_the_remedy() {
+    let federation = Federation::new(12, &poisson("poisson"));
+    federation.round("run", &["-q"]);
+    federation.deliver(1, 0);
+    let retired = fedmill(&federation.dir, &["clients", "retire", STATE, "client-3"]);
+    assert_eq!(retired.code, Some(0), "{retired:#?}");
+    assert_eq!(federation.round("run", &["-q"]).code, Some(1));
+    let check = federation.round("check", &[]).stdout;
+    assert!(check.contains("remedy: selection = \"poisson:rate=0.5\""), "{check}");
+    federation.configure(&poisson("poisson:rate=0.5"));
+    federation.advance();
+    assert_eq!(federation.status()["round"], 2);
+}
+
+#[test]
+fn a_lost_ledger_does_not_start_anew() {
+    let federation = Federation::new(6, &SETTINGS.replace("rounds = 3", "rounds = 1"));
+    federation.round("run", &["-q"]);
+    federation.deliver(1, 0);
+    federation.round("run", &["-q"]);
+    federation.configure(SETTINGS);
+    let (ledger, backup) = (federation.dir.path(&format!("{STATE}/privacy")), federation.dir.path("backup"));
+    std::fs::rename(&ledger, &backup).unwrap();
+    let assert_lost = |found: &str| {
+        let wanted =
+            ["the ledger that round 1 charged", "restore the folder privacy/ from the newest backup", found];
+        federation.round("run", &[]).assert_fails(2, &wanted);
+        federation.round("verify", &[]).assert_fails(2, &wanted);
+        let check = federation.round("check", &[]);
+        assert_eq!(check.code, Some(1), "{check:#?}");
+        assert!(check.stdout.contains(&format!("error: privacy is {found}")), "{check:#?}");
+        assert_eq!(
+            (&federation.status()["round"], &federation.status()["phase"]),
+            (&1.into(), &"closed".into())
+        );
+    };
+    assert_lost("no ledger");
+    make_budget(&federation, &["--sampling", "all", "--denominator", "6"]);
+    assert_lost("a ledger of 0 releases");
+    std::fs::remove_dir_all(&ledger).unwrap();
+    std::fs::rename(&backup, &ledger).unwrap();
+    federation.assert_sound();
+    federation.advance();
+    federation.deliver(2, 0);
+    // An open round goes no further without the ledger either.
+    std::fs::rename(&ledger, &backup).unwrap();
+    federation.round("run", &[]).assert_fails(2, &["no ledger"]);
+    std::fs::rename(&backup, &ledger).unwrap();
+    federation.advance();
+    assert_eq!(federation.status()["published"], 2);
+}
+
+#[test]
+fn clients_that_may_not_take_part_are_counted_with_the_reason() {
+    let federation = demanding(SETTINGS);
+    federation.round("run", &["-q"]);
+    let text = "6 excluded: 3 by the epsilon cap of the client, 3 because the client demands secure aggregation; \
+                6 could be selected, 6 wanted";
+    let words = |command: &str| {
+        let text = federation.round(command, &[]).stdout;
+        text.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    assert!(words("status").contains(text), "{}", words("status"));
+    assert!(words("show").contains(text), "{}", words("show"));
+    assert!(words("history").contains("; 6 clients excluded"), "{}", words("history"));
+    let json = &federation.status()["shortfall"]["excluded"];
+    assert_eq!(json, &serde_json::json!({ "epsilon": 3, "secure aggregation": 3 }));
 }

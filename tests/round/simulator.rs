@@ -76,7 +76,7 @@ fn run(seed: u64, is_troubled: bool) -> (End, u64) {
             world.disk.jump(&mut rng);
         }
         match one_run(&mut world, &config) {
-            Ok((Outcome::Finished, _)) => break,
+            Ok((Outcome::Finished(_), _)) => break,
             Ok((_, collecting)) => world.move_clients(&mut rng, is_troubled, collecting),
             Err(_) if world.disk.has_failed() => {
                 crashes += 1;

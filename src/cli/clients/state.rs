@@ -9,43 +9,43 @@ use std::path::PathBuf;
 
 /// The state directory of a federation.
 #[derive(Args, Debug)]
-pub(super) struct StateDirectory {
+pub(in crate::cli) struct StateDirectory {
     /// The state directory, which has the registry `clients.db`.
     #[arg(value_name = "DIR", help_heading = INPUTS)]
     directory: PathBuf,
 }
 
 impl StateDirectory {
-    pub(super) fn path(&self) -> PathBuf {
+    pub(in crate::cli) fn path(&self) -> PathBuf {
         self.directory.join(registry::FILE)
     }
 
-    pub(super) fn open(&self) -> Result<Registry, Failure> {
+    pub(in crate::cli) fn open(&self) -> Result<Registry, Failure> {
         Registry::open(&self.path()).map_err(failure)
     }
 
-    pub(super) fn create(&self) -> Result<Registry, Failure> {
+    pub(in crate::cli) fn create(&self) -> Result<Registry, Failure> {
         Registry::create(&self.path()).map_err(failure)
     }
 }
 
-pub(super) fn failure(why: FleetError) -> Failure {
+pub(in crate::cli) fn failure(why: FleetError) -> Failure {
     Failure::of(why)
 }
 
 /// A time as an operator writes it.
-pub(super) fn parse_time(text: &str) -> Result<Timestamp, String> {
+pub(in crate::cli) fn parse_time(text: &str) -> Result<Timestamp, String> {
     text.parse()
         .map_err(|_| "expected a date and time with its offset, such as 2026-01-31T12:00:00Z".to_owned())
 }
 
 /// Seconds since 1970 as a time in UTC.
-pub(super) fn time_text(seconds: Option<i64>) -> String {
+pub(in crate::cli) fn time_text(seconds: Option<i64>) -> String {
     let time = seconds.and_then(|seconds| Timestamp::from_second(seconds).ok());
     time.map_or_else(|| "-".to_owned(), |time| time.to_string())
 }
 
 /// A number, or `-` where there is none.
-pub(super) fn or_dash(value: Option<impl ToString>) -> String {
+pub(in crate::cli) fn or_dash(value: Option<impl ToString>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }

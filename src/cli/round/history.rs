@@ -72,7 +72,9 @@ fn ending(past: &Past) -> String {
         1 => "; 1 other file".to_owned(),
         files => format!("; {files} other files"),
     };
-    format!("{ending}{}{}{files}", metrics.collect::<String>(), back.collect::<String>())
+    let excluded: usize = past.shortfall.iter().flat_map(|shortfall| shortfall.excluded.values()).sum();
+    let excluded = if excluded == 0 { String::new() } else { format!("; {excluded} clients excluded") };
+    format!("{ending}{}{}{files}{excluded}", metrics.collect::<String>(), back.collect::<String>())
 }
 
 /// Characters of the ending of a round that published nothing.

@@ -100,8 +100,8 @@ impl Arguments {
                 self.tell(common, &why);
                 Outcome::Done
             }
-            drive::Outcome::Finished => {
-                self.tell(common, "all planned rounds are over");
+            drive::Outcome::Finished(why) => {
+                self.tell(common, &why);
                 Outcome::Done
             }
             drive::Outcome::Waiting(why) => self.waits(common, why),

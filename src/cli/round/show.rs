@@ -4,6 +4,7 @@ use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print};
 use super::directory::reader;
 use crate::cli::cells::{fit, number, row};
 use crate::round::show::{Shown, show};
+use crate::round::status::Shortfall;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -66,6 +67,8 @@ fn facts(shown: &Shown) -> String {
         ("ending", Some(ending)),
         ("metrics", Some(metrics.join(", ")).filter(|text| !text.is_empty())),
         ("clients", Some(counts)),
+        ("", past.shortfall.as_ref().and_then(Shortfall::text)),
+        ("warnings", Some(past.warnings.join("; ")).filter(|text| !text.is_empty())),
         ("other files", Some(past.other_files.to_string()).filter(|_| past.other_files > 0)),
         (
             "quorum",

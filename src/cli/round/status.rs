@@ -7,7 +7,7 @@ use crate::cli::cells::{fit, number, row};
 use crate::round::fates::rounds_text;
 use crate::round::layout;
 use crate::round::state::State;
-use crate::round::status::Status;
+use crate::round::status::{Shortfall, Status};
 use clap::Args;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -93,8 +93,11 @@ fn lines(Shown { status, error }: &Shown) -> Vec<(&'static str, String)> {
         ("round", Some(format!("{}, phase {}", status.round, status.phase))),
         ("opened", status.opened.clone()),
         ("clients", status.selected.map(|selected| format!("{selected} selected"))),
+        ("", status.shortfall.as_ref().and_then(Shortfall::text)),
         ("waits", status.waits.clone()),
+        ("next", status.over.as_ref().map(|why| format!("no round opens: {why}"))),
         ("last", status.last.clone()),
+        ("warnings", Some(status.warnings.join("; ")).filter(|text| !text.is_empty())),
         ("error", error.as_ref().map(|last| format!("the last run failed at {}: {}", last.at, last.error))),
         ("model", Some(format!("version {} of round {}", current.number, current.round))),
         ("blake3", Some(current.file.blake3.clone())),

@@ -33,5 +33,5 @@ pub use privacy::Privacy;
 pub use publish::Publish;
 pub use robustness::{OnBad, Robustness};
 pub use secure_aggregation::SecureAggregation;
-pub use strategy::Strategy;
+pub use strategy::{SentKind, Strategy};
 pub use tiers::Tiers;

@@ -22,11 +22,36 @@ pub struct Strategy {
     /// The number of local steps of a client.
     #[schemars(extend("x-origin" = "fedmill", "x-reader" = "open"))]
     pub local_steps: u64,
+    /// What clients send: `delta`, the difference from the model of the task, or `weights`, whole models. The metadata
+    /// of tasks then states it, and an update that states another kind is bad. Unset: each update states its own `kind`,
+    /// and counts as weights without.
+    #[schemars(extend("x-origin" = "fedmill", "x-reader" = "open, validate, aggregate", "x-example" = "weights"))]
+    pub update_kind: Option<SentKind>,
+}
+
+/// What clients send.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Debug)]
+#[serde(rename_all = "kebab-case")]
+pub enum SentKind {
+    /// The difference from the model of the task.
+    Delta,
+    /// Whole models.
+    Weights,
+}
+
+impl SentKind {
+    /// The value of the metadata `kind`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Delta => "delta",
+            Self::Weights => "weights",
+        }
+    }
 }
 
 impl Default for Strategy {
     fn default() -> Self {
-        Self { name: "fedavg".to_owned(), mu: 0.1, local_steps: 1 }
+        Self { name: "fedavg".to_owned(), mu: 0.1, local_steps: 1, update_kind: None }
     }
 }
 

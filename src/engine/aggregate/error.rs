@@ -1,6 +1,7 @@
 //! Why a run published no model.
 
 use crate::engine::aggregate::geometry::GeometryError;
+use crate::engine::aggregate::kinds::LikelyDeltas;
 use crate::engine::aggregate::state::StateError;
 use crate::engine::decide::source::JudgeError;
 use crate::engine::intake::bases::TiedBases;
@@ -39,6 +40,8 @@ pub enum Error {
     Classes(#[from] NoTensor),
     #[error(transparent)]
     Opaque(#[from] NothingShared),
+    #[error(transparent)]
+    Kinds(#[from] LikelyDeltas),
     #[error(transparent)]
     Bases(#[from] TiedBases),
     #[error(transparent)]
@@ -216,6 +219,7 @@ impl Explain for Error {
                     .to_owned(),
             ),
             Self::Mode(why) => why.hint(),
+            Self::Kinds(why) => why.hint(),
             _ => None,
         }
     }

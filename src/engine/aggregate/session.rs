@@ -201,8 +201,7 @@ impl<'m> Session<'m> {
     /// When the weights cannot be used, or most updates look like deltas and do not say so.
     pub fn count(&self, taken: &mut Taken, comparer: &Comparer) -> Result<Vec<(usize, Fault)>, Error> {
         let mut faults = self.kind_faults(&taken.set)?;
-        kinds::check_few(&faults, taken.set.clients.len() + taken.others.len())
-            .map_err(|why| Error::Mode(Box::new(why)))?;
+        kinds::check_few(&faults, taken.set.clients.len() + taken.others.len())?;
         faults.extend(self.opaque_faults(&taken.set)?);
         if !faults.is_empty() {
             return Ok(faults);

@@ -4,6 +4,7 @@
 //! one odd client cannot make the others look wrong.
 
 use crate::engine::intake::bases;
+use crate::engine::intake::claims::Claims;
 use crate::engine::intake::fault::Fault;
 use crate::engine::intake::opening::{MOST_FAULTS, bound_faults};
 use crate::engine::intake::policy::Policy;
@@ -89,8 +90,9 @@ fn mark_other_rounds(opened: &mut [Update], policy: &Policy) {
         |update: &&Update| update.metadata.round.is_some() && update.metadata.round == policy.round;
     let voters = opened.iter().filter(votes);
     let is_usual = 2 * voters.clone().filter(states_it).count() >= voters.count();
+    let Claims { judges_alone, round_by_place, .. } = policy.claims;
     // A strategy that takes stale updates asks each of them for its round.
-    let is_asked = is_usual && !policy.takes_stale && !policy.claims.judges_alone;
+    let is_asked = is_usual && !policy.takes_stale && !judges_alone && !round_by_place;
     let lacks = policy.round.filter(|_| is_asked);
     for update in opened {
         update.faults.extend(policy.round_fault(&update.metadata));

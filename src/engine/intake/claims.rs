@@ -9,6 +9,8 @@ use std::fmt;
 pub struct Claims {
     /// Whether no update's fault may depend on what another update states.
     pub judges_alone: bool,
+    /// Whether an update that states no round is of this one, since its place says so.
+    pub round_by_place: bool,
     /// What names the clients.
     pub client_id_from: ClientIdFrom,
     /// What the server does about updates of several clients with the same tensors.

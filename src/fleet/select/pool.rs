@@ -184,7 +184,7 @@ impl Pool {
 }
 
 /// The reason that stands for clients that are retired.
-const RETIRED: &str = "retirement";
+pub const RETIRED: &str = "retirement";
 
 /// The place of the first column of a strategy in the query.
 const FIRST_NUMBER: usize = 6;

@@ -104,8 +104,13 @@ pub enum TiersError {
     BadTotal { path: PathBuf, total: f64 },
     #[error("{}: the weights of the tiers have different units, expected one unit: {list}", .path.display())]
     MixedUnits { path: PathBuf, list: String },
-    #[error("{}: tier `{tier}`: {source}", .path.display())]
+    #[error("{}: tier `{tier}`: {}", .path.display(), by_key(source.to_string()))]
     Rule { path: PathBuf, tier: String, needs: Option<usize>, source: Box<RuleError> },
+}
+
+/// A message of a rule, with the key of the tier in place of the option.
+pub fn by_key(message: String) -> String {
+    message.replace("--byzantine", "`byzantine`")
 }
 
 /// How every client has a tier.

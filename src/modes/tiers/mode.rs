@@ -21,7 +21,7 @@ use crate::engine::passes::error::PassError;
 use crate::engine::passes::machine::Machine;
 use crate::kernels::server_step::ServerStep;
 use crate::model::state::StateTensor;
-use crate::modes::tiers::file::{LeftOut, Tier, TierMembers, TierText, Tiers, TiersError};
+use crate::modes::tiers::file::{LeftOut, Tier, TierMembers, TierText, Tiers, TiersError, by_key};
 use crate::rules::pre::StepRecord;
 use crate::rules::{Needs, Recipe, RuleError, Statistics, Verdict, Warning};
 use crate::strategies::{Cohort, StepInput, StrategyError};
@@ -349,8 +349,10 @@ impl TierJudgement {
             let left_out = step.left_out.iter().map(|i| members.clients[*i]).collect();
             StepRecord { step: format!("{name}: {}", step.step), updates: step.updates, found, left_out }
         }));
-        let named =
-            |warning: &Warning| Warning { text: format!("tier {name}: {warning}"), ..warning.clone() };
+        let named = |warning: &Warning| {
+            let text = format!("tier {name}: {}", by_key(warning.text.clone()));
+            Warning { text, ..warning.clone() }
+        };
         self.warnings.extend(judgement.warnings.iter().map(named));
         self.judgements.push(judgement);
     }

@@ -2,6 +2,7 @@
 
 use super::finding::Lint;
 use crate::config::sections::Mode;
+use crate::round::budget_plan::is_poisson;
 use crate::settings::Definition;
 use crate::strategies;
 
@@ -22,6 +23,23 @@ pub(super) fn check(lint: &mut Lint) {
         Mode::Async => check_buffer(lint),
     }
     check_population(lint);
+    check_one_rate(lint);
+}
+
+/// Poisson sampling draws every client at one rate: no round opens with a setting that prefers some.
+fn check_one_rate(lint: &mut Lint) {
+    let coordination = &lint.config.coordination;
+    if !is_poisson(&coordination.selection) {
+        return;
+    }
+    let why = "it makes some clients more likely than others, and Poisson sampling draws all at one rate: no round opens";
+    if coordination.dropout > 0.0 {
+        let remedy = "dropout = 0, and more clients";
+        lint.error("coordination.dropout", coordination.dropout, why, remedy);
+    }
+    if let Some(rounds) = coordination.max_wait {
+        lint.error("coordination.max_wait", rounds, why, "leave it out");
+    }
 }
 
 /// Selection with dropout against the quorum.

@@ -3,6 +3,8 @@
 use super::finding::Lint;
 use crate::config::Config;
 use crate::config::sections::Mode;
+use crate::rules;
+use crate::settings::Definition;
 use std::fmt::Display;
 
 /// The usual remedy.
@@ -41,13 +43,25 @@ fn check_rounds(lint: &mut Lint) {
     let idle = Idle { key, found: &regression, why, remedy };
     note(lint, config.evaluation.metric.is_none() && regression != 0.0, &idle);
     let (found, default) = (&config.robustness, &usual.robustness);
-    let differs = found.rule != default.rule
-        || found.pre != default.pre
-        || found.byzantine_tolerance != default.byzantine_tolerance;
+    let differs = found.rule != default.rule || found.pre != default.pre;
     let why = "every tier names its rule in the file of tiers";
     let (key, remedy) = ("robustness.rule", "set them in the file of tiers");
     let idle = Idle { key, found: &found.rule, why, remedy };
     note(lint, lint.facts.has_tier_rules && config.tiers.file.is_some() && differs, &idle);
+    check_weights(lint);
+}
+
+/// Weights under a rule that takes all clients alike.
+fn check_weights(lint: &mut Lint) {
+    let config = lint.config;
+    let found = &config.robustness;
+    let Some(weights) = &found.weights else { return };
+    let rule = rules::parse(&found.rule, Definition::Paper);
+    let is_alike = rule.is_ok_and(|rule| !rule.uses_weights());
+    let (why, remedy) = ("the rule takes all clients alike", "leave it out, or a rule that weighs clients");
+    let idle = Idle { key: "robustness.weights", found: weights, why, remedy };
+    let is_idle = is_alike && weights != "uniform" && config.tiers.file.is_none() && !config.privacy.enabled;
+    note(lint, is_idle, &idle);
 }
 
 fn check_compression(lint: &mut Lint) {

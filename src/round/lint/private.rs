@@ -5,7 +5,7 @@ use crate::config::sections::Mode;
 use crate::modes::dp::release::STEPS_AFTER_NOISE;
 use crate::privacy::ledger::budget::{self, VerdictError};
 use crate::privacy::ledger::plan::{BudgetPlan, Sampling};
-use crate::round::budget_plan::budget_plan;
+use crate::round::budget_plan::{budget_plan, is_poisson, poisson_at};
 
 pub(super) fn check(lint: &mut Lint) {
     if !lint.config.privacy.enabled {
@@ -23,8 +23,7 @@ const LEAST_SECRET_SEED: u64 = 1 << 40;
 /// Poisson sampling hides who takes part only from those who cannot guess its seed.
 fn check_seed(lint: &mut Lint) {
     let coordination = &lint.config.coordination;
-    let is_poisson = coordination.selection.split(':').next() == Some("poisson");
-    if is_poisson && coordination.seed < LEAST_SECRET_SEED {
+    if is_poisson(&coordination.selection) && coordination.seed < LEAST_SECRET_SEED {
         let why = "a client that guesses the seed knows who takes part, which voids the guarantee of Poisson sampling";
         lint.warning(
             "coordination.seed",
@@ -131,6 +130,9 @@ fn check_sampling(lint: &mut Lint, plan: &BudgetPlan) {
     }
 }
 
+/// How an operator starts a new budget while that forgets nothing.
+const NEW_BUDGET: &str = "; before the first private model, removing the folder privacy/ starts a new budget";
+
 /// The frozen plan against the settings.
 fn check_frozen(lint: &mut Lint, frozen: &BudgetPlan, plan: &BudgetPlan) {
     let privacy = &lint.config.privacy;
@@ -147,12 +149,18 @@ fn check_frozen(lint: &mut Lint, frozen: &BudgetPlan, plan: &BudgetPlan) {
             _ => found.to_string(),
         };
         let why = format!("the frozen plan of the budget has {expected}, and the plan decides");
-        lint.error(key, found, why, "set what the plan has, or start a new budget");
+        let remedy = match key {
+            "coordination.selection" if frozen.sampling == Sampling::Poisson => {
+                format!("selection = \"{}\"", poisson_at(frozen.sampling_rate))
+            }
+            _ => format!("set what the plan has{NEW_BUDGET}"),
+        };
+        lint.error(key, found, why, remedy);
     }
     if frozen.population < plan.population {
         let why =
             format!("the registry has {} clients, the frozen plan {}", plan.population, frozen.population);
-        lint.error("privacy.enabled", true, why, "start a budget for as many clients, or retire some");
+        lint.error("privacy.enabled", true, why, format!("retire clients{NEW_BUDGET}"));
     }
 }
 
@@ -163,7 +171,7 @@ fn check_rounds(lint: &mut Lint, plan: &BudgetPlan) -> Result<(), VerdictError> 
     let Some(rounds) = lint.config.coordination.rounds else {
         let most = budget::most_rounds(plan)?;
         let why = format!(
-            "epsilon {epsilon} is spent after {most} rounds, and rounds has no end: later rounds are refused"
+            "epsilon {epsilon} is spent after {most} rounds, and rounds has no end: no round opens after them"
         );
         lint.warning("privacy.epsilon", epsilon, why, format!("rounds = {most}"));
         return Ok(());

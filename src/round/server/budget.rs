@@ -12,8 +12,8 @@ use crate::io::source::OpenFiles;
 use crate::modes::dp::error::DpError;
 use crate::modes::dp::statistics::DpStatistics;
 use crate::privacy::ledger::budget::{epsilon_text, most_rounds, planned};
-use crate::privacy::ledger::plan::BudgetPlan;
-use crate::round::budget_plan::budget_plan;
+use crate::privacy::ledger::plan::{BudgetPlan, Sampling};
+use crate::round::budget_plan::{budget_plan, is_poisson, poisson_at};
 use crate::round::error::RoundError;
 use crate::round::layout;
 use crate::round::server::Server;
@@ -30,12 +30,29 @@ impl Server {
         Ok(self.books()?.map(|books| books.state.plan().clone()))
     }
 
+    /// The plan that the sampling of private rounds must follow: the frozen one, else that of the settings. `None`
+    /// without privacy.
+    pub(super) fn sampling_plan(&self) -> Result<Option<BudgetPlan>, RoundError> {
+        if !self.config.privacy.enabled {
+            return Ok(None);
+        }
+        match self.plan()? {
+            Some(plan) => Ok(Some(plan)),
+            None => Ok(self.active()?.map(|population| budget_plan(&self.config, population, None))),
+        }
+    }
+
     fn books(&self) -> Result<Option<Books>, RoundError> {
         let directory = self.path(layout::BUDGET);
         if !folder::exists(&Directory::new(&directory).ledger()) {
             return Ok(None);
         }
         Books::read(&directory).map(Some).map_err(|why| RoundError::work(DpError::from(why)))
+    }
+
+    /// The number of releases that the ledger charged; `None` without a ledger.
+    pub(super) fn charged_releases(&self) -> Result<Option<u64>, RoundError> {
+        Ok(self.books()?.map(|books| books.state.releases()))
     }
 
     /// The state of the budget; `None` without privacy, and before the first round.
@@ -95,4 +112,35 @@ impl Server {
         };
         Ok(BudgetPlan { rounds, tensors_sha256: Some(statistics.names(&set)), ..plan })
     }
+}
+
+/// The selection of a round as it is drawn. Poisson sampling takes the rate of the plan: the share of the clients that
+/// may be selected is larger than that of all clients, for which the budget pays.
+pub(super) fn drawn_selection(selection: &str, plan: Option<&BudgetPlan>) -> String {
+    match plan {
+        Some(plan) if plan.sampling == Sampling::Poisson && is_poisson(selection) => {
+            poisson_at(plan.sampling_rate)
+        }
+        _ => selection.to_owned(),
+    }
+}
+
+/// Refuses a round whose clients took part with a larger probability than the budget charges for.
+///
+/// # Errors
+///
+/// When they did, or no promise of independence was made.
+pub(super) fn check_rate(plan: Option<&BudgetPlan>, drawn: Option<f64>) -> Result<(), RoundError> {
+    let Some(plan) = plan.filter(|plan| !plan.covers(drawn)) else { return Ok(()) };
+    let found = drawn.map_or("not independently of each other".to_owned(), |rate| {
+        format!("independently at a rate of {rate}")
+    });
+    let sampling = match plan.sampling {
+        Sampling::Fixed => "fixed",
+        Sampling::Poisson | Sampling::All => "poisson",
+    };
+    let rate = plan.sampling_rate;
+    Err(RoundError::Refused(format!(
+        "privacy: the clients of the round were drawn {found}, and the budget pays for {sampling} sampling at a rate of {rate}"
+    )))
 }

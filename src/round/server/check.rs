@@ -9,8 +9,11 @@ use crate::round::error::RoundError;
 use crate::round::layout;
 use crate::round::lint::{Facts, Finding, Level, lint};
 use crate::round::server::Server;
-use crate::round::state::{State, sound};
+use crate::round::server::tiers::UnfitCodec;
+use crate::round::server::work::MANY_CLIENTS;
+use crate::round::state::{State, charges, sound};
 use crate::round::world::TierTask;
+use crate::rules::{self, Needs, Rule, Statistics};
 use crate::telemetry::explain::Explain;
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -22,7 +25,7 @@ impl Server {
         let mut findings = Vec::new();
         let population = population.or_else(|| self.checked_population(&mut findings));
         let plan = self.plan().unwrap_or_else(|why| {
-            let remedy = "restore the folder from a backup, or start a new budget";
+            let remedy = "restore the folder from a backup";
             findings.push(error("privacy.enabled", layout::BUDGET, why, remedy));
             None
         });
@@ -31,9 +34,12 @@ impl Server {
         let model_bytes = self.model().map(|(bytes, _)| bytes);
         let facts = Facts { population, model_bytes, plan, tiers, has_tier_rules };
         findings.extend(self.small_tiers());
+        findings.extend(self.unprotected_tiers());
+        findings.extend(self.check_codecs());
         findings.extend(self.check_evaluation());
         findings.extend(self.check_current());
         findings.extend(self.check_store());
+        findings.extend(self.check_ledger());
         findings.extend(lint(&self.config, &facts));
         findings.sort_by_key(|finding| finding.level);
         findings
@@ -122,6 +128,54 @@ impl Server {
         tiers.tiers.iter().filter_map(finding).collect()
     }
 
+    /// Tiers whose rule leaves out no hostile client, and whose `byzantine` does not say that this is meant.
+    fn unprotected_tiers(&self) -> Vec<Finding> {
+        let Ok(Some(tiers)) = self.read_tiers() else { return Vec::new() };
+        let tolerance = self.config.robustness.byzantine_tolerance;
+        let finding = |tier: &Tier| {
+            let rule = &tier.method.rule;
+            let why = match rule.tolerates(MANY_CLIENTS) {
+                _ if tier.method.byzantine.is_some() || !tier.method.pre.is_empty() => return None,
+                0 if tolerance > 0.0 => format!(
+                    "the rule of the tier protects against no hostile client, and byzantine_tolerance is {tolerance}"
+                ),
+                0 => return None,
+                _ if needs_tolerance(rule.as_ref()) => {
+                    "the rule of the tier leaves out no update: no client of the tier is assumed hostile"
+                        .to_owned()
+                }
+                _ => return None,
+            };
+            let remedy = "the key `byzantine` of the tier in the file: a share such as 0.2 under a rule such as \
+                          trimmed-mean, or 0 if no client is hostile";
+            let found = format!("rule {rule} of tier {}", tier.name);
+            Some(Finding { level: Level::Warning, key: "tiers.file", found, why, remedy: remedy.to_owned() })
+        };
+        tiers.tiers.iter().filter_map(finding).collect()
+    }
+
+    /// Codecs whose updates no merge takes. A file of tiers or a model that cannot be read is another finding.
+    fn check_codecs(&self) -> Vec<Finding> {
+        let unfit = match self.unfit_codecs() {
+            Ok(unfit) => unfit,
+            Err(RoundError::Setting { key, why }) => {
+                return vec![error(key, "a codec", why, "a codec as `compress --codec` takes it")];
+            }
+            Err(_) => return Vec::new(),
+        };
+        let finding = |UnfitCodec { key, codec, tier, why, is_fatal }: UnfitCodec| {
+            let clients = tier.map_or(String::new(), |tier| format!(" of clients of tier {tier}"));
+            let (level, then) = match is_fatal {
+                true => (Level::Error, "every round is refused"),
+                false => (Level::Warning, "such updates are refused"),
+            };
+            let why = format!("{then}: {why}");
+            let remedy = "a codec that sends every value, such as u8, or another rule".to_owned();
+            Finding { level, key, found: format!("{codec} for updates{clients}"), why, remedy }
+        };
+        unfit.into_iter().map(finding).collect()
+    }
+
     /// The clients of each tier that are not retired.
     fn tier_counts(&self, tiers: &Tiers) -> Result<BTreeMap<String, u64>, FleetError> {
         let mut counts = BTreeMap::new();
@@ -165,6 +219,20 @@ impl Server {
         Some(error(layout::CURRENT, "a link to a model that is lost", why, remedy))
     }
 
+    /// A ledger that lacks charges of rounds in the journals. A ledger that cannot be read is another finding.
+    fn check_ledger(&mut self) -> Option<Finding> {
+        if !self.config.privacy.enabled {
+            return None;
+        }
+        let published = State::read(self, &self.root).ok()?.carry.published;
+        match charges::check_ledger(self, published).err()? {
+            RoundError::Torn { found, expected, remedy, .. } => {
+                Some(error(layout::BUDGET, found, format!("expected {expected}: no round opens"), remedy))
+            }
+            _ => None,
+        }
+    }
+
     fn check_current(&self) -> Option<Finding> {
         let path = self.path(layout::CURRENT);
         if !folder::exists(&path) || folder::target(&path).is_ok() {
@@ -183,11 +251,26 @@ impl Server {
     }
 }
 
+/// Whether a rule leaves out updates only if clients are assumed hostile.
+fn needs_tolerance(rule: &dyn Rule) -> bool {
+    let statistics = Statistics {
+        ids: (0..MANY_CLIENTS).map(|client| client.to_string()).collect(),
+        weights: vec![1.0; MANY_CLIENTS],
+        byzantine: None,
+        seed: 0,
+        geometry: None,
+    };
+    let warns = || rules::decide(rule, &statistics).is_ok_and(|decision| !decision.warnings.is_empty());
+    rule.uses_byzantine() || rule.needs() == Needs::Nothing && warns()
+}
+
 /// Says which rule each tier has.
 fn rules_of(file: String, tiers: &[Tier]) -> Finding {
     let rule = |tier: &Tier| {
         let source = if tier.has_rule { "its own" } else { "robustness.rule" };
-        format!("tier {} is merged by {} ({source})", tier.name, tier.method.rule)
+        let share = tier.method.byzantine.as_ref();
+        let assumed = share.map_or("no client".to_owned(), |share| format!("{share} of its clients"));
+        format!("tier {} is merged by {} ({source}, {assumed} assumed hostile)", tier.name, tier.method.rule)
     };
     let why = tiers.iter().map(rule).collect::<Vec<_>>().join("; ");
     Finding { level: Level::Note, key: "tiers.file", found: file, why, remedy: String::new() }

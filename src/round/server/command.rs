@@ -3,26 +3,30 @@
 //! The command runs in the state directory and in a process group that the run ends at a timeout or a signal. It finds
 //! the model and the round in variables, and prints one JSON object of numbers.
 
+use crate::io::child::never_wait;
 use crate::io::interrupt::{self, Interrupted};
 use crate::round::error::RoundError;
 use crate::telemetry::explain::Explain;
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::collections::BTreeMap;
-use std::io::{self, Read};
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 /// The most bytes that a command may print.
-const MOST_BYTES: u64 = 1 << 20;
+const MOST_BYTES: usize = 1 << 20;
 
 /// Pause between two looks at the command.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// Time between the request to end and the end by force.
 const GRACE: Duration = Duration::from_secs(2);
+
+/// The same when the run itself is asked to end, and somebody waits for it.
+const GRACE_AT_SIGNAL: Duration = Duration::from_millis(500);
 
 /// Why a command measured nothing.
 #[derive(thiserror::Error, Debug)]
@@ -86,34 +90,60 @@ fn run(
     started.stdin(Stdio::null()).stdout(Stdio::piped());
     let start = |source| CommandError::Start { program: program.clone(), source };
     let mut child = started.spawn().map_err(start)?;
-    let out = child.stdout.take();
-    let reader = thread::spawn(move || {
-        let mut text = Vec::new();
-        let read = out.map(|out| out.take(MOST_BYTES).read_to_end(&mut text));
-        (text, read)
-    });
-    let status = wait(&mut child, &program, timeout)?;
-    // Children that it left behind would keep the pipe open.
+    let mut out = Output { pipe: child.stdout.take(), text: Vec::new() };
+    out.pipe.iter().try_for_each(never_wait).map_err(start)?;
+    let status = wait(&mut child, &mut out, &program, timeout)?;
+    // Children that it left behind end with it.
     kill(&child, Signal::KILL);
-    let (text, _) = reader.join().unwrap_or_default();
+    // What it printed is in the pipe, which a child in another group may keep open.
+    out.read();
     if !status.success() {
         return Err(CommandError::Failed { program, status });
     }
-    numbers(&text).map_err(|why| CommandError::NoNumbers { program, why })
+    numbers(&out.text).map_err(|why| CommandError::NoNumbers { program, why })
 }
 
-fn wait(child: &mut Child, program: &str, timeout: Duration) -> Result<ExitStatus, CommandError> {
+/// What a command printed so far.
+struct Output {
+    pipe: Option<ChildStdout>,
+    text: Vec<u8>,
+}
+
+impl Output {
+    /// Reads what the pipe holds, and waits for nothing.
+    fn read(&mut self) {
+        let mut buffer = [0; 16 << 10];
+        while let Some(pipe) = &mut self.pipe {
+            match pipe.read(&mut buffer) {
+                Ok(count) if count > 0 && self.text.len() < MOST_BYTES => {
+                    self.text.extend_from_slice(&buffer[..count]);
+                }
+                Err(why) if why.kind() == ErrorKind::Interrupted => {}
+                Err(why) if why.kind() == ErrorKind::WouldBlock => return,
+                _ => self.pipe = None,
+            }
+        }
+    }
+}
+
+fn wait(
+    child: &mut Child,
+    out: &mut Output,
+    program: &str,
+    timeout: Duration,
+) -> Result<ExitStatus, CommandError> {
     let started = Instant::now();
     loop {
+        out.read();
         if let Ok(Some(status)) = child.try_wait() {
             return Ok(status);
         }
         if let Err(interrupted) = interrupt::check() {
-            end(child);
+            end(child, GRACE_AT_SIGNAL);
             return Err(interrupted.into());
         }
         if started.elapsed() > timeout {
-            end(child);
+            end(child, GRACE);
             return Err(CommandError::TooLong {
                 program: program.to_owned(),
                 seconds: timeout.as_secs_f64(),
@@ -132,10 +162,10 @@ fn kill(child: &Child, signal: Signal) {
 }
 
 /// Asks the process group of a command to end, and ends it by force after a while.
-fn end(child: &mut Child) {
+fn end(child: &mut Child, grace: Duration) {
     kill(child, Signal::TERM);
     let asked = Instant::now();
-    while asked.elapsed() < GRACE && matches!(child.try_wait(), Ok(None)) {
+    while asked.elapsed() < grace && matches!(child.try_wait(), Ok(None)) {
         thread::sleep(LOOK_EVERY);
     }
     kill(child, Signal::KILL);

@@ -1,12 +1,13 @@
 //! Messages of other rooms name options of `aggregate`; an operator of rounds has keys.
 
 /// The options that have a key of `fedmill.toml`.
-const KEYS: [(&str, &str); 19] = [
+const KEYS: [(&str, &str); 20] = [
     ("--byzantine", "robustness.byzantine_tolerance"),
     ("--count", "coordination.clients"),
     ("--dp", "privacy.enabled"),
     ("--dropout", "coordination.dropout"),
     ("--epsilon", "privacy.epsilon"),
+    ("--kind", "strategy.update_kind"),
     ("--max-clients", "coordination.max_clients"),
     ("--max-examples", "robustness.max_examples"),
     ("--max-wait", "coordination.max_wait"),
@@ -24,7 +25,7 @@ const KEYS: [(&str, &str); 19] = [
 ];
 
 /// The options that rounds have nothing for: an operator of rounds can do nothing with what a message says of them.
-const WITHOUT_KEY: [&str; 33] = [
+const WITHOUT_KEY: [&str; 32] = [
     "--allow-empty",
     "--allow-lora-factors",
     "--allow-sparse-robust",
@@ -38,7 +39,6 @@ const WITHOUT_KEY: [&str; 33] = [
     "--dtype",
     "--explain",
     "--files-from",
-    "--kind",
     "--max-shard-size",
     "--metrics",
     "--missing",

@@ -10,13 +10,14 @@ use crate::io::model_file::TablePool;
 use crate::io::source::{self, OpenFiles};
 use crate::model::layout::TensorSpec;
 use crate::model::sparsity::Sparsity;
-use crate::modes::tiers::file::{Tier, Tiers};
+use crate::modes::tiers::file::{Tier, TierText, Tiers};
 use crate::round::error::RoundError;
 use crate::round::server::Server;
 use crate::round::world::{CodecForecast, TierTask};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::slice;
 use std::sync::Arc;
 
 /// A codec of the configuration, and the forecast for an update by it.
@@ -31,7 +32,7 @@ impl Server {
     pub(super) fn tier_tasks(&self, model: Option<&Path>) -> Result<BTreeMap<String, TierTask>, RoundError> {
         let Some(tiers) = self.read_tiers()? else { return Ok(BTreeMap::new()) };
         let candidates = match model.filter(|_| self.config.adaptation.tier_codecs) {
-            Some(model) => self.candidates(&self.sent_tensors(model)?)?,
+            Some(model) => candidates(&self.config.compression.methods, METHODS, &self.sent_tensors(model)?)?,
             None => Vec::new(),
         };
         Ok(tiers.tiers.into_iter().map(|tier| (tier.name.clone(), task(tier, &candidates))).collect())
@@ -75,15 +76,70 @@ impl Server {
         Ok(specs().filter(|spec| !personal.holds(&spec.name, &norms)).cloned().collect())
     }
 
-    fn candidates(&self, tensors: &[TensorSpec]) -> Result<Vec<Candidate>, RoundError> {
-        let candidate = |name: &String| {
-            let codec: Arc<dyn Codec> =
-                codecs::parse(name).map_err(RoundError::setting("compression.methods"))?.into();
-            let forecast = forecast::of(&codec, tensors);
-            Ok(Candidate { name: name.clone(), forecast, is_sketch: codec.is_linear() })
+    /// The codecs that tasks offer or demand, and that the merge of their updates refuses. Codecs that adapt to tiers are
+    /// chosen among those that fit.
+    pub(super) fn unfit_codecs(&self) -> Result<Vec<UnfitCodec>, RoundError> {
+        let Some((_, model)) = self.model() else { return Ok(Vec::new()) };
+        let (tensors, methods) = (self.sent_tensors(&model)?, &self.config.compression.methods);
+        let Some(tiers) = self.read_tiers()? else {
+            let method = self.tier(&TierText { rule: None, pre: None, byzantine: None })?;
+            return unfit(None, &method, methods, METHODS, &tensors);
         };
-        self.config.compression.methods.iter().map(candidate).collect()
+        let of_tier = |tier: &Tier| match &tier.codec {
+            Some(codec) => unfit(Some(tier), &tier.method, slice::from_ref(codec), "tiers.file", &tensors),
+            None if self.config.adaptation.tier_codecs => Ok(Vec::new()),
+            None => unfit(Some(tier), &tier.method, methods, METHODS, &tensors),
+        };
+        let unfit: Result<Vec<_>, _> = tiers.tiers.iter().map(of_tier).collect();
+        Ok(unfit?.concat())
     }
+}
+
+/// The key that lists the codecs of all clients.
+const METHODS: &str = "compression.methods";
+
+/// A codec that a task offers or demands, and that the merge refuses.
+#[derive(Clone, Debug)]
+pub(super) struct UnfitCodec {
+    /// The key that names the codec.
+    pub(super) key: &'static str,
+    /// The codec.
+    pub(super) codec: String,
+    /// The tier whose clients may use it; `None` for all clients.
+    pub(super) tier: Option<String>,
+    /// The reason.
+    pub(super) why: String,
+    /// Whether a round is refused: its clients have no other codec, and the tier is not optional.
+    pub(super) is_fatal: bool,
+}
+
+fn unfit(
+    tier: Option<&Tier>,
+    method: &Method,
+    names: &[String],
+    key: &'static str,
+    tensors: &[TensorSpec],
+) -> Result<Vec<UnfitCodec>, RoundError> {
+    let candidates = candidates(names, key, tensors)?;
+    let unfit = |one: &Candidate| Some((one.name.clone(), why_unfit(one, method, &candidates)?));
+    let found: Vec<(String, String)> = candidates.iter().filter_map(unfit).collect();
+    let is_fatal = found.len() == candidates.len() && tier.is_none_or(|tier| !tier.is_optional);
+    let of =
+        |(codec, why)| UnfitCodec { key, codec, why, is_fatal, tier: tier.map(|tier| tier.name.clone()) };
+    Ok(found.into_iter().map(of).collect())
+}
+
+fn candidates(
+    names: &[String],
+    key: &'static str,
+    tensors: &[TensorSpec],
+) -> Result<Vec<Candidate>, RoundError> {
+    let candidate = |name: &String| {
+        let codec: Arc<dyn Codec> = codecs::parse(name).map_err(RoundError::setting(key))?.into();
+        let forecast = forecast::of(&codec, tensors);
+        Ok(Candidate { name: name.clone(), forecast, is_sketch: codec.is_linear() })
+    };
+    names.iter().map(candidate).collect()
 }
 
 fn task(tier: Tier, candidates: &[Candidate]) -> TierTask {

@@ -1,6 +1,7 @@
 //! The work that other rooms do for a round.
 
 use crate::compress::patch;
+use crate::config::sections::SentKind;
 use crate::engine::aggregate::error::Error;
 use crate::engine::aggregate::publish;
 use crate::engine::aggregate::request::{Inputs, Outputs, Readers, Request};
@@ -28,6 +29,7 @@ use crate::round::journal::{Arrival, Rejected, Settings};
 use crate::round::layout;
 use crate::round::lint::{Facts, Finding, Level, lint};
 use crate::round::moment::Moment;
+use crate::round::server::budget::{check_rate, drawn_selection};
 use crate::round::server::{Server, command, options};
 use crate::round::validate::STATE;
 use crate::round::world::{
@@ -40,6 +42,7 @@ use crate::strategies::{self, Strategy};
 use crate::telemetry::explain::Explain;
 use crate::telemetry::progress::Progress;
 use crate::telemetry::report::{RejectedRow, Report};
+use crate::updates::metadata::UpdateKind;
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -48,8 +51,9 @@ impl Work for Server {
     fn select(&mut self, round: u64, settings: &Settings, now: &Moment) -> Result<Selection, RoundError> {
         let coordination = &self.config.coordination;
         let privacy = &self.config.privacy;
-        let strategy = select::parse(&coordination.selection);
-        let strategy = strategy.map_err(RoundError::setting("coordination.selection"))?;
+        let plan = self.sampling_plan()?;
+        let text = drawn_selection(&coordination.selection, plan.as_ref());
+        let strategy = select::parse(&text).map_err(RoundError::setting("coordination.selection"))?;
         let (registry, clients) = (self.registry()?, settings.clients as usize);
         // A sample of unknown size claims amplification, which a least size would void.
         let samples = strategy.rate(clients, clients).is_some();
@@ -70,7 +74,9 @@ impl Work for Server {
             now: timestamp(now),
             least: if samples { 1 } else { coordination.min_clients as usize },
         };
-        select::select(&registry, &request).map_err(RoundError::work)
+        let selection = select::select(&registry, &request).map_err(RoundError::work)?;
+        check_rate(plan.as_ref(), selection.rate)?;
+        Ok(selection)
     }
 
     fn tiers(&mut self, model: &str) -> Result<BTreeMap<String, TierTask>, RoundError> {
@@ -122,6 +128,7 @@ impl Work for Server {
     }
 
     fn merge(&mut self, order: &MergeOrder) -> Result<Merged, RoundError> {
+        check_rate(self.sampling_plan()?.as_ref(), order.rate)?;
         let progress = Progress::hidden();
         let request = self.request(order)?;
         let machine = self.machine(&progress);
@@ -172,13 +179,17 @@ impl Work for Server {
 
     fn patch(&mut self, from: &str, to: &str, target: &str) -> Result<Option<Fingerprint>, RoundError> {
         let path = self.path(target);
-        if !folder::exists(&path) {
-            let made = patch::make(&self.path(from), &self.path(to), &path).map_err(RoundError::work)?;
-            if !made {
-                return Ok(None);
-            }
+        // What an earlier run left may be damaged, and its digest is nowhere.
+        folder::remove(&path).map_err(RoundError::writing(target))?;
+        let made = patch::make(&self.path(from), &self.path(to), &path).map_err(RoundError::work)?;
+        if !made {
+            return Ok(None);
         }
         self.fingerprint(target).map(Some).map_err(RoundError::reading(target))
+    }
+
+    fn releases(&mut self) -> Result<Option<u64>, RoundError> {
+        self.charged_releases()
     }
 
     fn budget(&mut self) -> Result<Option<BudgetFacts>, RoundError> {
@@ -256,15 +267,18 @@ impl Server {
         let robustness = &self.config.robustness;
         let byzantine = self.tolerance()?;
         let is_private = self.config.privacy.enabled;
+        // As in `aggregate --tiers`, the rule across tiers is the mean: each tier has its rule and steps.
+        let has_tiers = self.config.tiers.file.is_some();
+        let (rule, pre) =
+            if has_tiers { ("mean", &[][..]) } else { (&*robustness.rule, &robustness.pre[..]) };
         Ok(Method {
             strategy: strategies::parse(&self.strategy(order), Definition::Paper)
                 .map_err(RoundError::setting("strategy.name"))?,
-            pre: steps(&robustness.pre)?,
-            byzantine: byzantine.filter(|_| !is_private && self.config.tiers.file.is_none()),
+            pre: steps(pre)?,
+            byzantine: byzantine.filter(|_| !is_private && !has_tiers),
             seed: self.config.coordination.seed.wrapping_add(order.round),
             ..Method::new(
-                rules::parse(&robustness.rule, Definition::Paper)
-                    .map_err(RoundError::setting("robustness.rule"))?,
+                rules::parse(rule, Definition::Paper).map_err(RoundError::setting("robustness.rule"))?,
             )
         })
     }
@@ -327,6 +341,11 @@ impl Server {
                 client_id_from: ClientIdFrom::Only(IdSource::Stem),
                 max_examples: self.config.robustness.max_examples,
                 judges_alone: is_private,
+                round_by_place: true,
+                kind: self.config.strategy.update_kind.map(|kind| match kind {
+                    SentKind::Delta => UpdateKind::Delta,
+                    SentKind::Weights => UpdateKind::Weights,
+                }),
                 ..Claims::default()
             },
             tensors: TensorPolicy {
@@ -345,8 +364,9 @@ impl Server {
         Ok(Personal { layers: layers.map_err(RoundError::setting("personalization.layers"))? })
     }
 
-    /// The method of one tier of clients. What the file does not say of a tier is that of the round: its rule, and for
-    /// a tier without a rule the steps and the share of hostile clients too.
+    /// The method of one tier of clients. What the file does not say of a tier is that of the round: its rule, for a tier
+    /// without a rule the steps too, and the share of hostile clients. A tier that names a rule which tolerates none,
+    /// such as the mean, assumes none.
     pub(super) fn tier(&self, tier: &TierText) -> Result<Method, RoundError> {
         let robustness = &self.config.robustness;
         let parse = |rule: &str| rules::parse(rule, Definition::Paper);
@@ -357,9 +377,10 @@ impl Server {
                 (rule, Some(&robustness.pre))
             }
         };
-        let byzantine = match (&tier.byzantine, usual) {
-            (None, Some(_)) => self.tolerance()?,
-            (own, _) => own.clone(),
+        let byzantine = match &tier.byzantine {
+            Some(own) => Some(own.clone()),
+            None if usual.is_none() && rule.tolerates(MANY_CLIENTS) == 0 => None,
+            None => self.tolerance()?,
         };
         let pre = tier.pre.as_ref().or(usual);
         Ok(Method {
@@ -370,6 +391,9 @@ impl Server {
         })
     }
 }
+
+/// Clients of which each rule that protects at all tolerates a hostile one.
+pub(super) const MANY_CLIENTS: usize = 1000;
 
 /// The steps before a rule.
 fn steps(texts: &[String]) -> Result<Vec<Box<dyn pre::Step>>, RoundError> {
@@ -382,6 +406,7 @@ fn is_of_values(why: &Error) -> bool {
     match why {
         Error::Reported { source, .. } => is_of_values(source),
         Error::BadUpdates { .. }
+        | Error::Kinds(_)
         | Error::Rule(_)
         | Error::Strategy(_)
         | Error::Weights(_)
@@ -399,7 +424,22 @@ fn told(why: &str) -> String {
 /// A merge that came to nothing.
 fn refused(order: &MergeOrder, why: &Error) -> Merged {
     let rejected = why.report().map_or_else(Vec::new, |report| rejected_rows(order, report));
-    Merged { refused: Some(told(&why.to_string())), rejected, ..Merged::default() }
+    Merged {
+        refused: Some(format!("{}{}", told(&why.to_string()), remedy(why))),
+        rejected,
+        ..Merged::default()
+    }
+}
+
+/// What to do about an error that clients and settings can mend, as the end of its message.
+fn remedy(why: &Error) -> &'static str {
+    match why {
+        Error::Reported { source, .. } => remedy(source),
+        Error::Kinds(_) => {
+            "; clients should write the metadata `kind`, or strategy.update_kind in fedmill.toml says it for all"
+        }
+        _ => "",
+    }
 }
 
 /// The updates that a merge left out.
@@ -445,6 +485,7 @@ fn merged(
         model,
         has_state,
         clients: if is_private { Vec::new() } else { clients.collect() },
+        warnings: if is_private { Vec::new() } else { report.warnings.clone() },
         rejected: if is_private { Vec::new() } else { rejected_rows(order, report) },
         geometry: if is_private {
             BTreeMap::new()

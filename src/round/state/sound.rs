@@ -55,8 +55,9 @@ fn other_versions(state: &State, version: &Version) -> String {
     if version.file != state.carry.current.file {
         return "; rounds go on without it: only a rollback to this version needs it".to_owned();
     }
-    let others = state.carry.kept.iter().map(|kept| kept.number).filter(|number| *number != version.number);
-    let others: Vec<String> = others.map(|number| number.to_string()).collect();
+    // A version with the same bytes is the same file.
+    let others = state.carry.kept.iter().filter(|kept| kept.file != version.file);
+    let others: Vec<String> = others.map(|kept| kept.number.to_string()).collect();
     match others.last() {
         None => String::new(),
         Some(last) => format!(

@@ -171,6 +171,10 @@ impl Work for World {
         Ok(())
     }
 
+    fn releases(&mut self) -> Result<Option<u64>, RoundError> {
+        Ok(None)
+    }
+
     fn budget(&mut self) -> Result<Option<BudgetFacts>, RoundError> {
         Ok(None)
     }

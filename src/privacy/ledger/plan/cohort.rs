@@ -30,6 +30,17 @@ impl fmt::Display for Contradiction {
 }
 
 impl BudgetPlan {
+    /// Whether a charge pays for a round whose clients took part independently, each with this probability. `None` is a
+    /// selection that gives no such promise.
+    pub fn covers(&self, drawn: Option<f64>) -> bool {
+        match self.sampling {
+            _ if self.sampling_rate >= 1.0 => true,
+            Sampling::All => true,
+            Sampling::Poisson => drawn.is_some_and(|rate| rate <= self.sampling_rate),
+            Sampling::Fixed => false,
+        }
+    }
+
     /// Whether a number of clients contradicts the sampling of the plan: another number than it draws, or one of a
     /// probability below one in a billion.
     pub fn contradiction(&self, clients: u64) -> Option<Contradiction> {
@@ -88,6 +99,18 @@ mod tests {
             assert!((found / expected - 1.0).abs() < 1e-9, "{k}: {found}, expected {expected}");
         }
         assert_eq!(tail(30, q, 31), 0.0);
+    }
+
+    #[test]
+    fn a_charge_covers_rates_up_to_that_of_its_plan() {
+        let poisson = trial::plan();
+        assert!(poisson.covers(Some(0.1)) && poisson.covers(Some(0.05)));
+        assert!(!poisson.covers(Some(0.1 + f64::EPSILON)) && !poisson.covers(None));
+        let fixed =
+            BudgetPlan { sampling: Sampling::Fixed, adjacency: Adjacency::ReplaceOne, ..trial::plan() };
+        assert!(!fixed.covers(Some(0.1)));
+        let all = BudgetPlan { sampling: Sampling::All, sampling_rate: 1.0, ..trial::plan() };
+        assert!(all.covers(None) && all.covers(Some(1.0)));
     }
 
     #[test]
