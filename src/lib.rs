@@ -15,9 +15,9 @@
 //! - [`cli`]: arguments as typed become a request; one file per subcommand. [`mod@bench`]: times kernels and merges.
 //! - [`round`]: the rounds of a federation, phase by phase, on a state directory. [`config`]: its `fedmill.toml`.
 //!   [`fleet`]: its clients, and who is selected.
-//! - [`review`]: looks at plans without running them. [`tasks`]: plans that another program schedules, task by task.
-//!   [`plan`]: workflows as files, and their runner. [`language`]: the conditions and references in a plan. [`schema`]:
-//!   the types of a plan. [`measures`]: what describes a round or a run as a whole.
+//! - [`templates`]: makes plans. [`review`]: looks at plans without running them. [`tasks`]: plans that another program
+//!   schedules, task by task. [`plan`]: workflows as files, and their runner. [`language`]: the conditions and references
+//!   in a plan. [`schema`]: the types of a plan. [`measures`]: what describes a round or a run as a whole.
 //! - [`modes`]: where a run may differ from the plain run: `tiers`, `gaps`, `tree`, `shards`, `dp`. No mode knows another.
 //! - [`engine`]: one aggregate run, in the order of the data: `intake` admits updates, `passes` stream tiles, `decide`
 //!   judges, `aggregate` is the run; `backend` chooses the CPU or the GPU.
@@ -56,4 +56,5 @@ pub mod settings;
 pub mod strategies;
 pub mod tasks;
 pub mod telemetry;
+pub mod templates;
 pub mod updates;

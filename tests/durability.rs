@@ -12,7 +12,9 @@ use std::process::Command;
 use trace::{Call, Traced, is_possible, traced};
 
 /// Options whose files are inputs, not outputs.
-const READ: [&str; 11] = [
+const READ: [&str; 13] = [
+    "agents",
+    "from",
     "base",
     "files_from",
     "tiers",
@@ -46,7 +48,7 @@ impl Covered {
     #[track_caller]
     fn run_with(&mut self, dir: &Dir, command: &str, published: &[&str], strace: &[&str]) -> Traced {
         let args: Vec<&str> = command.split_whitespace().collect();
-        let is_nested = ["privacy", "clients", "round", "plan"].contains(&args[0]);
+        let is_nested = ["privacy", "clients", "agents", "round", "plan"].contains(&args[0]);
         let name = if is_nested { args[..2].join(" ") } else { args[0].to_owned() };
         let options = args.iter().filter(|arg| arg.starts_with('-')).map(|arg| format!("{name} {arg}"));
         self.words.extend(options.chain([name.clone()]));
@@ -244,6 +246,14 @@ fn registry(covered: &mut Covered) {
     covered.run(&dir, "clients expire new/state --older-than 1d --at 2200-01-01T00:00:00Z", &[]);
     covered.run(&dir, "clients add new/state a.json --update", &[]);
     covered.run(&dir, "clients tiers new/state -o tiers.json", &["tiers.json"]);
+    dir.write("agent.json", r#"{"kind":"command","argv":["printf"],"capabilities":["print"]}"#);
+    dir.write("agents.json", r#"{"b":{"kind":"command","argv":["printf"],"capabilities":["print"]}}"#);
+    covered.run(&dir, "agents add other/state agents.json", &[]);
+    covered.run(&dir, "agents new new/state a --from agent.json", &[]);
+    covered.run(&dir, "agents retire new/state a", &[]);
+    for reader in ["list new/state", "show new/state a"] {
+        assert_eq!(covered.run(&dir, &format!("agents {reader}"), &[]).published(), [""; 0]);
+    }
     for reader in ["list new/state", "show new/state a", "select new/state --count 1 --round 1 --seed 1"] {
         assert_eq!(covered.run(&dir, &format!("clients {reader}"), &[]).published(), [""; 0]);
     }
@@ -475,6 +485,15 @@ fn plans(covered: &mut Covered) {
         "stages":[{"id":"a","agent":"tool","argv":["x"],"out":[{"name":"o","path":"-"}]}]}"#;
     dir.write("plan.json", plan);
     covered.run(&dir, "plan run plan.json --dir run", &["run/plan.json", "run/receipts/a.json"]);
+    dir.write("agents.json", r#"{"tool":{"kind":"command","argv":["printf"],"capabilities":["print"]}}"#);
+    assert_eq!(fedmill(&dir, &["agents", "add", "state", "agents.json"]).code, Some(0));
+    covered.run(&dir, "plan run plan.json --dir scored/run --agents state", &["scored/run/receipts/a.json"]);
+    covered.run(&dir, "plan resume scored/run --agents state", &[]);
+    covered.run(
+        &dir,
+        "plan new --template shards --set updates=in --agents state -o other.json",
+        &["other.json"],
+    );
     covered.run(
         &dir,
         "plan render plan.json --target slurm --output out",

@@ -10,6 +10,7 @@
 //! - `bad_output`: outputs that cannot be written, or must not be; full disks.
 //! - `roster`: the clients of a run, and the model that updates are compared with: file names, ids, layout.
 //! - `dtypes`: every dtype, alone and mixed, against values computed by hand.
+//! - `agents`: the registry of agents, their scores, and plans that get them.
 //! - `clients`: the registry of clients, and who is selected, against exact probabilities.
 //! - `classes`: statistics take the merged value, and opaque tensors are copied, whatever the server does.
 //! - `deltas`: updates that are deltas, and the parts of a base that a merged file keeps.
@@ -67,6 +68,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
+mod agents;
 mod architecture;
 mod bad_file;
 mod bad_input;

@@ -10,6 +10,8 @@ mod new;
 mod render;
 mod show;
 mod simulator;
+mod swarm;
+mod votes;
 mod tune;
 
 use crate::harness::{Dir, Run, fedmill};
@@ -48,7 +50,10 @@ impl Workflow {
 
     /// The same plan with another value at a place.
     pub(crate) fn with(mut self, key: &str, value: Value) -> Self {
-        let place = key.split('.').fold(&mut self.plan, |at, key| &mut at[key]);
+        let place = key.split('.').fold(&mut self.plan, |at, key| match key.parse::<usize>() {
+            Ok(place) => &mut at[place],
+            Err(_) => &mut at[key],
+        });
         *place = value;
         self
     }

@@ -25,6 +25,7 @@ macro_rules! subcommands {
     };
 }
 
+mod agents;
 mod aggregate;
 mod aggregation;
 mod bench;
@@ -113,6 +114,7 @@ subcommands! {
     Personalize: personalize::Arguments, reads [CPU];
     Privacy: privacy::Arguments, reads [];
     Clients: clients::Arguments, reads [];
+    Agents: agents::Arguments, reads [];
     Round: round::Arguments, reads [];
     Plan: plan::Arguments, reads [];
     Doctor: doctor::Arguments, reads [GPU, CPU];
@@ -412,4 +414,5 @@ pub fn command() -> clap::Command {
         .mut_subcommand("clients", |clients| show_each(clients, clients::Command::READS))
         .mut_subcommand("round", |round| show_each(round, round::Command::READS))
         .mut_subcommand("plan", |plan| show_each(plan, plan::Command::READS))
+        .mut_subcommand("agents", |agents| show_each(agents, agents::Command::READS))
 }

@@ -26,6 +26,10 @@ pub enum FleetError {
     Io { path: PathBuf, source: io::Error },
     #[error("{}: no client has id `{id}`", .path.display())]
     Unknown { path: PathBuf, id: String },
+    #[error("{}: no agent is named `{name}`", .path.display())]
+    UnknownAgent { path: PathBuf, name: String },
+    #[error("{}: an agent is named `{name}` already: no agent was added", .path.display())]
+    AgentExists { path: PathBuf, name: String },
     #[error("{}: line {line}: {why}", .path.display())]
     Broken { path: PathBuf, line: u64, why: String },
     #[error("{}: {bad} of {rows} rows are bad, expected none: no client was registered", .path.display())]
@@ -80,7 +84,7 @@ pub(super) fn held_by(path: &Path, does: &str) -> String {
 impl Explain for FleetError {
     fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::Missing { .. } => "`fedmill clients add` and `clients import` make one",
+            Self::Missing { .. } => "`fedmill clients add`, `clients import` and `agents add` make one",
             Self::OtherVersion { found, known, .. } if found > known => {
                 "use the newer fedmill that wrote it, or restore a backup from before"
             }
@@ -92,6 +96,8 @@ impl Explain for FleetError {
             Self::BadRows { .. } => {
                 "correct these rows; `clients import --skip-bad` registers the others, and --update changes clients"
             }
+            Self::AgentExists { .. } => "--update gives it the new description; it keeps its counts",
+            Self::UnknownAgent { .. } => "`fedmill agents list` shows all agents",
             Self::NoFormat { .. } => "pass --format json, jsonl or csv",
             _ => return None,
         };

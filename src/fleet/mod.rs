@@ -7,6 +7,7 @@
 //! - [`history`]: what each client did in each round.
 //! - [`select`]: the clients of a round, one strategy a file.
 //! - [`tiers`]: classes of devices, and the file that `aggregate --tiers` reads.
+//! - [`score`]: how good an agent of plans is.
 //! - [`age`]: a length of time such as `30d`.
 
 pub mod age;
@@ -18,6 +19,7 @@ pub mod import;
 pub mod registry;
 pub mod row;
 pub mod schema;
+pub mod score;
 pub mod select;
 pub mod tiers;
 mod wait;

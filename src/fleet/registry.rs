@@ -1,12 +1,14 @@
 //! The registry: one SQLite file, `clients.db`, which any SQLite tool reads.
 //!
-//! It keeps a rollback journal beside the file, never a write-ahead log: that fails on network disks. SQLite flushes the
+//! [`agents`] has the agents of plans. The registry keeps a rollback journal beside the file, never a write-ahead log: that fails on network disks. SQLite flushes the
 //! journal, the file and their folder itself. A change is in the file as a whole or not at all.
+
+pub mod agents;
 
 use crate::fleet::client::{Client, PrivacyRequirements, Profile, Totals};
 use crate::fleet::error::FleetError;
 use crate::fleet::history::{self, Counts, Participation, Past, Recorded};
-use crate::fleet::schema::{self, APPLICATION, OLDEST, SCHEMA, VERSION};
+use crate::fleet::schema::{self, AGENTS, APPLICATION, OLDEST, SCHEMA, VERSION};
 use crate::fleet::wait::{PATIENCE, patiently};
 use crate::io::{crash, folder, publish, source};
 use jiff::Timestamp;
@@ -62,7 +64,9 @@ impl Registry {
         let mut registry = Self::connect(path, OpenFlags::SQLITE_OPEN_CREATE)?;
         if registry.is_empty()? {
             let made = registry.begin()?;
-            made.execute_batch(SCHEMA).map_err(FleetError::sql(path))?;
+            for tables in [SCHEMA, AGENTS] {
+                made.execute_batch(tables).map_err(FleetError::sql(path))?;
+            }
             for (name, value) in [("application_id", APPLICATION), ("user_version", VERSION)] {
                 made.pragma_update(None, name, value).map_err(FleetError::sql(path))?;
             }
@@ -144,7 +148,8 @@ impl Registry {
         self.connection.unchecked_transaction().map_err(FleetError::sql(&self.path))
     }
 
-    fn begin(&mut self) -> Result<Transaction<'_>, FleetError> {
+    /// Begins a change; [`commit`] brings it to the file.
+    pub(super) fn begin(&mut self) -> Result<Transaction<'_>, FleetError> {
         let begun = patiently(&self.connection, &self.path, |connection| {
             Transaction::new_unchecked(connection, TransactionBehavior::Immediate)
         })?;
@@ -326,7 +331,7 @@ impl Registry {
 }
 
 /// Brings a change to the file. Tests end a run right before.
-fn commit(change: Transaction, path: &Path) -> Result<(), FleetError> {
+pub(super) fn commit(change: Transaction, path: &Path) -> Result<(), FleetError> {
     crash::before_step();
     // A reader keeps a change from the file. The change stays whole until then.
     patiently(&change, path, |change| change.execute_batch("COMMIT"))

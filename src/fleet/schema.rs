@@ -52,8 +52,29 @@ CREATE TABLE participation (
 ) STRICT, WITHOUT ROWID;
 ";
 
-/// The version of [`SCHEMA`], in `PRAGMA user_version`.
-pub const VERSION: i64 = 2;
+/// The tables of agents, since version 3. docs/clients.md shows the same text.
+pub const AGENTS: &str = "\
+CREATE TABLE agents (
+  name TEXT NOT NULL PRIMARY KEY,
+  agent TEXT NOT NULL,                 -- what it is, as in `agents` of a plan: JSON
+  expected_seconds REAL,               -- what an attempt should take
+  succeeded INTEGER NOT NULL DEFAULT 0, -- attempts
+  failed INTEGER NOT NULL DEFAULT 0,
+  recent REAL,                         -- how well its last attempts went, from 0 to 1; NULL before the first
+  added_at INTEGER NOT NULL,           -- seconds since 1970
+  retired_at INTEGER,                  -- seconds since 1970; NULL for agents that plans may get
+  retired_because TEXT                 -- the reason, if not an operator retired it
+) STRICT, WITHOUT ROWID;
+CREATE TABLE agent_runs (
+  run TEXT NOT NULL,                   -- digest of the first line of the run's journal
+  agent TEXT NOT NULL,
+  attempts INTEGER NOT NULL,           -- attempts of the run that the counts of the agent have
+  PRIMARY KEY (run, agent)
+) STRICT, WITHOUT ROWID;
+";
+
+/// The version of [`SCHEMA`] and [`AGENTS`], in `PRAGMA user_version`.
+pub const VERSION: i64 = 3;
 
 /// The oldest version that this fedmill reads. The first change of such a registry brings it to [`VERSION`].
 pub const OLDEST: i64 = 1;
@@ -62,7 +83,7 @@ pub const OLDEST: i64 = 1;
 pub const APPLICATION: i64 = 0x6665_646d;
 
 /// The step from version 1 to version 2.
-const REASONS: &str = "ALTER TABLE participation ADD COLUMN reason TEXT; PRAGMA user_version = 2";
+const REASONS: &str = "ALTER TABLE participation ADD COLUMN reason TEXT";
 
 /// Whether the registry says why a round ended as it did for a client: version 1 does not.
 pub(super) fn has_reasons(connection: &Connection) -> rusqlite::Result<bool> {
@@ -73,10 +94,14 @@ pub(super) fn has_reasons(connection: &Connection) -> rusqlite::Result<bool> {
 /// Brings an older registry to [`VERSION`], within a change to it.
 pub(super) fn upgrade(change: &Connection, path: &Path) -> rusqlite::Result<()> {
     let found: i64 = change.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    if found != OLDEST {
+    if !(OLDEST..VERSION).contains(&found) {
         return Ok(());
     }
-    change.execute_batch(REASONS)?;
+    if found == OLDEST {
+        change.execute_batch(REASONS)?;
+    }
+    change.execute_batch(AGENTS)?;
+    change.pragma_update(None, "user_version", VERSION)?;
     tracing::warn!(
         "{}: the registry had version {found} and gets version {VERSION} with this change: an older fedmill does not \
          read it any more",

@@ -2,14 +2,12 @@
 //!
 //! A plan is one JSON file. [`schema`] has its types, [`read`] reads one from a file or text, and [`error`] says what is
 //! wrong with a file. [`template`] and [`condition`] are the languages of its texts. [`graph`] says which stage waits for
-//! which. [`run`] executes a plan, and [`templates`] make plans for common goals. [`tunable`] says which parameters a loop
-//! may tune.
+//! which. [`run`] executes a plan. [`tunable`] says which parameters a loop may tune.
 
 pub mod error;
 pub mod graph;
 pub mod read;
 pub mod run;
-pub mod templates;
 pub mod tunable;
 
 pub use crate::language::{condition, expression, functions, template};

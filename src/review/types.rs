@@ -2,6 +2,7 @@
 
 use crate::plan::expression::{Constant, Expression, Fold};
 use crate::plan::functions::{FUNCTIONS, Function};
+use crate::settings::nearest::nearest;
 use std::fmt;
 
 /// The type of a value in a condition.
@@ -308,7 +309,7 @@ impl Checker<'_, '_> {
             return self.fault(format!("found {name}({found}), which `{name}` does not take"));
         }
         let known = FUNCTIONS.iter().map(|function| function.name).chain(CALLED).chain(MEMBERS);
-        let nearest = super::lint::nearest(name, known);
+        let nearest = nearest(name, known);
         let hint = nearest.map_or(String::new(), |nearest| format!("; the nearest is `{nearest}`"));
         self.fault(format!("found `{name}`, which is no function of conditions{hint}"))
     }

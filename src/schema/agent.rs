@@ -164,7 +164,32 @@ pub struct Pool {
     pub most: Option<u32>,
 }
 
+/// The agents that can do all of this, by score from the highest on, ties by name.
+pub fn able<'a>(agents: &'a BTreeMap<Name, Agent>, capabilities: &[Name]) -> Vec<(&'a Name, &'a Agent)> {
+    let mut able: Vec<(&Name, &Agent)> = agents.iter().filter(|(_, agent)| agent.can(capabilities)).collect();
+    able.sort_by(|a, b| b.1.skills().score.total_cmp(&a.1.skills().score).then_with(|| a.0.cmp(b.0)));
+    able
+}
+
 impl Agent {
+    /// Gives the agent another score.
+    pub fn set_score(&mut self, score: f64) {
+        match self {
+            Self::Command(agent) => agent.score = score,
+            Self::Http(agent) => agent.score = score,
+            Self::Ollama(agent) => agent.score = score,
+        }
+    }
+
+    /// The address of an endpoint.
+    pub fn url(&self) -> Option<&str> {
+        match self {
+            Self::Command(_) => None,
+            Self::Http(agent) => Some(&agent.url),
+            Self::Ollama(agent) => Some(&agent.url),
+        }
+    }
+
     /// What the agent can do.
     pub fn skills(&self) -> Skills<'_> {
         match self {

@@ -4,7 +4,7 @@ use super::agent::Pool;
 use super::name::{Id, Name};
 use super::policy::{Cache, Gate, Retry, SideEffects, Timeout};
 use super::value::{Scalar, is_default};
-use super::vote::Consensus;
+use super::vote::{Consensus, NoConsensus};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -180,6 +180,26 @@ impl Stage {
             || !self.needs_capability.is_empty()
             || matches!(self.for_each, Some(ForEach::Agents(_)))
             || self.consensus.is_some()
+    }
+
+    /// The capability of the agents that each do the work of an instance, and the most of them: those of a pool, or the
+    /// voters.
+    pub fn pool(&self) -> Option<(&Name, Option<u32>)> {
+        match (&self.consensus, &self.for_each) {
+            (Some(vote), _) => Some((&vote.capability, None)),
+            (None, Some(ForEach::Agents(pool))) => Some((&pool.capability, pool.most)),
+            (None, _) => None,
+        }
+    }
+
+    /// Whether the stage has several instances: one for each value, or for each voter.
+    pub fn fans_out(&self) -> bool {
+        self.for_each.is_some() || self.consensus.is_some()
+    }
+
+    /// Whether a person is asked only if a vote has no winner.
+    pub fn asks_without_consensus(&self) -> bool {
+        self.consensus.as_ref().is_some_and(|vote| vote.on_no_consensus == NoConsensus::Gate)
     }
 
     /// The most attempts.

@@ -15,7 +15,7 @@ use crate::plan::run::error::RunError;
 use crate::plan::run::event::{Artifact, Ending, Event};
 use crate::plan::run::prepare::{Place, keep_plan, kept, pin};
 use crate::plan::run::state::State;
-use crate::schema::Plan;
+use crate::plan::schema::Plan;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};

@@ -12,7 +12,7 @@ use crate::plan::run::fill::Folders;
 use crate::plan::run::key::Key;
 use crate::plan::run::machine::{Machine, Part, Setup};
 use crate::plan::run::state::{Group, State};
-use crate::schema::policy::FailureMode;
+use crate::plan::schema::policy::FailureMode;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -164,12 +164,7 @@ fn events_before(shared: &Shared, task: Task) -> Result<Vec<Event>, RunError> {
             None if *may_miss => {
                 for stage in &shared.units.all[other.unit].stages {
                     let looped = shared.plan.loop_of(*stage);
-                    let key = Key {
-                        stage: *stage,
-                        iteration: u32::from(looped.is_some()),
-                        index: None,
-                        shadow: None,
-                    };
+                    let key = Key { stage: *stage, iteration: u32::from(looped.is_some()), index: None, shadow: None };
                     if ended.insert(key) {
                         events.push(missing(shared, key));
                     }

@@ -34,11 +34,13 @@ pub(crate) const ARROWS: &Table = &[
         "fleet aggregate tiers gaps tree dp secure compress budget backend intake decide strategies rules record io \
          telemetry settings model",
     ),
-    // `codecs` for the names of codecs in its configuration; `privacy` for the plan that `budget` keeps, and its cost.
-    ("round", "codecs privacy config"),
+    // `codecs` for the names of codecs in its configuration; `privacy` for the plan that `budget` keeps, and its cost;
+    // `updates` for the kind of updates.
+    ("round", "codecs privacy config updates"),
     // The names and numbers that the keys of `fedmill.toml` take.
     ("config", "codecs intake fleet io rules settings strategies telemetry"),
-    ("review", "plan tasks language schema settings"),
+    ("templates", "plan language schema settings telemetry"),
+    ("review", "plan language schema tasks settings"),
     ("tasks", "plan language schema io"),
     ("plan", "record io telemetry settings language schema measures"),
     ("language", "schema measures"),

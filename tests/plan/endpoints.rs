@@ -7,7 +7,7 @@ mod failures;
 mod limits;
 mod official;
 mod replies;
-mod server;
+pub(super) mod server;
 
 use super::Workflow;
 use serde_json::{Value, json};

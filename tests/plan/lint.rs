@@ -445,6 +445,13 @@ fn broken() -> Vec<(&'static str, Value, &'static str, &'static str, &'static st
         ),
         // Votes.
         (
+            "/stages/5/for_each",
+            json!({"range": 2}),
+            "field",
+            "$.stages[5].for_each",
+            "found `for_each` in a vote",
+        ),
+        (
             "/stages/5/consensus/capability",
             s("rank"),
             "vote",

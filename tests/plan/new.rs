@@ -108,7 +108,10 @@ fn a_draft_is_refined_until_its_review_is_good() {
 fn settings_that_make_no_plan_are_refused() {
     let dir = Dir::new();
     for (args, expected) in [
-        (&["--template", "krum"][..], "found template `krum`, expected one of round, sweep, refine, shards"),
+        (
+            &["--template", "krum"][..],
+            "found template `krum`, expected one of round, sweep, swarm, refine, shards",
+        ),
         (&["--template", "shards"], "template shards: --set updates=... is missing: the updates"),
         (&["--template", "shards", "--set", "updates"], "--set updates: expected key=value"),
         (&["--template", "shards", "--set", "rool=x"], "has no setting `rool`; it has id, updates"),

@@ -87,7 +87,8 @@ fn attempt(job: &Job) -> Result<Made, Failure> {
         )
     });
     let metrics = job.metrics.iter().map(|name| (name.clone(), f64::from(number % 10)));
-    Ok(Made { outputs: outputs.collect(), metrics: metrics.collect(), ..Made::default() })
+    let option = job.options.get(number as usize % job.options.len().max(1)).cloned();
+    Ok(Made { outputs: outputs.collect(), metrics: metrics.collect(), option, ..Made::default() })
 }
 
 impl World for Sim<'_> {
@@ -161,7 +162,25 @@ impl World for Sim<'_> {
     }
 }
 
-/// A random plan: stages that need earlier ones, fan-outs, decisions, conditions, retries, gates and a loop.
+/// Turns a stage into a vote of three agents.
+fn vote(stage: &mut Value, rng: &mut Rng) {
+    stage.as_object_mut().unwrap().remove("agent");
+    let without_a_winner = ["fail", "fallback", "gate"][rng.below(3) as usize];
+    stage["consensus"] = json!({"capability": "vote", "options": ["left", "right"], "threshold": 0.6,
+        "quorum": 0.5, "weight_cap": 0.5, "on_no_consensus": without_a_winner});
+    match without_a_winner {
+        "fallback" => stage["consensus"]["fallback"] = json!("right"),
+        "gate" => stage["gate"] = json!({"timeout": "10m", "default": "reject"}),
+        _ => {}
+    }
+}
+
+fn voter(score: f64) -> Value {
+    json!({"kind": "command", "argv": ["vote"], "capabilities": ["vote"], "score": score})
+}
+
+/// A random plan: stages that need earlier ones, fan-outs, votes, decisions, conditions, retries, gates and a
+/// loop.
 fn random_plan(rng: &mut Rng) -> Plan {
     let count = 2 + rng.below(8) as usize;
     let mut stages: Vec<Value> = Vec::new();
@@ -189,6 +208,7 @@ fn random_plan(rng: &mut Rng) -> Plan {
             2 => stage["cache"] = json!("content"),
             3 => stage["side_effects"] = json!("once"),
             4 => stage["gate"] = json!({"timeout": "10m", "default": "reject"}),
+            5 => vote(&mut stage, rng),
             _ => {}
         }
         match (rng.below(6), &need) {
@@ -205,7 +225,7 @@ fn random_plan(rng: &mut Rng) -> Plan {
         stages.push(stage);
     }
     let mut plan = json!({"schema": "fedmill.plan/1", "id": "p", "params": {"a": rng.below(2)}, "stages": stages,
-        "agents": {"tool": {"kind": "command", "argv": ["tool"]}},
+        "agents": {"tool": {"kind": "command", "argv": ["tool"]}, "v1": voter(0.9), "v2": voter(0.6), "v3": voter(0.3)},
         "limits": {"on_failure": "keep_going", "max_parallel": 1 + rng.below(3)}});
     if rng.chance(40) {
         let first = rng.below(count as u64);

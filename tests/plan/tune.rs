@@ -137,7 +137,7 @@ fn plan(iterations: u32, tune: &Value) -> Plan {
 
 fn setup(plan: &Plan) -> Setup<'_> {
     let folders = Folders { inputs: "/in".to_owned(), run: "/run".to_owned() };
-    Setup { plan, digest: "plan".to_owned(), folders, parallel: 2 }
+    Setup { plan, digest: "plan".to_owned(), folders, parallel: 2, part: None }
 }
 
 /// The steps of a run, and the value at its end.
@@ -204,8 +204,7 @@ fn validate(gain: f64) -> Validate {
 
 #[test]
 fn equal_values_are_accepted_in_at_most_5_of_100_decisions() {
-    type Shape = (&'static str, fn(f64) -> f64);
-    let shapes: [Shape; 3] = [
+    let shapes: [(&str, fn(f64) -> f64); 3] = [
         ("normal", |x| x),
         ("heavy tails", |x| x.powi(3)),
         ("two values", |x| if x > 0.0 { 1.0 } else { -1.0 }),
@@ -385,12 +384,12 @@ fn what_is_frozen_or_protects_clients_never_changes() {
             }
             match step {
                 Step::Judge { trial, verdict } if verdict.accepted => {
-                    let mut tries =
+                    let tries =
                         machine.state.tuned.loops[&0].history.iter().filter_map(|(_, step)| match step {
                             Step::Try { trial: number, candidate, .. } if number == trial => Some(*candidate),
                             _ => None,
                         });
-                    used = tries.next_back().unwrap();
+                    used = tries.last().unwrap();
                 }
                 Step::Back { to, .. } => used = *to,
                 _ => {}

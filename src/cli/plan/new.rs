@@ -1,8 +1,10 @@
 //! `fedmill plan new`: a plan from a template.
 
 use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print};
+use crate::cli::agents::registry::registered;
 use crate::io::folder;
-use crate::plan::templates::{TEMPLATES, plan};
+use crate::templates::resolve::resolve;
+use crate::templates::{TEMPLATES, plan};
 use clap::Args;
 use std::path::PathBuf;
 
@@ -12,12 +14,15 @@ use std::path::PathBuf;
 #[derive(Args, Debug)]
 #[command(after_long_help = list())]
 pub(in crate::cli) struct Arguments {
-    /// The template: round, sweep, refine or shards.
+    /// The template: round, sweep, swarm, refine or shards.
     #[arg(long, value_name = "NAME", help_heading = INPUTS)]
     template: String,
     /// A setting of the template. May be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE", help_heading = INPUTS)]
     settings: Vec<String>,
+    /// Take agents from the registry of this state directory for what the plan needs.
+    #[arg(long, value_name = "DIR", help_heading = INPUTS)]
+    agents: Option<PathBuf>,
     /// Write the plan to this file; `-` is standard output.
     #[arg(short, long, value_name = "PLAN", default_value = "-", help_heading = OUTPUT)]
     output: PathBuf,
@@ -25,7 +30,12 @@ pub(in crate::cli) struct Arguments {
 
 impl Arguments {
     pub(super) fn run(&self, _: &Common) -> Result<Outcome, Failure> {
-        let plan = plan(&self.template, &self.settings).map_err(Failure::of)?;
+        let agents = self.agents.as_deref().map(registered).transpose()?;
+        let known = agents.clone().unwrap_or_default();
+        let mut plan = plan(&self.template, &self.settings, &known).map_err(Failure::of)?;
+        if let Some(agents) = &agents {
+            resolve(&mut plan, agents).map_err(Failure::of)?;
+        }
         let text = serde_json::to_string_pretty(&plan)? + "\n";
         if self.output.as_os_str() == "-" {
             print(&text)?;

@@ -2,6 +2,7 @@
 
 use super::super::{COMMON, Common, Failure, INPUTS, OUTPUT, Outcome, print};
 use super::lint::refuse_errors;
+use crate::cli::agents::registry::record;
 use crate::plan::read;
 use crate::plan::run::drive::drive;
 use crate::plan::run::event::{Ending, Outcome as StageOutcome};
@@ -34,12 +35,15 @@ pub(in crate::cli) struct Arguments {
     jobs: Jobs,
 }
 
-/// How much of the machine a run may use.
+/// How much of the machine a run may use, and who learns from it.
 #[derive(Args, Debug)]
 pub(super) struct Jobs {
     /// Attempts at a time, where the plan does not say; by default the number of processors.
     #[arg(long, value_name = "N", help_heading = COMMON)]
     jobs: Option<NonZeroU32>,
+    /// Keep what the attempts of agents came to in the registry of this state directory, and retire weak agents.
+    #[arg(long, value_name = "DIR", help_heading = OUTPUT)]
+    agents: Option<PathBuf>,
 }
 
 /// The folder of a plan, where its inputs lie.
@@ -94,6 +98,9 @@ pub(super) fn run(
     }
     let ending = drive(&mut machine, inputs, &mut world).map_err(Failure::of)?;
     tell(plan, &machine, common);
+    if let Some(agents) = &jobs.agents {
+        record(agents, &place.root, common.quiet)?;
+    }
     Ok(match ending {
         Ending::Succeeded => {
             for path in results(plan, &machine) {

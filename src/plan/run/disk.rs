@@ -13,9 +13,11 @@ use super::event::{Event, Failure, Line, Made};
 use super::key::Key;
 use super::process::{self, Invocation, MARK};
 use super::publish::{self, Places};
+use super::quote::with_texts;
 use super::world::{AttemptLimits, Ended, Job, Output, Receipt, Spent, Task, Woken, World};
 use crate::io::child::capped::CappedLog;
 use crate::io::digest::store::Stored;
+use crate::io::digest::{Blake3, hex};
 use crate::io::interrupt;
 use crate::io::journal::{Lock, Taken};
 use crate::io::{child, folder, text};
@@ -94,6 +96,12 @@ impl Journal {
         }
         journal.bytes = whole as u64;
         Ok(journal)
+    }
+
+    /// BLAKE3 of the first line, which no other run has; empty before it.
+    pub fn digest(&self) -> String {
+        let first = self.lines.first().and_then(|record| serde_json::to_string(&record.entry).ok());
+        first.map_or_else(String::new, |line| hex(&Blake3::of_bytes(line.as_bytes())))
     }
 
     /// The events.
@@ -358,7 +366,8 @@ fn make(root: &Path, job: &Job, stop: &Arc<AtomicBool>, spent: &mut Spent) -> Re
                 limits: AttemptLimits { log_bytes, ..job.limits },
                 stop,
             })?;
-            publish::take(job, &places)?
+            let option = publish::ballot(job, &stdout)?;
+            Made { option, ..publish::take(job, &places)? }
         }
         Task::Http { .. } | Task::Ollama { .. } => ask(job, &places, stop, spent)?,
     };
@@ -373,7 +382,7 @@ fn ask(job: &Job, places: &Places<'_>, stop: &Arc<AtomicBool>, spent: &mut Spent
     let file = places.work.join(REPLY);
     let failure = |why: std::io::Error| Failure::Start(format!("{}: {why}", file.display()));
     let mut exchange = Exchange::default();
-    let called = call(job, stop, &mut exchange);
+    let called = call(&with_texts(job)?, stop, &mut exchange);
     *spent = exchange.spent;
     let log = CappedLog::create(places.stdout, job.limits.log_bytes).and_then(|mut log| {
         log.write(exchange.log.as_bytes())?;
@@ -393,6 +402,7 @@ fn ask(job: &Job, places: &Places<'_>, stop: &Arc<AtomicBool>, spent: &mut Spent
         let (name, path) = (REPLY.to_owned(), REPLY.to_owned());
         job.outputs.push(Output { name, path, metrics, optional: false });
     }
+    let option = publish::ballot(&job, &file)?;
     let made = publish::take(&job, places)?;
-    Ok(Made { calls: 1, tokens: spent.tokens, ..made })
+    Ok(Made { calls: 1, tokens: spent.tokens, option, ..made })
 }

@@ -38,6 +38,9 @@ pub struct Made {
     /// Whether an earlier result was used again.
     #[serde(default)]
     pub cached: bool,
+    /// The option that its ballot chooses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub option: Option<String>,
 }
 
 /// Why an attempt failed.
@@ -203,6 +206,9 @@ pub enum Event {
         attempt: u32,
         /// The key of the work: equal for equal work.
         work: String,
+        /// The agent.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        agent: String,
         /// Requests to endpoints that it is about to make.
         #[serde(default, skip_serializing_if = "is_zero")]
         calls: u64,

@@ -2,13 +2,15 @@
 
 use super::event::Artifact;
 use super::key::Key;
+use super::quote::{MARK, quote};
 use super::scope::Names;
 use super::state::State;
+use super::vote::ballot_schema;
 use super::world::{AttemptLimits, Job, Output, Task};
 use crate::io::digest::{Blake3, hex};
 use crate::plan::condition::Value;
 use crate::plan::schema::Plan;
-use crate::plan::schema::agent::Agent;
+use crate::plan::schema::agent::{Agent, REPLY, able};
 use crate::plan::schema::name::Name;
 use crate::plan::schema::policy::{Cache, SideEffects, Timeout};
 use crate::plan::schema::stage::{ForEach, Shards, Stage};
@@ -48,64 +50,59 @@ pub struct Filler<'a> {
 
 /// The number of instances of a stage; `None` for a stage that does not fan out.
 pub fn instances(plan: &Plan, state: &State, stage: &Stage) -> Option<u32> {
+    if let Some((capability, most)) = stage.pool() {
+        return Some(members(plan, capability, most).len() as u32);
+    }
     Some(match stage.for_each.as_ref()? {
         ForEach::Values(values) => values.len() as u32,
         ForEach::Range(count) | ForEach::Shards(Shards::Count(count)) => *count,
         ForEach::Shards(Shards::Auto(_)) => state.shards,
         ForEach::Input(name) => state.inputs.get(name.as_str()).map_or(0, Vec::len) as u32,
-        ForEach::Agents(pool) => members(plan, &pool.capability, pool.most).len() as u32,
+        ForEach::Agents(_) => 0,
     })
 }
 
 /// The agents with a capability, by score from the highest on, ties by name; at most `most`.
 pub fn members<'a>(plan: &'a Plan, capability: &Name, most: Option<u32>) -> Vec<&'a Name> {
-    let able = plan.agents.iter().filter(|(_, agent)| agent.can(std::slice::from_ref(capability)));
-    let mut able: Vec<(&Name, f64)> = able.map(|(name, agent)| (name, agent.skills().score)).collect();
-    able.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(b.0)));
-    able.truncate(most.map_or(usize::MAX, |most| most as usize));
-    able.into_iter().map(|(name, _)| name).collect()
+    let able = able(&plan.agents, std::slice::from_ref(capability)).into_iter();
+    able.take(most.map_or(usize::MAX, |most| most as usize)).map(|(name, _)| name).collect()
 }
 
 impl Filler<'_> {
-    /// The agent of an instance.
-    ///
-    /// # Errors
-    ///
-    /// When no agent of the plan can do its work.
-    pub fn agent(&self, key: Key) -> Result<(&Name, &Agent), String> {
+    /// The agents that may do the work of an instance, the best first.
+    pub fn candidates(&self, key: Key) -> Vec<(&Name, &Agent)> {
         let stage = &self.plan.stages[key.stage];
-        let name = match (&stage.agent, &stage.for_each) {
+        let name = match (&stage.agent, stage.pool()) {
             (Some(name), _) => Some(name),
-            (None, Some(ForEach::Agents(pool))) => {
-                let able = members(self.plan, &pool.capability, pool.most);
-                able.get(key.index.unwrap_or(0) as usize).copied()
+            (None, Some((capability, most))) => {
+                members(self.plan, capability, most).get(key.index.unwrap_or(0) as usize).copied()
             }
-            (None, _) => {
-                let able = self.plan.agents.iter().filter(|(_, agent)| agent.can(&stage.needs_capability));
-                able.max_by(|a, b| {
-                    let score = |agent: &Agent| agent.skills().score;
-                    score(a.1).total_cmp(&score(b.1)).then_with(|| b.0.cmp(a.0))
-                })
-                .map(|(name, _)| name)
-            }
+            (None, None) => return able(&self.plan.agents, &stage.needs_capability),
         };
-        let found = name.and_then(|name| self.plan.agents.get_key_value(name));
-        found.ok_or_else(|| match name {
-            Some(name) => format!("found agent `{name}`, expected one of the plan's agents"),
-            None => "found no agent with the capabilities that the stage needs".to_owned(),
-        })
+        name.and_then(|name| self.plan.agents.get_key_value(name)).into_iter().collect()
     }
 
-    /// The job of an instance.
+    /// The agent of an instance: the one that began its last attempt, or the best.
+    fn agent(&self, key: Key) -> Option<(&Name, &Agent)> {
+        let began = self.state.instance(key).and_then(|instance| instance.agent.parse::<Name>().ok());
+        let began = began.and_then(|name| self.plan.agents.get_key_value(&name));
+        began.or_else(|| self.candidates(key).first().copied())
+    }
+
+    /// The job of an instance, for this agent.
     ///
     /// # Errors
     ///
     /// When a reference has no value.
-    pub fn job(&self, key: Key, attempt: u32) -> Result<Job, String> {
+    pub fn job(&self, key: Key, agent: &Agent, attempt: u32) -> Result<Job, String> {
         let stage = &self.plan.stages[key.stage];
-        let (_, agent) = self.agent(key)?;
         let here = |files: &(String, Artifact)| files.0.clone();
-        let task = self.task(key, agent, &here)?;
+        // A model reads texts, not paths.
+        let quoted = |file: &(String, Artifact)| quote(&file.0);
+        let task = match agent {
+            Agent::Command(_) => self.task(key, agent, &here)?,
+            Agent::Http(_) | Agent::Ollama(_) => self.task(key, agent, &quoted)?,
+        };
         let outputs = stage.out.iter().map(|out| {
             Ok(Output {
                 name: out.name.to_string(),
@@ -114,7 +111,14 @@ impl Filler<'_> {
                 optional: out.optional,
             })
         });
-        let outputs = outputs.collect::<Result<Vec<_>, String>>()?;
+        let mut outputs = outputs.collect::<Result<Vec<_>, String>>()?;
+        let options = stage.consensus.iter().flat_map(|vote| &vote.options).map(ToString::to_string);
+        let options: Vec<String> = options.collect();
+        if !options.is_empty() && matches!(agent, Agent::Command(_)) {
+            let metrics = !stage.metrics.is_empty();
+            let (name, path) = (REPLY.to_owned(), "-".to_owned());
+            outputs.push(Output { name, path, metrics, optional: false });
+        }
         Ok(Job {
             key,
             name: key.name(self.plan),
@@ -124,18 +128,14 @@ impl Filler<'_> {
             outputs,
             metrics: stage.metrics.iter().map(ToString::to_string).collect(),
             limits: self.limits(stage, agent),
-            cached: self.is_cached(key),
+            cached: is_cached(stage, agent),
+            options,
         })
     }
 
     /// Whether a result of equal work may be used again.
     pub fn is_cached(&self, key: Key) -> bool {
-        let stage = &self.plan.stages[key.stage];
-        let by_agent = match self.agent(key) {
-            Ok((_, Agent::Ollama(agent))) => agent.cache == Cache::Content,
-            _ => false,
-        };
-        (by_agent || stage.cache == Cache::Content) && stage.side_effects != SideEffects::Once
+        self.agent(key).is_some_and(|(_, agent)| is_cached(&self.plan.stages[key.stage], agent))
     }
 
     fn limits(&self, stage: &Stage, agent: &Agent) -> AttemptLimits {
@@ -148,8 +148,10 @@ impl Filler<'_> {
             Agent::Ollama(agent) => Some(time(agent.timeout)),
         };
         let of_stage = stated.map(|timeout: &Timeout| time(timeout.run));
+        let of_ballot = stage.consensus.as_ref();
+        let of_ballot = of_ballot.map(|vote| time(vote.timeout.unwrap_or(self.plan.limits.decision_timeout)));
         AttemptLimits {
-            run: of_agent.into_iter().chain(of_stage).min(),
+            run: of_agent.into_iter().chain(of_stage).chain(of_ballot).min(),
             idle: stated.and_then(|timeout| timeout.idle).map(time),
             kill_after: stated.map_or(KILL_AFTER, |timeout| time(timeout.kill_after)),
             log_bytes: self.plan.limits.log_bytes,
@@ -198,7 +200,12 @@ impl Filler<'_> {
             }
             Agent::Ollama(agent) => {
                 let prompt = stage.prompt.as_deref().unwrap_or_default();
-                Task::Ollama { agent: agent.clone(), prompt: self.text(key, prompt, file)?, hosts: hosts() }
+                let mut agent = agent.clone();
+                if let Some(vote) = stage.consensus.as_ref().filter(|_| agent.format.is_none()) {
+                    let options: Vec<String> = vote.options.iter().map(ToString::to_string).collect();
+                    agent.format = Some(ballot_schema(&options));
+                }
+                Task::Ollama { agent, prompt: self.text(key, prompt, file)?, hosts: hosts() }
             }
         })
     }
@@ -257,7 +264,12 @@ impl Filler<'_> {
         file: &impl Fn(&(String, Artifact)) -> String,
     ) -> Result<String, String> {
         debug_assert!(template.parts.iter().all(|part| !matches!(part, Part::Ref(refs) if refs.is_empty())));
+        let nul = || "found a NUL character, expected none".to_owned();
+        if template.parts.iter().any(|part| matches!(part, Part::Text(text) if text.contains(MARK))) {
+            return Err(nul());
+        }
         template.fill(|alternatives| match self.value(key, alternatives)? {
+            Filled::Text(text) if text.contains(MARK) => Err(nul()),
             Filled::Text(text) => Ok(text),
             Filled::Files(files) => match files.as_slice() {
                 [one] => Ok(file(one)),
@@ -348,6 +360,9 @@ impl Filler<'_> {
     fn item(&self, key: Key) -> Option<Filled> {
         let stage = &self.plan.stages[key.stage];
         let index = key.index? as usize;
+        if stage.pool().is_some() {
+            return self.agent(key).map(|(name, _)| Filled::Text(name.to_string()));
+        }
         Some(match stage.for_each.as_ref()? {
             ForEach::Values(values) => Filled::Text(values.get(index)?.to_string()),
             ForEach::Range(_) => Filled::Text(index.to_string()),
@@ -355,9 +370,7 @@ impl Filler<'_> {
             ForEach::Input(name) => {
                 Filled::Files(vec![self.input(self.state.inputs.get(name.as_str())?.get(index)?)])
             }
-            ForEach::Agents(pool) => {
-                Filled::Text(members(self.plan, &pool.capability, pool.most).get(index)?.to_string())
-            }
+            ForEach::Agents(_) => return None,
         })
     }
 
@@ -399,6 +412,11 @@ impl Filler<'_> {
         let before = Key { stage, iteration, index: None, shadow: None };
         self.files_of(before, output, None).ok()
     }
+}
+
+fn is_cached(stage: &Stage, agent: &Agent) -> bool {
+    let by_agent = matches!(agent, Agent::Ollama(agent) if agent.cache == Cache::Content);
+    (by_agent || stage.cache == Cache::Content) && stage.side_effects != SideEffects::Once
 }
 
 /// A value as an argument.

@@ -4,7 +4,9 @@
 //! has the lines of the journal. [`key`] names the instances of stages, [`scope`] finds the values of conditions,
 //! [`fill`] the work of an instance. The machine sees files, clock and processes through [`world`] alone; [`disk`] is the
 //! real world, where [`process`] runs commands and [`publish`] takes their outputs into the store. [`prepare`] pins inputs and
-//! opens a run, and [`drive`] is the loop. [`endpoint`] makes the requests of agents that are no commands. [`tune`] tunes parameters of loops. [`status`] shows a run, and [`error`] says why it cannot go on.
+//! opens a run, and [`drive`] is the loop. [`endpoint`] makes the requests of agents that are no commands, and [`vote`]
+//! counts ballots. [`quote`] puts texts of files into requests, and [`score`] says what the attempts of agents came to.
+//! [`tune`] tunes parameters of loops. [`status`] shows a run, and [`error`] says why it cannot go on.
 
 pub mod disk;
 pub mod drive;
@@ -17,8 +19,11 @@ pub mod machine;
 pub mod prepare;
 pub mod process;
 pub mod publish;
+pub mod quote;
 pub mod scope;
+pub mod score;
 pub mod state;
 pub mod status;
 pub mod tune;
+pub mod vote;
 pub mod world;

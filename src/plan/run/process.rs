@@ -29,6 +29,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Time for which a command that ended may leave its output open.
 const DRAIN: Duration = Duration::from_millis(500);
 
+/// The most reads of a pipe in one look.
+const MOST_READS: usize = 64;
+
 /// A command, and where it runs.
 pub struct Invocation<'a> {
     /// The program and its arguments.
@@ -220,19 +223,24 @@ impl Watch {
 fn read_from(source: &mut Option<(impl Read, CappedLog)>) -> io::Result<bool> {
     let mut heard = false;
     let mut buffer = [0; 16 << 10];
-    let is_closed = loop {
+    let mut is_closed = false;
+    // A command that never stops printing must not keep the runner from its times.
+    for _ in 0..MOST_READS {
         let Some((pipe, log)) = source else { return Ok(heard) };
         match pipe.read(&mut buffer) {
-            Ok(0) => break true,
+            Ok(0) => {
+                is_closed = true;
+                break;
+            }
             Ok(count) => {
                 heard = true;
                 log.write(&buffer[..count])?;
             }
-            Err(why) if why.kind() == io::ErrorKind::WouldBlock => break false,
+            Err(why) if why.kind() == io::ErrorKind::WouldBlock => break,
             Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
             Err(why) => return Err(why),
         }
-    };
+    }
     if is_closed && let Some((_, log)) = source.take() {
         log.finish()?;
     }

@@ -1,6 +1,7 @@
 //! Takes the outputs of an attempt into the store, and reads its metrics.
 
 use super::event::{Artifact, Failure, Made};
+use super::vote::read_ballot;
 use super::world::{Job, Output};
 use crate::io::digest::store::{Store, Stored};
 use crate::io::{folder, text};
@@ -10,6 +11,9 @@ use std::path::{Component, Path, PathBuf};
 
 /// The most bytes of a file of metrics.
 const MOST_BYTES: u64 = 64 << 20;
+
+/// The most bytes of a ballot.
+const MOST_OF_A_BALLOT: u64 = 1 << 20;
 
 /// The folders that an attempt's files go through.
 pub struct Places<'a> {
@@ -52,6 +56,24 @@ pub fn take(job: &Job, places: &Places<'_>) -> Result<Made, Failure> {
         return Err(Failure::Outputs(format!("metric `{missing}` is missing from its outputs")));
     }
     Ok(made)
+}
+
+/// The option that the ballot of an attempt chooses; `None` for other work.
+///
+/// # Errors
+///
+/// When the ballot is no JSON object, or chooses none of the options.
+pub fn ballot(job: &Job, from: &Path) -> Result<Option<String>, Failure> {
+    if job.options.is_empty() {
+        return Ok(None);
+    }
+    let bytes = folder::bytes(from).map_err(|why| Failure::Outputs(why.to_string()))?;
+    if bytes > MOST_OF_A_BALLOT {
+        let why = format!("found {bytes} bytes, expected a ballot of at most {MOST_OF_A_BALLOT}");
+        return Err(Failure::Schema(why));
+    }
+    let text = text::read(from).map_err(|why| Failure::Schema(why.to_string()))?;
+    read_ballot(text.as_bytes(), &job.options).map(Some).map_err(Failure::Schema)
 }
 
 /// Where an attempt left an output.

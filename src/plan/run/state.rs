@@ -20,6 +20,8 @@ pub struct Instance {
     pub running: bool,
     /// The key of the work of the attempt that began last.
     pub work: String,
+    /// The agent of that attempt.
+    pub agent: String,
     /// What the attempt that succeeded made.
     pub made: Option<Made>,
     /// Why the last attempt failed, once no other follows.
@@ -207,10 +209,10 @@ impl State {
                 return free.map(|stage| self.current(stage)).collect();
             }
             Event::Resume => return self.resume(graph, plan),
-            Event::Begin { key, work, calls, .. } => {
+            Event::Begin { key, work, calls, agent, .. } => {
                 self.calls += calls;
                 let instance = self.instance_mut(*key);
-                (instance.running, instance.work) = (true, work.clone());
+                (instance.running, instance.work, instance.agent) = (true, work.clone(), agent.clone());
             }
             Event::Attested { key, done } => {
                 let instance = self.instance_mut(*key);

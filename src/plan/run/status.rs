@@ -2,11 +2,13 @@
 
 use super::error::RunError;
 use super::event::{Ending, Event, Made};
+use super::fill::members;
 use super::key::Key;
-use super::state::{Group, State};
+use super::state::{Group, Instance, State};
 use super::tune::Step;
 use crate::plan::graph::Graph;
 use crate::plan::schema::Plan;
+use crate::plan::schema::name::Name;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -65,6 +67,20 @@ pub struct StageRow {
     pub choice: Option<String>,
     /// The paths of its outputs.
     pub outputs: Vec<String>,
+    /// What each voter answered, if the stage votes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ballots: Vec<Ballot>,
+}
+
+/// What came from a voter.
+#[derive(Serialize, Debug)]
+pub struct Ballot {
+    /// The agent.
+    pub agent: String,
+    /// The option that it chose; `None` if it abstained, or has not answered yet.
+    pub option: Option<String>,
+    /// Why it abstained.
+    pub why: Option<String>,
 }
 
 impl Status {
@@ -164,6 +180,17 @@ pub fn series(plan: &Plan, events: &[Event]) -> Result<BTreeMap<String, Vec<f64>
     Ok(series)
 }
 
+fn ballots(plan: &Plan, state: &State, key: Key) -> Vec<Ballot> {
+    let Some(vote) = &plan.stages[key.stage].consensus else { return Vec::new() };
+    let voters = members(plan, &vote.capability, None).into_iter().zip(&state.group(key).instances);
+    let ballot = |(name, instance): (&Name, &Instance)| Ballot {
+        agent: name.to_string(),
+        option: instance.made.as_ref().and_then(|made| made.option.clone()),
+        why: instance.failure.as_ref().map(ToString::to_string),
+    };
+    voters.map(ballot).collect()
+}
+
 fn row(plan: &Plan, state: &State, key: Key) -> StageRow {
     let group = state.group(key);
     let running = group.instances.iter().any(|instance| instance.running);
@@ -181,6 +208,7 @@ fn row(plan: &Plan, state: &State, key: Key) -> StageRow {
         seconds: group.seconds(),
         why: group.why.clone(),
         choice: group.choice.clone(),
+        ballots: ballots(plan, state, key),
         outputs: made.flat_map(|made| made.outputs.values()).map(|artifact| artifact.path.clone()).collect(),
     }
 }

@@ -33,6 +33,8 @@ pub struct Job {
     pub limits: AttemptLimits,
     /// Whether a result of equal work may be used again.
     pub cached: bool,
+    /// The options that a ballot chooses from; none for other work.
+    pub options: Vec<String>,
 }
 
 /// What an attempt does.

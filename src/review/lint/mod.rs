@@ -31,7 +31,7 @@ mod variables;
 mod votes;
 mod work;
 
-pub use finding::{Finding, Level, nearest};
+pub use finding::{Finding, Level};
 
 use crate::plan::schema::Plan;
 use finding::Lint;

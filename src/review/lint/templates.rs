@@ -4,8 +4,8 @@ use super::finding::Lint;
 use super::names::{known_input, known_stage};
 use super::order::{self, Viewer};
 use super::rules;
-use crate::language::template::{Part, Reference, Template, each_text};
-use crate::schema::stage::{ForEach, Shards, Stage};
+use crate::plan::schema::stage::{ForEach, Shards, Stage};
+use crate::plan::template::{Part, Reference, Template, each_text};
 
 /// A text with references.
 struct Text<'p> {

@@ -1,12 +1,12 @@
 //! What the variables of conditions are, and which stages must be over before they are known.
 
-use super::finding::nearest;
 use super::index::Index;
 use super::order::Viewer;
 use crate::plan::run::scope::OF_A_STAGE;
 use crate::plan::schema::Plan;
 use crate::plan::schema::value::Scalar;
 use crate::review::types::Type;
+use crate::settings::nearest::nearest;
 use std::collections::BTreeSet;
 
 /// How a message about a variable begins.
@@ -178,7 +178,10 @@ impl<'v, 'p> Variables<'v, 'p> {
         if Index::choices(stage).is_empty() {
             return Err(format!("{MARK}`{shown}`, and stage `{name}` is neither a decision nor a vote"));
         }
-        self.reads.push((shown.to_owned(), vec![place]));
+        // A vote judges its own result.
+        if !self.site.has_own || self.site.viewer != Viewer::Stage(place) {
+            self.reads.push((shown.to_owned(), vec![place]));
+        }
         Ok(Type::Text)
     }
 

@@ -129,7 +129,10 @@ fn check_fields(lint: &mut Lint, at: &str, stage: &Stage) {
         let why = "found outputs of a stage without an agent, which makes no files";
         lint.add(&rules::FIELD, format!("{at}.out"), why);
     }
-    if stage.for_each.is_some() && !stage.works() {
+    if stage.for_each.is_some() && stage.consensus.is_some() {
+        let why = "found `for_each` in a vote, which has an instance for each voter";
+        lint.add(&rules::FIELD, format!("{at}.for_each"), why);
+    } else if stage.for_each.is_some() && !stage.works() {
         lint.add(&rules::FIELD, format!("{at}.for_each"), "found `for_each` in a stage without an agent");
     }
 }

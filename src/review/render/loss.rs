@@ -1,12 +1,12 @@
 //! What a target does in another way than `fedmill plan run`, and what it cannot do.
 
 use super::needs::agents;
-use crate::language::condition::Condition;
-use crate::schema::Plan;
-use crate::schema::agent::Agent;
-use crate::schema::limits::Limits;
-use crate::schema::policy::{Cache, FailureMode};
-use crate::schema::stage::Stage;
+use crate::plan::condition::Condition;
+use crate::plan::schema::Plan;
+use crate::plan::schema::agent::Agent;
+use crate::plan::schema::limits::Limits;
+use crate::plan::schema::policy::{Cache, FailureMode};
+use crate::plan::schema::stage::Stage;
 use crate::tasks::units::Units;
 use serde::Serialize;
 use std::fmt;
@@ -105,8 +105,7 @@ pub fn losses(plan: &Plan, units: &Units, target: Target) -> Vec<Loss> {
         let what = "one job runs all stages of the loop, one machine for all of its iterations";
         found.add(at.clone(), Level::Inside, what);
         if looped.tune.is_some() {
-            let what = "the job of the loop tunes the parameter, and other stages take the value of the plan";
-            found.add(format!("{at}.tune"), Level::Lost, what);
+            found.add(format!("{at}.tune"), Level::Inside, "the job of the loop tunes the parameter");
         }
     }
     if target == Target::Snakemake {

@@ -8,6 +8,8 @@ use crate::plan::run::fill::instances;
 use crate::plan::run::key::Key;
 use crate::plan::run::state::Instance;
 use crate::plan::run::world::{Ended, Job, RECEIPT, Receipt, Spent, World};
+use crate::plan::schema::agent::Agent;
+use crate::plan::schema::name::Name;
 use crate::plan::schema::policy::SideEffects;
 use std::collections::BTreeMap;
 
@@ -16,7 +18,7 @@ impl Machine<'_> {
     pub(super) fn expand(&mut self, key: Key, world: &mut impl World) -> Result<(), RunError> {
         let stage = self.stage(key);
         let count = instances(self.flow.plan, &self.state, stage);
-        if !stage.works() || count == Some(0) {
+        if !stage.works() || count == Some(0) && stage.consensus.is_none() {
             return self.settle(key, Outcome::Ok, String::new(), None, BTreeMap::new(), world);
         }
         let most = self.flow.plan.limits.mem_bytes.unwrap_or(u64::MAX);
@@ -74,19 +76,27 @@ impl Machine<'_> {
             if self.queues.running.len() + chosen.len() >= most {
                 break;
             }
-            let (agent, at_a_time) = match self.filler().agent(*key) {
-                Ok((name, agent)) => (name.to_string(), agent.skills().max_parallel.unwrap_or(u32::MAX)),
-                Err(_) => (String::new(), u32::MAX),
+            let filler = self.filler();
+            let candidates = filler.candidates(*key);
+            let is_idle = |(name, agent): &&(&Name, &Agent)| {
+                let used = used.get(name.as_str()).copied().unwrap_or(0);
+                agent.skills().max_parallel.is_none_or(|most| used < most)
             };
+            // The best of those who are idle takes it.
+            let idle = candidates.iter().find(is_idle);
             let bytes = self.stage(*key).mem_bytes.unwrap_or(0);
             let fits = memory + bytes <= limits.mem_bytes.unwrap_or(u64::MAX);
-            if !fits || used.get(&agent).copied().unwrap_or(0) >= at_a_time {
+            if !fits || idle.is_none() && !candidates.is_empty() {
                 continue;
             }
             memory += bytes;
-            *used.entry(agent.clone()).or_default() += 1;
             let attempt = self.state.instance(*key).map_or(0, |instance| instance.attempts) + 1;
-            jobs.push((*key, agent, bytes, self.filler().job(*key, attempt)));
+            let (agent, job) = match idle {
+                Some((name, agent)) => (name.to_string(), filler.job(*key, agent, attempt)),
+                None => (String::new(), Err("found no agent that can do what the stage needs".to_owned())),
+            };
+            *used.entry(agent.clone()).or_default() += 1;
+            jobs.push((*key, agent, bytes, job));
             chosen.push((*rank, *key));
         }
         for place in &chosen {
@@ -119,7 +129,7 @@ impl Machine<'_> {
                     }
                     begun += calls;
                     let (attempt, work) = (job.attempt, job.work.clone());
-                    events.push(Event::Begin { key, attempt, work, calls });
+                    events.push(Event::Begin { key, attempt, work, calls, agent: agent.clone() });
                     starting.push((agent, bytes, job));
                 }
                 Err(why) => {

@@ -48,14 +48,9 @@ impl Machine<'_> {
             return self.decide(key, world);
         }
         match (&stage.gate, self.state.group(key).answer) {
-            (Some(gate), None) => {
-                if self.state.group(key).gate_until.is_none() {
-                    let until = world.now() + gate.timeout.as_seconds();
-                    self.record(&[Event::Gate { key, until }]);
-                }
-                self.queues.gates.insert(key);
-                return self.ask(key, world);
-            }
+            // The person is asked after the vote.
+            (Some(_), None) if stage.asks_without_consensus() => {}
+            (Some(_), None) => return self.open_gate(key, world),
             (Some(_), Some(Answer::Reject)) => {
                 let why = "the gate was answered with reject".to_owned();
                 return self.settle(key, Outcome::Failed, why, None, BTreeMap::new(), world);
@@ -147,6 +142,17 @@ impl Machine<'_> {
                 self.settle(key, Outcome::Error, why, None, read, world)
             }
         }
+    }
+
+    /// Lets a stage wait for a person.
+    pub(super) fn open_gate(&mut self, key: Key, world: &mut impl World) -> Result<(), RunError> {
+        let Some(gate) = &self.stage(key).gate else { return Ok(()) };
+        if self.state.group(key).gate_until.is_none() {
+            let until = world.now() + gate.timeout.as_seconds();
+            self.record(&[Event::Gate { key, until }]);
+        }
+        self.queues.gates.insert(key);
+        self.ask(key, world)
     }
 
     /// Looks for the answer of a person.

@@ -1,7 +1,8 @@
 //! Decides what a run does next. It writes each step to the journal before it acts.
 //!
 //! `consider` looks at a stage that nothing holds back, `attempts` begins and ends attempts at its work, and
-//! `settle` ends stages, iterations and the run. `trial` tunes the parameters of loops between iterations.
+//! `settle` ends stages, iterations and the run. `votes` has the stages that vote, and `trial` tunes the parameters of
+//! loops between iterations.
 
 use super::error::RunError;
 use super::event::{Artifact, Ending, Event, Failure};
@@ -24,6 +25,7 @@ mod attempts;
 mod consider;
 mod settle;
 mod trial;
+mod votes;
 
 /// What of a run does not change.
 struct Workflow<'p> {
@@ -202,7 +204,7 @@ impl<'p> Machine<'p> {
     pub fn attest(&mut self, name: &str, done: bool, world: &mut impl World) -> Result<(), RunError> {
         let keys = (0..self.flow.plan.stages.len()).flat_map(|stage| {
             let key = self.state.current(stage);
-            let fans_out = self.flow.plan.stages[stage].for_each.is_some();
+            let fans_out = self.flow.plan.stages[stage].fans_out();
             let count = self.state.group(key).instances.len() as u32;
             (0..count).map(move |index| Key { index: fans_out.then_some(index), ..key })
         });

@@ -18,11 +18,14 @@ impl Machine<'_> {
         if group.outcome.is_some() || (group.over as usize) < group.instances.len() {
             return Ok(());
         }
+        if let Some(vote) = &self.stage(key).consensus {
+            return self.settle_vote(key, vote, world);
+        }
         let failures = group.instances.iter().filter_map(|instance| instance.failure.as_ref());
         let worst = failures
             .max_by_key(|failure| failure.outcome())
             .map(|failure| (failure.outcome(), failure.to_string()));
-        let fans_out = self.stage(key).for_each.is_some();
+        let fans_out = self.stage(key).fans_out();
         match (worst, &self.stage(key).success_when) {
             (Some((outcome, why)), _) => self.settle(key, outcome, why, None, BTreeMap::new(), world),
             (None, Some(text)) if fans_out => match self.scope(key).evaluate(text) {

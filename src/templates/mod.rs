@@ -1,0 +1,59 @@
+//! Templates: plans for common goals, made from a few settings.
+//!
+//! [`settings`] reads the settings, and `parts` has what plans share. [`shards`] merges a round in shards, [`round`]
+//! merges and evaluates one, [`sweep`] compares rules on one round, [`refine`] repeats a proposal and its review, and in
+//! [`swarm`] agents propose and vote. [`resolve`] finds agents for what a plan needs.
+
+mod parts;
+pub mod refine;
+pub mod resolve;
+pub mod round;
+pub mod settings;
+pub mod shards;
+pub mod swarm;
+pub mod sweep;
+
+use crate::plan::read;
+use crate::plan::schema::Plan;
+use crate::plan::schema::agent::Agent;
+use crate::plan::schema::name::Name;
+use serde_json::Value;
+use settings::{Given, Setting, TemplateError};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// A template.
+pub struct Template {
+    /// Its name.
+    pub name: &'static str,
+    /// What its plan does.
+    pub about: &'static str,
+    /// Its settings.
+    pub settings: &'static [Setting],
+    build: fn(&Given) -> Result<Value, TemplateError>,
+}
+
+/// All templates.
+pub const TEMPLATES: &[Template] = &[
+    Template { name: "round", about: round::ABOUT, settings: round::SETTINGS, build: round::build },
+    Template { name: "sweep", about: sweep::ABOUT, settings: sweep::SETTINGS, build: sweep::build },
+    Template { name: "swarm", about: swarm::ABOUT, settings: swarm::SETTINGS, build: swarm::build },
+    Template { name: "refine", about: refine::ABOUT, settings: refine::SETTINGS, build: refine::build },
+    Template { name: "shards", about: shards::ABOUT, settings: shards::SETTINGS, build: shards::build },
+];
+
+/// The plan of a template with these settings, each `key=value`, and the agents of a registry.
+///
+/// # Errors
+///
+/// When there is no such template or setting, or a value is wrong.
+pub fn plan(name: &str, given: &[String], registered: &BTreeMap<Name, Agent>) -> Result<Plan, TemplateError> {
+    let template = TEMPLATES.iter().find(|template| template.name == name);
+    let template = template.ok_or_else(|| TemplateError::Unknown {
+        found: name.to_owned(),
+        known: TEMPLATES.iter().map(|template| template.name).collect::<Vec<_>>().join(", "),
+    })?;
+    let given = Given::read(template.name, template.settings, given, registered)?;
+    let plan = (template.build)(&given)?;
+    read::parse(&plan.to_string(), Path::new(name)).map_err(|why| TemplateError::Plan(why.to_string()))
+}

@@ -1,0 +1,85 @@
+//! A round merged in shards of the model: the bytes of one process, by several.
+
+use super::parts::{head, merge_inputs, merge_options};
+use super::settings::{Given, Setting, TemplateError};
+use serde_json::{Value, json};
+
+/// What the plan does.
+pub const ABOUT: &str = "Merge a round in shards of the model: gram, decide, combine, merge.";
+
+/// Its settings.
+pub const SETTINGS: &[Setting] = &[
+    Setting::with_default("id", "shards", "the name of the plan"),
+    Setting::required("updates", "the updates: a folder, or a pattern such as in/*.safetensors"),
+    Setting::optional("base", "the model that the updates started from"),
+    Setting::with_default("rule", "mean", "the rule"),
+    Setting::optional("byzantine", "the number of clients to assume hostile"),
+    Setting::with_default("shards", "4", "the number of shards"),
+    Setting::with_default("timeout", "1h", "how long a stage may take"),
+];
+
+/// The plan.
+///
+/// # Errors
+///
+/// When a setting is wrong.
+pub fn build(given: &Given) -> Result<Value, TemplateError> {
+    let shards = given.count("shards")?;
+    let mut plan = head(given, format!("merge {} in {shards} shards", given.text("updates")?))?;
+    plan["params"] = params(given)?;
+    plan["inputs"] = json!(merge_inputs(given)?);
+    let stage = |id: &str, needs: &[&str], own: &[&str], out: Value| {
+        let mut argv = vec![id.to_owned()];
+        argv.extend(merge_options(given));
+        argv.extend(own.iter().map(ToString::to_string));
+        argv.push("{in.updates}".to_owned());
+        json!({"id": id, "agent": "fedmill", "needs": needs, "argv": argv, "out": out})
+    };
+    let shard = ["--shard", "{shard}/{shards}"];
+    let mut gram = stage(
+        "gram",
+        &[],
+        &[&shard[..], &["-o", "{out.part}"]].concat(),
+        json!([{"name": "part", "path": "gram-{shard}.safetensors"}]),
+    );
+    let mut combine = stage(
+        "combine",
+        &["decide"],
+        &[&shard[..], &["--decision", "{decide.decision}", "-o", "{out.part}"]].concat(),
+        json!([{"name": "part", "path": "part-{shard}.safetensors"}]),
+    );
+    gram["for_each"] = json!({"shards": shards});
+    combine["for_each"] = json!({"shards": shards});
+    let decide = stage(
+        "decide",
+        &["gram"],
+        &["--partials", "{gram.part}", "-o", "{out.decision}"],
+        json!([{"name": "decision", "path": "decision.json"}]),
+    );
+    let merge = stage(
+        "merge",
+        &["decide", "combine"],
+        &[
+            "--partials",
+            "{combine.part}",
+            "--decision",
+            "{decide.decision}",
+            "--report",
+            "{out.report}",
+            "-o",
+            "{out.model}",
+        ],
+        json!([{"name": "model", "path": "merged.safetensors"}, {"name": "report", "path": "report.json"}]),
+    );
+    plan["stages"] = json!([gram, decide, combine, merge]);
+    Ok(plan)
+}
+
+/// The parameters of a merge.
+pub(super) fn params(given: &Given) -> Result<Value, TemplateError> {
+    let mut params = json!({"rule": given.text("rule")?});
+    if given.has("byzantine") {
+        params["byzantine"] = given.json("byzantine")?;
+    }
+    Ok(params)
+}
