@@ -11,8 +11,8 @@ mod render;
 mod show;
 mod simulator;
 mod swarm;
-mod votes;
 mod tune;
+mod votes;
 
 use crate::harness::{Dir, Run, fedmill};
 use serde_json::{Value, json};

@@ -164,7 +164,12 @@ fn events_before(shared: &Shared, task: Task) -> Result<Vec<Event>, RunError> {
             None if *may_miss => {
                 for stage in &shared.units.all[other.unit].stages {
                     let looped = shared.plan.loop_of(*stage);
-                    let key = Key { stage: *stage, iteration: u32::from(looped.is_some()), index: None, shadow: None };
+                    let key = Key {
+                        stage: *stage,
+                        iteration: u32::from(looped.is_some()),
+                        index: None,
+                        shadow: None,
+                    };
                     if ended.insert(key) {
                         events.push(missing(shared, key));
                     }
