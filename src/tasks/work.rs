@@ -241,7 +241,7 @@ fn net(shared: &Shared, task: Task, state: &State) -> Vec<Event> {
 
 /// The ends of the instances of a stage, and its own.
 fn ends(shared: &Shared, task: Task, key: Key, group: &Group, events: &mut Vec<Event>) {
-    let fans_out = shared.plan.stages[key.stage].for_each.is_some();
+    let fans_out = shared.plan.stages[key.stage].fans_out();
     let place = format!("../{}", shared.units.name(task));
     for (index, instance) in group.instances.iter().enumerate() {
         let key = Key { index: fans_out.then_some(index as u32), ..key };
