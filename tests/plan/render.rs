@@ -269,7 +269,8 @@ fn what_a_target_loses_is_refused_with_its_place() {
         let inside = ["inside $.stages[2].gate", "inside $.loops[0]"];
         let mut all: Vec<&str> = [expected, inside.to_vec()].concat();
         let mut found: Vec<&str> = found.iter().map(String::as_str).collect();
-        (all.sort_unstable(), found.sort_unstable());
+        all.sort_unstable();
+        found.sort_unstable();
         assert_eq!(found, all, "{target}");
     }
     // The directory keeps to its plan.

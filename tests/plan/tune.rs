@@ -204,7 +204,8 @@ fn validate(gain: f64) -> Validate {
 
 #[test]
 fn equal_values_are_accepted_in_at_most_5_of_100_decisions() {
-    let shapes: [(&str, fn(f64) -> f64); 3] = [
+    type Shape = (&'static str, fn(f64) -> f64);
+    let shapes: [Shape; 3] = [
         ("normal", |x| x),
         ("heavy tails", |x| x.powi(3)),
         ("two values", |x| if x > 0.0 { 1.0 } else { -1.0 }),
@@ -384,12 +385,12 @@ fn what_is_frozen_or_protects_clients_never_changes() {
             }
             match step {
                 Step::Judge { trial, verdict } if verdict.accepted => {
-                    let tries =
+                    let mut tries =
                         machine.state.tuned.loops[&0].history.iter().filter_map(|(_, step)| match step {
                             Step::Try { trial: number, candidate, .. } if number == trial => Some(*candidate),
                             _ => None,
                         });
-                    used = tries.last().unwrap();
+                    used = tries.next_back().unwrap();
                 }
                 Step::Back { to, .. } => used = *to,
                 _ => {}
