@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs one plan on the round of this folder in three ways: to its end, killed in the middle and resumed, and on a local
 # Slurm whose controller is killed. The plan tries rules in a loop until a model is accurate, merges with that rule in
-# shards, and measures the result. Each way ends in the same bytes, those of one `fedmill aggregate`.
+# shards, and lets three commands vote on the result. Each way ends in the same bytes, those of one `fedmill aggregate`.
 # Without Slurm the third way is left out, unless FEDMILL_REQUIRE_ENGINES is set. Needs NumPy.
 #
 #     demo_plan.sh FEDMILL FOLDER
@@ -13,6 +13,20 @@ out=$(realpath "$2")
 
 say() { printf '\n-- %s\n' "$*"; }
 fail() { echo "demo_plan.sh: $*" >&2; exit 1; }
+
+# A voter: who it is, the measured accuracy, the model.
+cat >"$out/vote.sh" <<'END'
+accuracy=$(sed 's/.*"accuracy": \([0-9.]*\).*/\1/' "$2")
+case $1 in
+# The model is good.
+accurate) option=$(awk -v accuracy="$accuracy" 'BEGIN { print (accuracy >= 0.93 ? "accept" : "reject") }') ;;
+# The file is whole: as large as the model that the round began with.
+whole) [ "$(wc -c <"$3")" -ge "$(wc -c <"$4")" ] && option=accept || option=reject ;;
+# It never agrees.
+contrary) option=reject ;;
+esac
+echo "{\"option\": \"$option\"}"
+END
 
 # Tries the rule of an iteration: the iteration, the model, the file for the rule, the base, the updates.
 cat >"$out/try.sh" <<'END'
@@ -38,6 +52,7 @@ shard() {
     printf '{"id": "%s", "needs": %s, "agent": "shard", %s "argv": ["%s", "{attempt.rule}", "--base", "{in.base}", %s, "{in.updates}"], %s}' \
         "$1" "$2" "$3" "$1" "$4" "$5"
 }
+voter() { printf '{"kind": "command", "argv": ["sh", "%s/vote.sh", "%s"], "capabilities": ["review"]}' "$out" "$1"; }
 cat >"$out/plan.json" <<END
 {"schema": "fedmill.plan/1", "id": "demo", "goal": "merge the round with a rule that withstands its hostile clients",
  "params": {"good": 0.93},
@@ -46,7 +61,8 @@ cat >"$out/plan.json" <<END
   "try": {"kind": "command", "argv": ["sh", "$out/try.sh"]},
   "shard": {"kind": "command", "argv": ["sh", "$out/shard.sh"]},
   "accuracy": {"kind": "command", "argv": ["python3", "$data/accuracy.py", "--json"]},
-  "copy": {"kind": "command", "argv": ["cp"]}},
+  "copy": {"kind": "command", "argv": ["cp"]},
+  "accurate": $(voter accurate), "whole": $(voter whole), "contrary": $(voter contrary)},
  "limits": {"timeout": {"run": "5m"}},
  "stages": [
   {"id": "attempt", "agent": "try", "argv": ["{k}", "{out.model}", "{out.rule}", "{in.base}", "{in.updates}"],
@@ -64,7 +80,10 @@ cat >"$out/plan.json" <<END
       '"out": [{"name": "model", "path": "merged.safetensors"}]'),
   {"id": "measure", "needs": ["merge"], "agent": "accuracy", "argv": ["{merge.model}"],
    "out": [{"name": "scores", "path": "-"}]},
-  {"id": "publish", "needs": ["measure"], "agent": "copy", "argv": ["{merge.model}", "{out.model}"],
+  {"id": "vote", "needs": ["measure"], "argv": ["{measure.scores}", "{merge.model}", "{in.base}"],
+   "consensus": {"capability": "review", "options": ["accept", "reject"], "threshold": 0.6, "quorum": 0.9, "weight": "equal",
+    "timeout": "1m"}},
+  {"id": "publish", "branch": "accept", "needs": ["vote"], "agent": "copy", "argv": ["{merge.model}", "{out.model}"],
    "out": [{"name": "model", "path": "model.safetensors"}]}],
  "loops": [{"id": "rules", "over": ["attempt", "score"], "until": "metrics.accuracy >= params.good", "max_iters": 3,
   "on_exhausted": "fail"}]}

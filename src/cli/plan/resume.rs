@@ -1,7 +1,7 @@
 //! `fedmill plan resume`: goes on with a run.
 
 use super::super::{Common, Failure, INPUTS, Outcome};
-use super::run::{Jobs, run};
+use super::run::{Uses, run};
 use crate::plan::run::prepare::{Place, kept};
 use clap::Args;
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ pub(in crate::cli) struct Arguments {
     #[arg(long, value_name = "STAGE=done|again", value_parser = settled, help_heading = INPUTS)]
     settle: Vec<(String, bool)>,
     #[command(flatten)]
-    jobs: Jobs,
+    uses: Uses,
 }
 
 pub(super) fn settled(text: &str) -> Result<(String, bool), String> {
@@ -32,6 +32,6 @@ impl Arguments {
     pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
         let (plan, base) = kept(&self.dir).map_err(Failure::of)?;
         let place = Place { root: self.dir.clone(), base, named: BTreeMap::new() };
-        run(&plan, &place, &self.settle, &self.jobs, common)
+        run(&plan, &place, &self.settle, &self.uses, common)
     }
 }

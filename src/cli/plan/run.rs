@@ -32,15 +32,22 @@ pub(in crate::cli) struct Arguments {
     #[arg(long = "input", value_name = "NAME=PATH", value_parser = named, help_heading = INPUTS)]
     inputs: Vec<(String, PathBuf)>,
     #[command(flatten)]
-    jobs: Jobs,
+    uses: Uses,
 }
 
-/// How much of the machine a run may use, and who learns from it.
+/// How much of the machine a run may use.
 #[derive(Args, Debug)]
 pub(super) struct Jobs {
     /// Attempts at a time, where the plan does not say; by default the number of processors.
     #[arg(long, value_name = "N", help_heading = COMMON)]
     jobs: Option<NonZeroU32>,
+}
+
+/// What a run may use, and who learns from it.
+#[derive(Args, Debug)]
+pub(super) struct Uses {
+    #[command(flatten)]
+    jobs: Jobs,
     /// Keep what the attempts of agents came to in the registry of this state directory, and retire weak agents.
     #[arg(long, value_name = "DIR", help_heading = OUTPUT)]
     agents: Option<PathBuf>,
@@ -80,7 +87,7 @@ impl Arguments {
             base: base_of(&self.plan),
             named: self.inputs.iter().cloned().collect::<BTreeMap<_, _>>(),
         };
-        run(&plan, &place, &[], &self.jobs, common)
+        run(&plan, &place, &[], &self.uses, common)
     }
 }
 
@@ -89,16 +96,17 @@ pub(super) fn run(
     plan: &Plan,
     place: &Place,
     settled: &[(String, bool)],
-    jobs: &Jobs,
+    uses: &Uses,
     common: &Common,
 ) -> Result<Outcome, Failure> {
-    let Opened { mut machine, mut world, inputs } = open(plan, place, jobs.number()).map_err(Failure::of)?;
+    let Opened { mut machine, mut world, inputs } =
+        open(plan, place, uses.jobs.number()).map_err(Failure::of)?;
     for (stage, done) in settled {
         machine.attest(stage, *done, &mut world).map_err(Failure::of)?;
     }
     let ending = drive(&mut machine, inputs, &mut world).map_err(Failure::of)?;
     tell(plan, &machine, common);
-    if let Some(agents) = &jobs.agents {
+    if let Some(agents) = &uses.agents {
         record(agents, &place.root, common.quiet)?;
     }
     Ok(match ending {
