@@ -25,7 +25,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// Time between the request to end and the end by force.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// The same when the run itself is asked to end, and somebody waits for it.
+/// The same when the run itself is asked to end, which an operator or systemd waits for.
 const GRACE_AT_SIGNAL: Duration = Duration::from_millis(500);
 
 /// Why a command measured nothing.
