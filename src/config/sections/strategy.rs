@@ -25,7 +25,8 @@ pub struct Strategy {
     /// What clients send: `delta`, the difference from the model of the task, or `weights`, whole models. The metadata
     /// of tasks then states it, and an update that states another kind is bad. Unset: each update states its own `kind`,
     /// and counts as weights without.
-    #[schemars(extend("x-origin" = "fedmill", "x-reader" = "open, validate, aggregate", "x-example" = "weights"))]
+    #[schemars(extend("x-origin" = "fedmill", "x-reader" = "open, validate, aggregate"))]
+    #[schemars(extend("x-kind" = "`delta` or `weights`", "x-example" = "weights"))]
     pub update_kind: Option<SentKind>,
 }
 
