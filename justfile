@@ -123,6 +123,6 @@ docs:
 mutations COUNT="245000":
     FEDMILL_MUTATIONS={{COUNT}} cargo test --test integration -- mutations:: hostile_updates::files_that_are_changed
 
-# Fuzz the reader of headers, or of updates: TARGET is header or update (needs cargo-fuzz).
+# Fuzz a reader: TARGET is header, update, plan or condition (needs cargo-fuzz).
 fuzz TARGET="header" *ARGS:
     cargo fuzz run --sanitizer none --fuzz-dir tests/fuzz {{TARGET}} {{ARGS}}

@@ -15,7 +15,8 @@
 //! - [`cli`]: arguments as typed become a request; one file per subcommand. [`mod@bench`]: times kernels and merges.
 //! - [`round`]: the rounds of a federation, phase by phase, on a state directory. [`config`]: its `fedmill.toml`.
 //!   [`fleet`]: its clients, and who is selected.
-//! - [`templates`]: makes plans. [`review`]: looks at plans without running them. [`tasks`]: plans that another program
+//! - [`templates`]: makes plans. [`review`]: looks at plans without running them. [`watch`]: looks at runs, and
+//!   ends them. [`tasks`]: plans that another program
 //!   schedules, task by task. [`plan`]: workflows as files, and their runner. [`language`]: the conditions and references
 //!   in a plan. [`schema`]: the types of a plan. [`measures`]: what describes a round or a run as a whole.
 //! - [`modes`]: where a run may differ from the plain run: `tiers`, `gaps`, `tree`, `shards`, `dp`. No mode knows another.
@@ -58,3 +59,4 @@ pub mod tasks;
 pub mod telemetry;
 pub mod templates;
 pub mod updates;
+pub mod watch;

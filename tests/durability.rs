@@ -503,6 +503,9 @@ fn plans(covered: &mut Covered) {
     for reader in [
         "resume run",
         "status run",
+        "status run --times run",
+        "history run",
+        "cancel run",
         "lint plan.json",
         "show plan.json",
         "show plan.json --dir run",

@@ -1,7 +1,11 @@
 //! The seeds of the fuzz targets as tests: good ones are accepted, bad ones refused, none panics.
 
+#[path = "fuzz/check_condition.rs"]
+pub(crate) mod check_condition;
 #[path = "fuzz/check_header.rs"]
 mod check_header;
+#[path = "fuzz/check_plan.rs"]
+pub(crate) mod check_plan;
 #[path = "fuzz/check_update.rs"]
 mod check_update;
 
@@ -28,6 +32,12 @@ fn judge(target: &str, check: fn(&[u8]) -> bool) -> usize {
 #[test]
 fn header_seeds_are_judged_right() {
     assert!(judge("header", check_header::check) >= 23, "seeds are missing");
+}
+
+#[test]
+fn plan_and_condition_seeds_are_judged_right() {
+    assert!(judge("plan", check_plan::check) >= 9, "seeds are missing");
+    assert!(judge("condition", check_condition::check) >= 7, "seeds are missing");
 }
 
 #[test]

@@ -8,11 +8,13 @@ mod lint;
 mod metrics;
 mod new;
 mod render;
+mod parsers;
 mod show;
 mod simulator;
 mod swarm;
 mod tune;
 mod votes;
+mod watch;
 
 use crate::harness::{Dir, Run, fedmill};
 use serde_json::{Value, json};

@@ -1,6 +1,8 @@
 //! `fedmill plan`: workflows as files.
 
+mod cancel;
 mod diff;
+mod history;
 mod lint;
 mod metrics;
 mod new;
@@ -35,6 +37,8 @@ subcommands! {
     Metrics: metrics::Arguments, reads [];
     Render: render::Arguments, reads [];
     Task: task::Arguments, reads [];
+    History: history::Arguments, reads [];
+    Cancel: cancel::Arguments, reads [];
     Schema: schema::Arguments, reads [];
 }
 

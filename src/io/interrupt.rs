@@ -53,6 +53,13 @@ pub fn wait_for<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send +
     }
 }
 
+/// Forgets the signal that came, so that [`check`] finds the next one.
+pub fn await_another() {
+    if let Some(asked) = ASKED.get() {
+        asked.store(0, Ordering::Relaxed);
+    }
+}
+
 /// Fails if a signal asked the run to stop.
 ///
 /// # Errors

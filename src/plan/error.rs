@@ -13,9 +13,9 @@ pub enum PlanError {
     Read { path: PathBuf, source: io::Error },
     #[error("{}: found {found} bytes, expected at most {most}", .path.display())]
     TooLarge { path: PathBuf, found: u64, most: u64 },
-    #[error("{}: is no JSON: {why}", .path.display())]
-    NoJson { path: PathBuf, why: String },
-    #[error("{}: found schema {found}, expected `fedmill.plan/1`", .path.display())]
+    #[error("{}: {at}: is no JSON: {why}", .path.display())]
+    NoJson { path: PathBuf, at: String, why: String },
+    #[error("{}: $.schema: found schema {found}, expected `fedmill.plan/1`", .path.display())]
     OtherSchema { path: PathBuf, found: String },
     #[error("{}: {at}: {why}", .path.display())]
     Malformed { path: PathBuf, at: String, why: String },

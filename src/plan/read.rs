@@ -36,8 +36,12 @@ pub fn plan(path: &Path) -> Result<Plan, PlanError> {
 ///
 /// As [`plan`].
 pub fn parse(text: &str, path: &Path) -> Result<Plan, PlanError> {
-    let no_json = |why: serde_json::Error| PlanError::NoJson { path: path.to_owned(), why: why.to_string() };
-    let Strict(mut value) = serde_json::from_str(text).map_err(no_json)?;
+    let no_json =
+        |at, why: serde_json::Error| PlanError::NoJson { path: path.to_owned(), at, why: why.to_string() };
+    let mut json = serde_json::Deserializer::from_str(text);
+    let Strict(mut value) = serde_path_to_error::deserialize(&mut json)
+        .map_err(|why| no_json(place(&why.path().to_string()), why.into_inner()))?;
+    json.end().map_err(|why| no_json("$".to_owned(), why))?;
     if let Some(found) = value.get("schema")
         && found != SCHEMA
     {
@@ -199,14 +203,17 @@ mod tests {
                 with(r#"{"id":"a","mem_bytes":1.5}"#),
                 "$.stages[0].mem_bytes: found 1.5, expected a whole number",
             ),
-            (r#"{"schema":"fedmill.plan/2"}"#.to_owned(), "p.json: found schema \"fedmill.plan/2\""),
+            (
+                r#"{"schema":"fedmill.plan/2"}"#.to_owned(),
+                "p.json: $.schema: found schema \"fedmill.plan/2\"",
+            ),
             ("[]".to_owned(), "p.json: $: invalid length 0"),
             (with(r#"["a"]"#), "p.json: $.stages[0]: found a list, expected an object"),
             (
                 with(r#"{"id":"a","retry":[2,["any"],{"initial":"1s"}]}"#),
                 "p.json: $.stages[0].retry: found a list, expected an object",
             ),
-            ("{".to_owned(), "p.json: is no JSON: EOF"),
+            ("{".to_owned(), "p.json: $: is no JSON: EOF"),
         ] {
             let found = read(&text).unwrap_err();
             assert!(found.contains(expected), "{found}");

@@ -42,6 +42,7 @@ pub(crate) const ARROWS: &Table = &[
     ("templates", "plan language schema settings telemetry"),
     ("review", "plan language schema tasks settings"),
     ("tasks", "plan language schema io"),
+    ("watch", "plan schema record io settings telemetry"),
     ("plan", "record io telemetry settings language schema measures"),
     ("language", "schema measures"),
     ("schema", "settings"),

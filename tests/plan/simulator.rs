@@ -13,7 +13,7 @@ use fedmill::plan::run::event::{Artifact, Event, Failure, Made, Outcome};
 use fedmill::plan::run::fill::Folders;
 use fedmill::plan::run::key::Key;
 use fedmill::plan::run::machine::{Machine, Setup};
-use fedmill::plan::run::world::{Ended, Job, Receipt, Spent, Woken, World};
+use fedmill::plan::run::world::{Account, Ended, Job, Receipt, Spent, Woken, World};
 use fedmill::plan::schema::Plan;
 use fedmill::plan::schema::policy::{Answer, SideEffects};
 use rayon::prelude::*;
@@ -143,6 +143,10 @@ impl World for Sim<'_> {
 
     fn answer(&mut self, _: &str) -> Result<Option<Answer>, RunError> {
         Ok(Some(Answer::Approve))
+    }
+
+    fn account(&mut self, _: &str) -> Result<Option<Account>, String> {
+        Ok(None)
     }
 
     fn is_killed(&mut self) -> bool {

@@ -8,9 +8,9 @@ use crate::measures::{self, gain::gain};
 use crate::modes::shards::measured::measured;
 use crate::plan::run::disk::Journal;
 use crate::plan::run::prepare::kept;
-use crate::plan::run::status;
 use crate::review::show::picture::Picture;
 use crate::rules::metrics::RoundMetrics;
+use crate::watch;
 use clap::Args;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -110,10 +110,10 @@ impl Arguments {
     fn of_run(&self, dir: &Path, found: &mut Found) -> Result<(), Failure> {
         let (plan, _) = kept(dir).map_err(Failure::of)?;
         let events = Journal::read(dir).map_err(Failure::of)?.events();
-        for (name, values) in status::series(&plan, &events).map_err(Failure::of)? {
+        for (name, values) in watch::series::series(&plan, &events).map_err(Failure::of)? {
             self.add_series(&name, &values, found);
         }
-        let seconds = status::seconds(&plan, &events).map_err(Failure::of)?;
+        let seconds = watch::rest::seconds(&plan, &events).map_err(Failure::of)?;
         let costs: Vec<f64> =
             plan.stages.iter().map(|stage| seconds.get(stage.id.as_str()).copied().unwrap_or(0.0)).collect();
         let picture = Picture::of(&plan, Some(costs)).map_err(|cycle| anyhow::anyhow!("found {cycle}"))?;

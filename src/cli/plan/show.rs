@@ -3,11 +3,11 @@
 use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print};
 use crate::plan::read;
 use crate::plan::run::disk::Journal;
-use crate::plan::run::status::seconds;
 use crate::plan::schema::Plan;
 use crate::review::show::picture::Picture;
 use crate::review::show::{commands, dot, json, mermaid, tree};
 use crate::telemetry::escape::escaped;
+use crate::watch::rest::seconds;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 

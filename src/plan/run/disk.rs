@@ -11,10 +11,11 @@ use super::endpoint::call::{Exchange, call};
 use super::error::RunError;
 use super::event::{Event, Failure, Line, Made};
 use super::key::Key;
+use super::ledger;
 use super::process::{self, Invocation, MARK};
 use super::publish::{self, Places};
 use super::quote::with_texts;
-use super::world::{AttemptLimits, Ended, Job, Output, Receipt, Spent, Task, Woken, World};
+use super::world::{Account, AttemptLimits, Ended, Job, Output, Receipt, Spent, Task, Woken, World};
 use crate::io::child::capped::CappedLog;
 use crate::io::digest::store::Stored;
 use crate::io::digest::{Blake3, hex};
@@ -44,6 +45,9 @@ pub const PLAN: &str = "plan.json";
 /// Time for which processes that a killed runner left behind may end by themselves.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// Time for which a look at a lock may hold it.
+const A_LOOK: Duration = Duration::from_millis(100);
+
 /// The longest wait without a look at signals.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -55,6 +59,8 @@ pub struct Disk {
     head: Option<Head>,
     bytes: u64,
     attempts: BTreeMap<Key, Arc<AtomicBool>>,
+    /// Whether a signal asked the runner to end.
+    asked: bool,
     sender: Sender<Ended>,
     receiver: Receiver<Ended>,
     _lock: Option<Lock>,
@@ -122,10 +128,27 @@ pub fn lock(root: &Path) -> Result<Lock, RunError> {
         source: std::io::Error::other(why.to_string()),
     };
     folder::make_folder_of(&path).map_err(|source| RunError::Write { path: path.clone(), source })?;
-    match Lock::try_take(&path).map_err(fault)? {
-        Taken::Ours(lock) => Ok(lock),
-        Taken::By(holder) => Err(RunError::Locked { path: root.to_owned(), holder }),
+    let began = Instant::now();
+    loop {
+        match Lock::try_take(&path).map_err(fault)? {
+            Taken::Ours(lock) => return Ok(lock),
+            // A program that looks whether the lock is taken holds it for a moment.
+            Taken::By(_) if began.elapsed() < A_LOOK => thread::sleep(A_LOOK / 10),
+            Taken::By(holder) => return Err(RunError::Locked { path: root.to_owned(), holder }),
+        }
     }
+}
+
+/// The process that works on a run; `None` if none does.
+///
+/// # Errors
+///
+/// When its lock cannot be read.
+pub fn holder(root: &Path) -> Result<Option<String>, RunError> {
+    let path = root.join("lock");
+    let fault = |source| RunError::Read { path: path.clone(), source };
+    let is_taken = Lock::is_taken(&path).map_err(|why| fault(std::io::Error::other(why.to_string())))?;
+    if is_taken { text::read(&path).map(Some).map_err(fault) } else { Ok(None) }
 }
 
 impl Disk {
@@ -149,6 +172,7 @@ impl Disk {
             head: journal.head,
             bytes: journal.bytes,
             attempts: BTreeMap::new(),
+            asked: false,
             sender,
             receiver,
             _lock: Some(lock),
@@ -157,23 +181,28 @@ impl Disk {
         Ok(disk)
     }
 
+    /// The processes of the run's commands.
+    fn commands(&self) -> Vec<i32> {
+        child::with_variable(MARK, &self.root.to_string_lossy())
+    }
+
+    fn signal_commands(&self, signal: Signal) {
+        for pid in self.commands().into_iter().filter_map(Pid::from_raw) {
+            // A process that ended needs no signal.
+            let _ = kill_process(pid, signal);
+        }
+    }
+
     fn end_orphans(&self) -> Result<(), RunError> {
-        let left = || child::with_variable(MARK, &self.root.to_string_lossy());
-        let send = |signal: Signal| {
-            for pid in left().into_iter().filter_map(Pid::from_raw) {
-                // A process that ended needs no signal.
-                let _ = kill_process(pid, signal);
-            }
-        };
-        if left().is_empty() {
+        if self.commands().is_empty() {
             return Ok(());
         }
-        send(Signal::TERM);
+        self.signal_commands(Signal::TERM);
         let asked = Instant::now();
-        while !left().is_empty() {
+        while !self.commands().is_empty() {
             interrupt::check()?;
             if asked.elapsed() > GRACE {
-                send(Signal::KILL);
+                self.signal_commands(Signal::KILL);
             }
             thread::sleep(LOOK_EVERY);
         }
@@ -307,16 +336,24 @@ impl World for Disk {
         })
     }
 
+    fn account(&mut self, ledger: &str) -> Result<Option<Account>, String> {
+        ledger::account(ledger)
+    }
+
     fn is_killed(&mut self) -> bool {
         folder::exists(&self.kill_file)
     }
 
     fn wait(&mut self, until: Option<f64>) -> Result<Woken, RunError> {
         loop {
-            if let Err(interrupted) = interrupt::check()
-                && self.attempts.values().all(|stop| !stop.load(Ordering::Relaxed))
-            {
-                return Ok(Woken::Signal(interrupted.signal));
+            if let Err(interrupted) = interrupt::check() {
+                interrupt::await_another();
+                if !self.asked {
+                    self.asked = true;
+                    return Ok(Woken::Signal(interrupted.signal));
+                }
+                // Who asks twice does not want to wait for `kill_after`.
+                self.signal_commands(Signal::KILL);
             }
             let left = until.map(|at| at - self.now());
             if left.is_some_and(|left| left <= 0.0) {

@@ -35,6 +35,8 @@ pub enum RunError {
     Task { task: String, why: String },
     #[error("{}: {holder} works on this run", .path.display())]
     Locked { path: PathBuf, holder: String },
+    #[error("{}: {} runs are at work, and limits.max_parallel_workflows is {most}: {}", .folder.display(), .live.len(), .live.join(", "))]
+    TooMany { folder: PathBuf, live: Vec<String>, most: u32 },
     #[error("stage `{stage}` may have done its work before the runner ended: it must not happen twice")]
     Ambiguous { stage: String },
     #[error("--settle {stage}: no attempt of that name began without an end")]
@@ -60,7 +62,10 @@ impl Explain for RunError {
     }
 
     fn is_refusal(&self) -> bool {
-        matches!(self, Self::Locked { .. } | Self::Ambiguous { .. } | Self::Task { .. })
+        matches!(
+            self,
+            Self::Locked { .. } | Self::TooMany { .. } | Self::Ambiguous { .. } | Self::Task { .. }
+        )
     }
 
     fn signal(&self) -> Option<i32> {

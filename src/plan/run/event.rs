@@ -245,6 +245,15 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "is_zero")]
         tokens: u64,
     },
+    /// The ledger of a privacy budget was read.
+    Ledger {
+        /// Its directory.
+        directory: String,
+        /// Epsilon spent; `None` if it is infinite.
+        epsilon: Option<f64>,
+        /// The delta at which epsilon is stated.
+        delta: f64,
+    },
     /// A stage ended without an attempt, or after those of all its instances.
     Settled {
         /// The stage; without the place in a fan-out.
@@ -326,6 +335,7 @@ impl Event {
             Self::Attested { .. } => "attested",
             Self::Made { .. } => "made",
             Self::Failed { .. } => "failed",
+            Self::Ledger { .. } => "ledger",
             Self::Settled { .. } => "settled",
             Self::Gate { .. } => "gate",
             Self::Answered { .. } => "answered",

@@ -6,7 +6,7 @@
 //! real world, where [`process`] runs commands and [`publish`] takes their outputs into the store. [`prepare`] pins inputs and
 //! opens a run, and [`drive`] is the loop. [`endpoint`] makes the requests of agents that are no commands, and [`vote`]
 //! counts ballots. [`quote`] puts texts of files into requests, and [`score`] says what the attempts of agents came to.
-//! [`tune`] tunes parameters of loops. [`status`] shows a run, and [`error`] says why it cannot go on.
+//! [`tune`] tunes parameters of loops. [`ledger`] reads privacy budgets, and [`error`] says why it cannot go on.
 
 pub mod disk;
 pub mod drive;
@@ -15,6 +15,7 @@ pub mod error;
 pub mod event;
 pub mod fill;
 pub mod key;
+pub mod ledger;
 pub mod machine;
 pub mod prepare;
 pub mod process;
@@ -23,7 +24,6 @@ pub mod quote;
 pub mod scope;
 pub mod score;
 pub mod state;
-pub mod status;
 pub mod tune;
 pub mod vote;
 pub mod world;

@@ -153,6 +153,7 @@ pub fn open<'p>(plan: &'p Plan, place: &Place, parallel: u32) -> Result<Opened<'
     }
     let digest = read::digest(plan);
     let lock = disk::lock(&root)?;
+    check_room(&root, plan.limits.max_parallel_workflows)?;
     let journal = Journal::read(&root)?;
     let events = journal.events();
     let started = events.iter().find_map(|event| match event {
@@ -178,6 +179,33 @@ pub fn open<'p>(plan: &'p Plan, place: &Place, parallel: u32) -> Result<Opened<'
         Folders { inputs: base.to_string_lossy().into_owned(), run: root.to_string_lossy().into_owned() };
     let machine = Machine::new(Setup { plan, digest, folders, parallel, part: None }, &events, &mut world)?;
     Ok(Opened { machine, world, inputs })
+}
+
+/// Checks that the folder of a run has room for one more live run. Each runner counts after it took its own lock: of two
+/// that start at once, both may find no room, and never too many find some.
+fn check_room(root: &Path, most: u32) -> Result<(), RunError> {
+    let Some(folder) = root.parent() else { return Ok(()) };
+    let fault = |source| RunError::Read { path: folder.to_owned(), source };
+    let mut live = Vec::new();
+    for (name, kind) in folder::entries(folder).map_err(fault)? {
+        let other = folder.join(&name);
+        if kind == EntryKind::Folder
+            && other != root
+            && let Some(holder) = disk::holder(&other)?
+            && is_run(&other)
+        {
+            live.push(format!("{name} ({holder})"));
+        }
+    }
+    if live.len() < most as usize {
+        return Ok(());
+    }
+    Err(RunError::TooMany { folder: folder.to_owned(), live, most })
+}
+
+/// Whether a directory whose lock is taken holds a run, be it one that just starts.
+fn is_run(root: &Path) -> bool {
+    folder::exists(&root.join(PLAN)) || folder::entries(root).is_ok_and(|entries| entries.len() == 1)
 }
 
 /// Keeps the plan and the place of its inputs in the directory of the run, for `resume`.

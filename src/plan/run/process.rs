@@ -12,7 +12,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -82,12 +82,18 @@ pub fn run(invocation: &Invocation<'_>) -> Result<(), Failure> {
     }
 }
 
+/// The program of a name: `fedmill` is this one.
+///
+/// # Errors
+///
+/// When the system does not say where this program is.
+pub fn program(name: &str) -> io::Result<PathBuf> {
+    if name == "fedmill" { std::env::current_exe() } else { Ok(PathBuf::from(name)) }
+}
+
 fn spawn(invocation: &Invocation<'_>) -> io::Result<Child> {
-    let program = invocation.argv.first().ok_or_else(|| io::Error::other("it has no program"))?;
-    let mut command = match program.as_str() {
-        "fedmill" => Command::new(std::env::current_exe()?),
-        program => Command::new(program),
-    };
+    let name = invocation.argv.first().ok_or_else(|| io::Error::other("it has no program"))?;
+    let mut command = Command::new(program(name)?);
     command.args(&invocation.argv[1..]).current_dir(invocation.folder).process_group(0).env_clear();
     let inherited = INHERITED.iter().copied().chain(invocation.inherit.iter().map(String::as_str));
     for name in inherited {

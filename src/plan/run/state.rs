@@ -122,6 +122,8 @@ pub struct State {
     pub tokens: u64,
     /// What shadow runs add to it.
     pub tuned: Tuned,
+    /// Epsilon and delta that ledgers of privacy budgets say, by their directories; `None` is infinite.
+    pub ledgers: BTreeMap<String, (Option<f64>, f64)>,
     /// The loop of each stage.
     loop_of: Vec<Option<usize>>,
 }
@@ -142,8 +144,18 @@ impl State {
             calls: 0,
             tokens: 0,
             tuned: Tuned::new(plan),
+            ledgers: BTreeMap::new(),
             loop_of,
         }
+    }
+
+    /// The epsilon and delta that all ledgers say together, with those of `other` in place of what is known of it.
+    pub fn spent(&self, other: Option<(&str, Option<f64>, f64)>) -> (f64, f64) {
+        let known = self.ledgers.iter().map(|(name, (epsilon, delta))| (name.as_str(), *epsilon, *delta));
+        let kept = known.filter(|(name, ..)| other.is_none_or(|(other, ..)| other != *name));
+        kept.chain(other).fold((0.0, 0.0), |(epsilon, delta), (_, more, at)| {
+            (epsilon + more.unwrap_or(f64::INFINITY), delta + at)
+        })
     }
 
     /// The loop that a stage belongs to.
@@ -236,6 +248,9 @@ impl State {
                 // An attempt that the runner ended says nothing about the work.
                 instance.end(*seconds, *failure != Failure::Cancelled);
                 self.group_mut(*key).over += u32::from(!again);
+            }
+            Event::Ledger { directory, epsilon, delta } => {
+                self.ledgers.insert(directory.clone(), (*epsilon, *delta));
             }
             Event::Settled { key, outcome, why, choice, .. } => {
                 let group = self.group_mut(*key);

@@ -139,6 +139,17 @@ pub enum Woken {
     Signal(i32),
 }
 
+/// What a ledger says of a privacy budget.
+#[derive(Clone, Copy, PartialEq, Deserialize, Debug)]
+pub struct Account {
+    /// Epsilon spent; `None` if it is infinite.
+    pub epsilon_spent: Option<f64>,
+    /// Epsilon spent after one more round of the budget's plan; `None` if it is infinite.
+    pub epsilon_next: Option<f64>,
+    /// The delta of both.
+    pub delta: f64,
+}
+
 /// The proof that an instance did its work: written once its outputs are on disk.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 #[serde(deny_unknown_fields)]
@@ -205,6 +216,13 @@ pub trait World {
     ///
     /// When it cannot be read, or is neither.
     fn answer(&mut self, name: &str) -> Result<Option<Answer>, RunError>;
+
+    /// What the ledger in a directory says; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be read.
+    fn account(&mut self, ledger: &str) -> Result<Option<Account>, String>;
 
     /// Whether the kill file exists.
     fn is_killed(&mut self) -> bool;

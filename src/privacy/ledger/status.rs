@@ -15,6 +15,8 @@ use serde::Serialize;
 pub struct Status {
     /// Epsilon spent, by the accountant that decides.
     pub epsilon_spent: Option<f64>,
+    /// Epsilon spent after one more round of the plan.
+    pub epsilon_next: Option<f64>,
     /// Epsilon spent, by RDP.
     pub epsilon_rdp: Option<f64>,
     /// The Renyi order that gives it.
@@ -97,9 +99,18 @@ impl Status {
         let rounded = |epsilon: f64| Epsilon::up(epsilon).map(Epsilon::get);
         let epsilon_spent = rounded(spent.epsilon(plan.accountant));
         let Spent { rdp, order, pld, slack } = spent;
+        // Once correlated noise began, its charge pays for all rounds.
+        let is_paid = plan.correlated.is_some() && state.last_round().is_some();
+        let epsilon_next = if is_paid {
+            epsilon_spent
+        } else {
+            let next = budget::would(state, &plan.event()?, Some(plan.noise()), None)?.after;
+            rounded(next.epsilon(plan.accountant))
+        };
         let left = epsilon_spent.map_or(0.0, |spent| (plan.epsilon - spent).max(0.0));
         Ok(Self {
             epsilon_spent,
+            epsilon_next,
             epsilon_rdp: rounded(rdp),
             rdp_order: order,
             epsilon_pld: pld.and_then(rounded),

@@ -72,6 +72,7 @@ impl Machine<'_> {
         let limits = &self.flow.plan.limits;
         let most = self.flow.parallel.min(limits.agent_pool_size) as usize;
         let mut jobs = Vec::new();
+        let mut charges = !self.queues.charging.is_empty();
         for (rank, key) in &self.queues.ready {
             if self.queues.running.len() + chosen.len() >= most {
                 break;
@@ -89,12 +90,19 @@ impl Machine<'_> {
             if !fits || idle.is_none() && !candidates.is_empty() {
                 continue;
             }
-            memory += bytes;
             let attempt = self.state.instance(*key).map_or(0, |instance| instance.attempts) + 1;
             let (agent, job) = match idle {
                 Some((name, agent)) => (name.to_string(), filler.job(*key, agent, attempt)),
                 None => (String::new(), Err("found no agent that can do what the stage needs".to_owned())),
             };
+            if self.ledger_of(&job).is_some() {
+                // What one more release costs is known only once the one before is charged.
+                if charges {
+                    continue;
+                }
+                charges = true;
+            }
+            memory += bytes;
             *used.entry(agent.clone()).or_default() += 1;
             jobs.push((*key, agent, bytes, job));
             chosen.push((*rank, *key));
@@ -118,6 +126,10 @@ impl Machine<'_> {
         let mut starting = Vec::new();
         let mut begun = 0;
         for (key, agent, bytes, job) in jobs {
+            if let Some(why) = self.over_budget(key, &job, world) {
+                self.stop(why, true, false, world)?;
+                continue;
+            }
             match job {
                 Ok(job) => {
                     let calls = u64::from(job.task.calls() && !self.is_done(&job, world)?);
@@ -186,6 +198,7 @@ impl Machine<'_> {
     pub(super) fn end(&mut self, ended: Ended, world: &mut impl World) -> Result<(), RunError> {
         let Ended { key, result, seconds, spent, .. } = ended;
         self.queues.running.remove(&key);
+        self.charged(key, world)?;
         let event = match result.and_then(|made| self.judge(key, made)) {
             Ok((made, read)) => {
                 let work = self.state.instance(key).map(|instance| instance.work.clone()).unwrap_or_default();

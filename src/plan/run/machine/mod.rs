@@ -1,7 +1,7 @@
 //! Decides what a run does next. It writes each step to the journal before it acts.
 //!
 //! `consider` looks at a stage that nothing holds back, `attempts` begins and ends attempts at its work, and
-//! `settle` ends stages, iterations and the run. `votes` has the stages that vote, and `trial` tunes the parameters of
+//! `settle` ends stages, iterations and the run. `budget` keeps the limits of privacy. `votes` has the stages that vote, and `trial` tunes the parameters of
 //! loops between iterations.
 
 use super::error::RunError;
@@ -22,6 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 const LOOK_EVERY: f64 = 0.2;
 
 mod attempts;
+mod budget;
 mod consider;
 mod settle;
 mod trial;
@@ -57,6 +58,8 @@ struct Queues {
     sleeping: BTreeMap<Key, f64>,
     /// Instances with an attempt that runs: the agent, and the bytes of memory.
     running: BTreeMap<Key, (String, u64)>,
+    /// Instances with an attempt that charges a privacy budget: the directory of its ledger.
+    charging: BTreeMap<Key, String>,
     /// Stages that wait for a person.
     gates: BTreeSet<Key>,
 }

@@ -1,0 +1,182 @@
+//! What happened: the runs in a folder, and the events of a run.
+
+use super::status::Watched;
+use crate::io::folder::{self, EntryKind};
+use crate::plan::run::disk::PLAN;
+use crate::plan::run::error::RunError;
+use crate::plan::run::event::{Ending, Event, Line};
+use crate::plan::run::key::Key;
+use crate::schema::Plan;
+use serde::Serialize;
+use std::path::Path;
+
+/// A run in a folder of runs.
+#[derive(Serialize, Debug)]
+pub struct PastRun {
+    /// The name of its directory.
+    pub run: String,
+    /// The name of the plan; empty if the run cannot be read.
+    pub plan: String,
+    /// Its state, as `fedmill plan status` has it, or `unreadable`.
+    pub state: String,
+    /// When it started, in RFC 3339.
+    pub started: Option<String>,
+    /// Seconds from its start to now, or to its last event if no runner works on it.
+    pub seconds: f64,
+    /// Stages that are over.
+    pub over: usize,
+    /// The stages of the plan.
+    pub stages: usize,
+    /// Why it ended so, or why it cannot be read.
+    pub why: String,
+}
+
+/// An event of a run.
+#[derive(Serialize, Debug)]
+pub struct PastEvent {
+    /// The number of its line, from 0 on.
+    pub seq: u64,
+    /// When, in RFC 3339.
+    pub time: String,
+    /// Its name in the journal, such as `begin` or `settled`.
+    pub event: &'static str,
+    /// The stage, instance or loop.
+    pub name: String,
+    /// What happened, in words.
+    pub what: String,
+    /// The event as the journal has it.
+    pub data: Event,
+}
+
+/// Whether a directory holds a run.
+pub fn is_run(root: &Path) -> bool {
+    folder::exists(&root.join(PLAN))
+}
+
+/// The runs in a folder, the last first.
+///
+/// # Errors
+///
+/// When the folder cannot be listed.
+pub fn runs(at: &Path) -> Result<Vec<PastRun>, RunError> {
+    let listed = folder::entries(at).map_err(|source| RunError::Read { path: at.to_owned(), source })?;
+    let folders =
+        listed.into_iter().filter(|(name, kind)| *kind == EntryKind::Folder && is_run(&at.join(name)));
+    let mut found: Vec<PastRun> = folders.map(|(name, _)| past(&at.join(&name), name)).collect();
+    found.sort_by(|a, b| b.started.cmp(&a.started).then(a.run.cmp(&b.run)));
+    Ok(found)
+}
+
+fn past(root: &Path, run: String) -> PastRun {
+    let watched = match Watched::read(root) {
+        Ok(watched) => watched,
+        Err(why) => {
+            return PastRun {
+                run,
+                plan: String::new(),
+                state: "unreadable".to_owned(),
+                started: None,
+                seconds: 0.0,
+                over: 0,
+                stages: 0,
+                why: why.to_string(),
+            };
+        }
+    };
+    let failed = || {
+        let keys = (0..watched.plan.stages.len()).map(|stage| watched.state.current(stage));
+        let first = keys
+            .map(|key| (key, watched.state.group(key)))
+            .find(|(_, group)| group.outcome.is_some_and(crate::plan::run::event::Outcome::is_failure));
+        first.map(|(key, group)| format!("stage `{}`: {}", key.name(&watched.plan), group.why))
+    };
+    let why = match (&watched.state.ending, &watched.state.stop) {
+        (Some(Ending::Refused(why)), _) => why.clone(),
+        (Some(Ending::Failed), stop) => {
+            failed().or_else(|| stop.as_ref().map(|(why, _)| why.clone())).unwrap_or_default()
+        }
+        (_, stop) => stop.as_ref().map(|(why, _)| why.clone()).unwrap_or_default(),
+    };
+    PastRun {
+        run,
+        plan: watched.plan.id.to_string(),
+        state: watched.word().to_owned(),
+        started: watched.started().map(str::to_owned),
+        seconds: watched.seconds(),
+        over: watched.over(),
+        stages: watched.plan.stages.len(),
+        why,
+    }
+}
+
+/// The events of a run, the first first.
+///
+/// # Errors
+///
+/// When the directory holds no run, or it cannot be read.
+pub fn events(root: &Path) -> Result<Vec<PastEvent>, RunError> {
+    let watched = Watched::read(root)?;
+    let event = |(seq, line): (usize, &Line)| {
+        let (name, what) = told(&watched.plan, &line.data);
+        let (time, data) = (line.time.clone(), line.data.clone());
+        PastEvent { seq: seq as u64, time, event: data.name(), name, what, data }
+    };
+    Ok(watched.journal.lines.iter().map(|line| &line.entry).enumerate().map(event).collect())
+}
+
+/// The stage or loop of an event, and what happened, in words.
+fn told(plan: &Plan, event: &Event) -> (String, String) {
+    let of = |key: &Key| key.name(plan);
+    match event {
+        Event::Start { plan, inputs, .. } => {
+            let files: usize = inputs.values().map(Vec::len).sum();
+            (String::new(), format!("plan {}, {files} input files", &plan[..plan.len().min(12)]))
+        }
+        Event::Resume => (String::new(), "a runner took the run up".to_owned()),
+        Event::Begin { key, attempt, .. } => (of(key), format!("attempt {attempt}")),
+        Event::Attested { key, done: true } => (of(key), "the operator attests that it is done".to_owned()),
+        Event::Attested { key, done: false } => {
+            (of(key), "the operator attests that it is not done".to_owned())
+        }
+        Event::Made { key, made, seconds, .. } => {
+            let reused = if made.cached { ", an equal result used again" } else { "" };
+            (of(key), format!("{seconds:.3} s, {} outputs{reused}", made.outputs.len()))
+        }
+        Event::Failed { key, failure, seconds, again, .. } => {
+            let next = if *again { "; another attempt may follow" } else { "" };
+            (of(key), format!("{seconds:.3} s: {failure}{next}"))
+        }
+        Event::Ledger { directory, epsilon, delta } => {
+            let epsilon = epsilon.map_or("infinite".to_owned(), |epsilon| epsilon.to_string());
+            (String::new(), format!("{directory}: epsilon {epsilon} at delta {delta:e} is spent"))
+        }
+        Event::Settled { key, outcome, why, choice, .. } => {
+            let choice = choice.as_ref().map(|choice| format!(", chose {choice}")).unwrap_or_default();
+            let why = if why.is_empty() { String::new() } else { format!(": {why}") };
+            (of(key), format!("{}{choice}{why}", outcome.word()))
+        }
+        Event::Gate { key, .. } => (of(key), "waits for a person".to_owned()),
+        Event::Answered { key, answer, by_default } => {
+            let by = if *by_default { " by default, since no answer came in time" } else { "" };
+            (of(key), format!("{answer:?}{by}").to_lowercase())
+        }
+        Event::Iterated { looped, iteration, again, .. } => {
+            let next = if *again { "another one follows" } else { "the loop is over" };
+            let name = plan.loops.get(*looped).map(|looped| looped.id.to_string()).unwrap_or_default();
+            (name, format!("iteration {iteration} is over; {next}"))
+        }
+        Event::Tuned { looped, step, .. } => {
+            let name = plan.loops.get(*looped).map(|looped| looped.id.to_string()).unwrap_or_default();
+            (name, step.to_string())
+        }
+        Event::Stop { why, .. } => (String::new(), why.clone()),
+        Event::End { ending } => {
+            let word = match ending {
+                Ending::Succeeded => "succeeded".to_owned(),
+                Ending::Failed => "failed".to_owned(),
+                Ending::Refused(why) => format!("refused: {why}"),
+            };
+            (String::new(), word)
+        }
+    }
+}

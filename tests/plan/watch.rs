@@ -1,0 +1,248 @@
+//! Looks at runs, and ends them: `fedmill plan status`, `history` and `cancel`, and signals.
+
+use super::Workflow;
+use super::killed::{is_alive, wait_until};
+use crate::harness::{Run, fedmill, fedmill_after, program};
+use serde_json::{Value, json};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Starts the plan in the background; `$HOME` is its folder.
+fn start(plan: &Workflow) -> Child {
+    plan.write();
+    let mut command = Command::new(program());
+    command
+        .args(["plan", "run", "-q", "plan.json"])
+        .current_dir(plan.dir.path(""))
+        .env("HOME", plan.dir.path(""));
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+fn resume(plan: &Workflow) -> Run {
+    let home = format!("export HOME={}", plan.dir.path("").display());
+    fedmill_after(&plan.dir, &home, &["plan", "resume", "plan.run"])
+}
+
+fn told(plan: &Workflow, args: &[&str]) -> Run {
+    let run = fedmill(&plan.dir, &[&["plan"], args].concat());
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    run
+}
+
+fn status(plan: &Workflow) -> Value {
+    serde_json::from_str(&told(plan, &["status", "--json", "plan.run"]).stdout).unwrap()
+}
+
+fn signal(child: &Child, name: &str) {
+    assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
+}
+
+/// A plan whose stage `b` works until `$HOME/mended` exists, and does not end at SIGTERM.
+fn stubborn() -> Workflow {
+    let work = "trap '' TERM; touch $HOME/began; until test -e $HOME/mended; do sleep 0.05; done";
+    Workflow::new(&json!([
+        {"id": "a", "sh": "sleep 0.2"},
+        {"id": "b", "needs": ["a"], "for_each": {"range": 2}, "sh": work},
+        {"id": "c", "needs": ["b"], "sh": "true"},
+        {"id": "last", "sh": "echo last >> $HOME/log"},
+    ]))
+    .with("on", json!({"exit": ["last"]}))
+    .with("limits.wall", json!("1h"))
+}
+
+#[test]
+fn the_status_of_a_live_run_says_what_runs_and_what_waits() {
+    let plan = stubborn();
+    let mut runner = start(&plan);
+    wait_until("stage b", || plan.dir.exists("began"));
+    let status = status(&plan);
+    let [a, b, c, last] = status["stages"].as_array().unwrap().as_slice() else { panic!("{status}") };
+    assert_eq!(
+        (&status["state"], &status["over"], &a["state"]),
+        (&json!("running"), &json!(1), &json!("ok"))
+    );
+    assert_eq!(status["runner"], json!(format!("process {}", runner.id())));
+    assert_eq!(
+        (&b["state"], &b["running"], &b["attempts"]),
+        (&json!("running"), &json!(["b.0", "b.1"]), &json!(2))
+    );
+    assert_eq!((&c["waits_for"], &last["waits_for"]), (&json!(["b"]), &json!(["the end of the run"])));
+    let used = |limit: &str| {
+        let rows = status["limits"].as_array().unwrap().iter();
+        rows.filter(|row| row["limit"] == limit)
+            .map(|row| (row["used"].as_f64(), row["bound"].as_f64()))
+            .next()
+    };
+    assert_eq!(used("max_parallel"), Some((Some(2.0), Some(2.0))));
+    let wall = used("wall").unwrap();
+    assert!(wall.0.unwrap() > 0.1 && wall.1 == Some(3600.0), "{wall:?}");
+    assert_eq!((&status["rest"]["seconds"], &status["rest"]["unknown"]), (&Value::Null, &json!(3)));
+    let table = told(&plan, &["status", "plan.run"]).stdout;
+    assert!(table.contains("0 of 2 over; now b.0 b.1"), "{table}");
+    assert!(table.contains("1 of 4 stages are over"), "{table}");
+    assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
+
+    let run = fedmill(&plan.dir, &["plan", "cancel", "plan.run", "--timeout", "100ms"]);
+    run.assert_fails(1, &["plan.run: process ", " still works on it"]);
+    let run = told(&plan, &["cancel", "plan.run"]);
+    assert_eq!(run.stdout, "plan.run: refused: the file STOP exists\n");
+    assert_eq!(runner.wait().unwrap().code(), Some(1));
+    assert_eq!(plan.states(), "a ok, b cancelled, c waiting, last ok");
+    assert_eq!(plan.dir.read("log"), b"last\n");
+    // The first of the two left the kill file; the operator removes it before the run goes on.
+    std::fs::remove_file(plan.dir.path("plan.run/STOP")).unwrap();
+    plan.dir.write("mended", "");
+    assert_eq!(resume(&plan).code, Some(0));
+    assert_eq!(plan.states(), "a ok, b ok, c ok, last ok");
+    let run = told(&plan, &["cancel", "plan.run", "--json"]);
+    let cancelled: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!((&cancelled["was"], &cancelled["state"]), (&json!("succeeded"), &json!("succeeded")));
+}
+
+#[test]
+fn the_kill_file_of_cancel_does_not_hold_up_a_later_resume() {
+    let plan = Workflow::new(&json!([{"id": "a", "sh": "test -e $HOME/mended || sleep 60"}]));
+    let mut runner = start(&plan);
+    wait_until("stage a", || plan.dir.exists("plan.run/attempts/a/stdout"));
+    told(&plan, &["cancel", "plan.run"]);
+    assert_eq!(runner.wait().unwrap().code(), Some(1));
+    plan.dir.write("mended", "");
+    assert_eq!(resume(&plan).code, Some(0));
+}
+
+#[test]
+fn the_run_of_a_killed_runner_is_cancelled_with_what_it_left_behind() {
+    let plan = Workflow::new(&json!([
+        {"id": "a", "sh": "echo a >> $HOME/log"},
+        {"id": "b", "needs": ["a"], "sh": "test -e $HOME/mended || (echo $$ > $HOME/child; sleep 300)"},
+    ]));
+    let mut runner = start(&plan);
+    wait_until("the child", || plan.dir.exists("child") && !plan.dir.read("child").is_empty());
+    let child = String::from_utf8(plan.dir.read("child")).unwrap();
+    runner.kill().unwrap();
+    runner.wait().unwrap();
+    assert_eq!(status(&plan)["state"], "interrupted");
+    assert_eq!(plan.states(), "a ok, b interrupted");
+    assert!(is_alive(&child));
+    let run = told(&plan, &["cancel", "plan.run"]);
+    assert_eq!(run.stdout, "plan.run: refused: the operator cancelled the run\n");
+    assert!(!is_alive(&child), "cancel ends the child");
+    assert_eq!(status(&plan)["state"], "refused");
+    let run = told(&plan, &["cancel", "plan.run"]);
+    assert_eq!(run.stdout, "plan.run: refused before: the operator cancelled the run\n");
+    plan.dir.write("mended", "");
+    assert_eq!(resume(&plan).code, Some(0));
+    assert_eq!((plan.states().as_str(), plan.dir.read("log").as_slice()), ("a ok, b ok", b"a\n".as_slice()));
+}
+
+#[test]
+fn a_second_signal_ends_the_runner_at_once() {
+    for name in ["-TERM", "-INT"] {
+        let plan = stubborn().with("limits.timeout", json!({"run": "5m", "kill_after": "5m"}));
+        let mut runner = start(&plan);
+        wait_until("stage b", || plan.dir.exists("began"));
+        signal(&runner, name);
+        std::thread::sleep(Duration::from_millis(500));
+        assert_eq!(runner.try_wait().unwrap(), None, "the commands may take kill_after to end");
+        let asked = Instant::now();
+        signal(&runner, name);
+        assert_eq!(runner.wait().unwrap().code(), Some(if name == "-TERM" { 143 } else { 130 }));
+        assert!(asked.elapsed() < Duration::from_secs(20));
+        assert_eq!(plan.states(), "a ok, b waiting, c waiting, last waiting");
+        plan.dir.write("mended", "");
+        assert_eq!(resume(&plan).code, Some(0));
+    }
+}
+
+#[test]
+fn cancel_now_does_not_wait_for_commands() {
+    let plan = stubborn().with("limits.timeout", json!({"run": "5m", "kill_after": "5m"}));
+    let mut runner = start(&plan);
+    wait_until("stage b", || plan.dir.exists("began"));
+    let run = told(&plan, &["cancel", "--now", "plan.run"]);
+    assert_eq!(run.stdout, "plan.run: refused: the operator cancelled the run\n");
+    assert_eq!(runner.wait().unwrap().code(), Some(143));
+    assert!(!plan.dir.exists("log"), "no stage of on.exit runs");
+}
+
+#[test]
+fn the_rest_is_the_longest_chain_of_past_times() {
+    let plan = Workflow::new(&json!([
+        {"id": "a", "sh": "sleep 0.3; test -e $HOME/mended"},
+        {"id": "b", "needs": ["a"], "sh": "sleep 0.6"},
+        {"id": "c", "needs": ["a"], "sh": "true"},
+    ]));
+    plan.write();
+    assert_eq!(fedmill(&plan.dir, &["plan", "run", "plan.json"]).code, Some(2));
+    assert_eq!(status(&plan)["rest"]["seconds"], Value::Null);
+    plan.dir.write("mended", "");
+    let home = format!("export HOME={}", plan.dir.path("").display());
+    assert_eq!(
+        fedmill_after(&plan.dir, &home, &["plan", "run", "plan.json", "--dir", "other"]).code,
+        Some(0)
+    );
+    let run = told(&plan, &["status", "--json", "plan.run", "--times", "other"]);
+    let status: Value = serde_json::from_str(&run.stdout).unwrap();
+    let seconds = status["rest"]["seconds"].as_f64().unwrap();
+    assert!((0.6..5.0).contains(&seconds), "b alone, since a is over: {seconds}");
+    assert_eq!((&status["state"], &status["rest"]["unknown"]), (&json!("failed"), &json!(0)));
+}
+
+#[test]
+fn history_lists_events_and_runs() {
+    let plan = Workflow::new(&json!([
+        {"id": "a", "sh": "exit 3", "retry": {"max_attempts": 2, "backoff": {"initial": "10ms"}}},
+        {"id": "b", "needs": ["a"], "sh": "true"},
+    ]));
+    assert_eq!(plan.run().code, Some(2));
+    let run = told(&plan, &["history", "--json", "plan.run"]);
+    let events: Vec<Value> = run.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let names: Vec<&str> = events.iter().map(|event| event["event"].as_str().unwrap()).collect();
+    assert_eq!(names, ["start", "begin", "failed", "begin", "failed", "settled", "stop", "end"]);
+    let what: Vec<&str> = events.iter().map(|event| event["what"].as_str().unwrap()).collect();
+    assert!(what[2].ends_with("exited with status 3; another attempt may follow"), "{what:?}");
+    assert_eq!(what[5..], ["failed: exited with status 3", "stage `a` failed", "failed"]);
+    let table = told(&plan, &["history", "plan.run", "--limit", "2"]).stdout;
+    assert!(table.contains("stage `a` failed") && table.lines().count() == 3, "{table}");
+
+    plan.dir.write("runs/broken/plan.json", "{}");
+    let other = plan.dir.path("runs/good");
+    fedmill(&plan.dir, &["plan", "run", "plan.json", "--dir", other.to_str().unwrap()]);
+    plan.dir.write("runs/no-run/file", "");
+    let table = told(&plan, &["history", "runs"]).stdout;
+    let lines: Vec<&str> = table.lines().collect();
+    assert!(lines[1].trim_start().starts_with("good") && lines[1].contains("failed"), "{table}");
+    assert!(table.contains("broken") && table.contains("unreadable") && !table.contains("no-run"), "{table}");
+    assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
+    let run = told(&plan, &["history", "--json", "runs"]);
+    let first: Value = serde_json::from_str(run.stdout.lines().next().unwrap()).unwrap();
+    assert_eq!((&first["run"], &first["stages"], &first["over"]), (&json!("good"), &json!(2), &json!(1)));
+    fedmill(&plan.dir, &["plan", "history", "runs/no-run"]).assert_fails(2, &["runs/no-run: found no run"]);
+}
+
+#[test]
+fn a_folder_of_runs_has_a_limit() {
+    let plan = stubborn().with("limits.max_parallel_workflows", json!(1));
+    let mut runner = start(&plan);
+    wait_until("stage b", || plan.dir.exists("began"));
+    let run = fedmill(&plan.dir, &["plan", "run", "plan.json", "--dir", "other.run"]);
+    run.assert_fails(1, &["1 runs are at work, and limits.max_parallel_workflows is 1: plan.run (process "]);
+    plan.dir.write("mended", "");
+    assert_eq!(runner.wait().unwrap().code(), Some(0));
+    let home = format!("export HOME={}", plan.dir.path("").display());
+    assert_eq!(
+        fedmill_after(&plan.dir, &home, &["plan", "run", "plan.json", "--dir", "other.run"]).code,
+        Some(0)
+    );
+}
+
+#[test]
+fn a_run_ends_at_its_longest_time() {
+    let plan =
+        Workflow::new(&json!([{"id": "a", "sh": "sleep 60"}, {"id": "b", "needs": ["a"], "sh": "true"}]))
+            .with("limits.wall", json!("1s"));
+    let began = Instant::now();
+    plan.run().assert_fails(1, &["the run took longer than limits.wall, 1s"]);
+    assert!(began.elapsed() < Duration::from_secs(30));
+    assert_eq!(plan.states(), "a cancelled, b waiting");
+}
