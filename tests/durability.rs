@@ -191,6 +191,7 @@ fn a_step_that_is_missing_or_comes_too_early_is_a_fault() {
 fn aggregate(covered: &mut Covered) {
     let dir = round();
     covered.run(&dir, "aggregate in -o m.safetensors --report r.json", &["m.safetensors", "r.json"]);
+    covered.run(&dir, "aggregate in -o m.safetensors --plan-out next.json", &["m.safetensors", "next.json"]);
     // Again over existing files, from another number of files, and to another folder.
     let sharded = "aggregate in -o m.safetensors --max-shard-size 1kB";
     let shards = ["m-00001-of-00002.safetensors", "m-00002-of-00002.safetensors"];

@@ -7,6 +7,7 @@ mod killed;
 mod lint;
 mod metrics;
 mod new;
+mod next;
 mod render;
 mod parsers;
 mod show;

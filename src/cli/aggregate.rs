@@ -1,6 +1,7 @@
 //! `fedmill aggregate`: merge client updates into one model.
 
 use super::aggregation::{AggregationOptions, Outputs, model_path, published};
+use super::plan::next;
 use super::privacy::vector::StatisticsChoice;
 use super::reporting::ReportingOptions;
 use super::{Common, Failure, INPUTS, OUTPUT, Outcome, PRIVACY, RULE};
@@ -68,12 +69,30 @@ pub(super) struct Arguments {
     /// Print the forecast times of the CPU and the GPU, and which of them the run uses.
     #[arg(long, help_heading = OUTPUT)]
     explain: bool,
+    /// Write the plan of the next round to FILE, for `fedmill plan run`: this command on the updates that then lie where
+    /// this round's lie, from the merged model.
+    ///
+    /// The plan pins the merged model and the files of settings by their digests, counts --seed and --round up, and has
+    /// the budget of --dp as its limit. All these files must lie below the folder of FILE.
+    #[arg(long, value_name = "FILE", help_heading = OUTPUT, conflicts_with_all = ["partial", "partials", "files_from", "max_shard_size"])]
+    plan_out: Option<PathBuf>,
     #[command(flatten)]
     outputs: Outputs,
 }
 
 impl Arguments {
     pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
+        let output = &self.outputs.output;
+        let next = self.plan_out.as_ref().map(|plan| next::Aggregate::of_command_line(plan, output));
+        let next = next.transpose()?;
+        let done = self.merge(common)?;
+        if let (Some(next), Outcome::Done) = (next, &done) {
+            next.write(output)?;
+        }
+        Ok(done)
+    }
+
+    fn merge(&self, common: &Common) -> Result<Outcome, Failure> {
         let readers = match self.dp {
             None => Readers::All,
             Some(_) => Readers::Owner { of_clients: self.report_clients },

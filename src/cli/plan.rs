@@ -1,4 +1,6 @@
 //! `fedmill plan`: workflows as files.
+//!
+//! `next` is the plan of the next round, which `fedmill aggregate` and `fedmill round` write.
 
 mod cancel;
 mod diff;
@@ -6,6 +8,7 @@ mod history;
 mod lint;
 mod metrics;
 mod new;
+pub(super) mod next;
 mod render;
 mod resume;
 mod run;

@@ -10,6 +10,8 @@ pub const REGISTRY: &str = "clients.db";
 pub const LOCK: &str = "lock";
 /// The link to the model that was published last.
 pub const CURRENT: &str = "current.safetensors";
+/// The plan of the next round, for `fedmill plan run`.
+pub const NEXT_PLAN: &str = "next.plan.json";
 /// The folder with a folder for each round.
 pub const ROUNDS: &str = "rounds";
 /// The folder where clients put updates, with a folder for each round.

@@ -1,5 +1,6 @@
 //! `fedmill round rollback`: goes back to an earlier model.
 
+use super::super::plan::next;
 use super::super::{Common, Failure, INPUTS, Outcome, print};
 use super::directory::{config, hardware};
 use crate::round::layout;
@@ -32,6 +33,7 @@ impl Arguments {
         let mut server = Server::open(&self.directory, &config, hardware(common)?).map_err(Failure::of)?;
         let mut machine = Machine::open(&mut server, &config, &self.directory).map_err(Failure::of)?;
         let version = machine.roll_back(self.to, self.restart_strategy).map_err(Failure::of)?;
+        next::federation(&self.directory, &config);
         print(&format!("{}\n", self.directory.join(layout::model(&version.file.blake3)).display()))?;
         Ok(Outcome::Done)
     }

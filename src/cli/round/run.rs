@@ -1,5 +1,6 @@
 //! `fedmill round run`: does what the state of a federation allows.
 
+use super::super::plan::next;
 use super::super::{Common, Failure, INPUTS, Outcome, print};
 use super::directory::{config, hardware};
 use super::failed;
@@ -60,6 +61,7 @@ impl Arguments {
             opened => opened.map_err(Failure::of)?,
         };
         let done = self.drive(common, &config, &mut server);
+        next::federation(&self.directory, &config);
         let noted = match &done {
             Err(why) if why.is_refusal || why.signal.is_some() => Ok(()),
             Err(why) => failed::note(&mut server, &options::with_keys(&why.message())),
