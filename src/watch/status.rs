@@ -215,6 +215,7 @@ impl Watched {
                 stage,
                 iteration: if looped { iteration } else { 0 },
                 index: None,
+                shadow: None,
             })
         });
         let began = self.began();

@@ -85,6 +85,10 @@ impl World for Toy<'_> {
         Ok(None)
     }
 
+    fn account(&mut self, _: &str) -> Result<Option<fedmill::plan::run::world::Account>, String> {
+        Ok(None)
+    }
+
     fn is_killed(&mut self) -> bool {
         false
     }
