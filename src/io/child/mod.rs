@@ -1,8 +1,9 @@
 //! Commands that this program runs: their pipes and logs, and those of a killed run.
 //!
-//! [`capped`] is a log file with a limit.
+//! [`capped`] is a log file with a limit. [`measure`] runs a command that measures something.
 
 pub mod capped;
+pub mod measure;
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use std::fs;

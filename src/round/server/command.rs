@@ -1,63 +1,35 @@
 //! Runs the operator's command that measures a model.
 //!
-//! The command runs in the state directory and in a process group that the run ends at a timeout or a signal. It finds
-//! the model and the round in variables, and prints one JSON object of numbers.
+//! The command runs in the state directory. It finds the model and the round in variables.
 
-use crate::io::child::never_wait;
-use crate::io::interrupt::{self, Interrupted};
+use crate::io::child::measure::{self, MeasureError};
 use crate::round::error::RoundError;
 use crate::telemetry::explain::Explain;
-use rustix::process::{Pid, Signal, kill_process_group};
 use std::collections::BTreeMap;
-use std::io::{self, ErrorKind, Read};
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// The most bytes that a command may print.
-const MOST_BYTES: usize = 1 << 20;
-
-/// Pause between two looks at the command.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
-
-/// Time between the request to end and the end by force.
-const GRACE: Duration = Duration::from_secs(2);
-
-/// The same when the run itself is asked to end, which an operator or systemd waits for.
-const GRACE_AT_SIGNAL: Duration = Duration::from_millis(500);
-
-/// Why a command measured nothing.
+/// Why a model was not measured.
 #[derive(thiserror::Error, Debug)]
-#[expect(missing_docs, reason = "each message says what its fields are")]
-pub enum CommandError {
-    #[error("evaluation: `{program}` cannot be started: {source}")]
-    Start { program: String, source: io::Error },
-    #[error("evaluation: `{program}` ended with {status}")]
-    Failed { program: String, status: ExitStatus },
-    #[error("evaluation: `{program}` took longer than {seconds} s, and was ended")]
-    TooLong { program: String, seconds: f64 },
-    #[error("evaluation: `{program}` printed no JSON object of numbers: {why}")]
-    NoNumbers { program: String, why: String },
-    #[error("evaluation: {0}")]
-    Interrupted(#[from] Interrupted),
-}
+#[error("evaluation: {0}")]
+pub struct EvaluationError(MeasureError);
 
-impl Explain for CommandError {
+impl Explain for EvaluationError {
     fn hint(&self) -> Option<String> {
-        match self {
-            Self::NoNumbers { .. } => {
+        match &self.0 {
+            MeasureError::NoNumbers { .. } => {
                 Some("it should print an object such as {\"loss\": 0.31, \"accuracy\": 0.9}".to_owned())
             }
-            Self::TooLong { .. } => Some("evaluation.timeout in fedmill.toml sets the limit".to_owned()),
+            MeasureError::TooLong { .. } => {
+                Some("evaluation.timeout in fedmill.toml sets the limit".to_owned())
+            }
             _ => None,
         }
     }
 
     fn signal(&self) -> Option<i32> {
-        match self {
-            Self::Interrupted(interrupted) => Some(interrupted.signal),
+        match &self.0 {
+            MeasureError::Interrupted(interrupted) => Some(interrupted.signal),
             _ => None,
         }
     }
@@ -74,136 +46,6 @@ pub fn measure(
     variables: &[(&str, String)],
     timeout: Duration,
 ) -> Result<BTreeMap<String, f64>, RoundError> {
-    run(command, directory, variables, timeout).map_err(RoundError::work)
-}
-
-fn run(
-    command: &[String],
-    directory: &Path,
-    variables: &[(&str, String)],
-    timeout: Duration,
-) -> Result<BTreeMap<String, f64>, CommandError> {
-    let program = command.first().cloned().unwrap_or_default();
-    let mut started = Command::new(&program);
-    started.args(command.get(1..).unwrap_or_default()).current_dir(directory).process_group(0);
-    started.envs(variables.iter().map(|(name, value)| (*name, value)));
-    started.stdin(Stdio::null()).stdout(Stdio::piped());
-    let start = |source| CommandError::Start { program: program.clone(), source };
-    let mut child = started.spawn().map_err(start)?;
-    let mut out = Output { pipe: child.stdout.take(), text: Vec::new() };
-    out.pipe.iter().try_for_each(never_wait).map_err(start)?;
-    let status = wait(&mut child, &mut out, &program, timeout)?;
-    // Children that it left behind end with it.
-    kill(&child, Signal::KILL);
-    // What it printed is in the pipe, which a child in another group may keep open.
-    out.read();
-    if !status.success() {
-        return Err(CommandError::Failed { program, status });
-    }
-    numbers(&out.text).map_err(|why| CommandError::NoNumbers { program, why })
-}
-
-/// What a command printed so far.
-struct Output {
-    pipe: Option<ChildStdout>,
-    text: Vec<u8>,
-}
-
-impl Output {
-    /// Reads what the pipe holds, and waits for nothing.
-    fn read(&mut self) {
-        let mut buffer = [0; 16 << 10];
-        while let Some(pipe) = &mut self.pipe {
-            match pipe.read(&mut buffer) {
-                Ok(count) if count > 0 && self.text.len() < MOST_BYTES => {
-                    self.text.extend_from_slice(&buffer[..count]);
-                }
-                Err(why) if why.kind() == ErrorKind::Interrupted => {}
-                Err(why) if why.kind() == ErrorKind::WouldBlock => return,
-                _ => self.pipe = None,
-            }
-        }
-    }
-}
-
-fn wait(
-    child: &mut Child,
-    out: &mut Output,
-    program: &str,
-    timeout: Duration,
-) -> Result<ExitStatus, CommandError> {
-    let started = Instant::now();
-    loop {
-        out.read();
-        if let Ok(Some(status)) = child.try_wait() {
-            return Ok(status);
-        }
-        if let Err(interrupted) = interrupt::check() {
-            end(child, GRACE_AT_SIGNAL);
-            return Err(interrupted.into());
-        }
-        if started.elapsed() > timeout {
-            end(child, GRACE);
-            return Err(CommandError::TooLong {
-                program: program.to_owned(),
-                seconds: timeout.as_secs_f64(),
-            });
-        }
-        thread::sleep(LOOK_EVERY);
-    }
-}
-
-/// Sends a signal to the process group of a command.
-fn kill(child: &Child, signal: Signal) {
-    if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
-        // A group that ended needs no signal.
-        let _ = kill_process_group(group, signal);
-    }
-}
-
-/// Asks the process group of a command to end, and ends it by force after a while.
-fn end(child: &mut Child, grace: Duration) {
-    kill(child, Signal::TERM);
-    let asked = Instant::now();
-    while asked.elapsed() < grace && matches!(child.try_wait(), Ok(None)) {
-        thread::sleep(LOOK_EVERY);
-    }
-    kill(child, Signal::KILL);
-    // The process is a child of this one, which takes its exit status.
-    let _ = child.wait();
-}
-
-/// The numbers of a JSON object. NaN and infinity, which JSON lacks and Python writes, are numbers too.
-fn numbers(text: &[u8]) -> Result<BTreeMap<String, f64>, String> {
-    let text = std::str::from_utf8(text).map_err(|why| why.to_string())?;
-    let object: BTreeMap<String, serde_json::Value> =
-        serde_json::from_str(&without_nan(text)).map_err(|why| why.to_string())?;
-    let number = |(name, value): (String, serde_json::Value)| match value.as_f64() {
-        Some(number) => Ok((name, number)),
-        None if value.is_null() => Ok((name, f64::NAN)),
-        None => Err(format!("{name} is {value}")),
-    };
-    object.into_iter().map(number).collect()
-}
-
-/// The text with `null` in place of NaN and infinity outside of strings.
-fn without_nan(text: &str) -> String {
-    let parts = text.split('"').enumerate().map(|(place, part)| match place % 2 {
-        0 => part.replace("-Infinity", "null").replace("Infinity", "null").replace("NaN", "null"),
-        _ => part.to_owned(),
-    });
-    parts.collect::<Vec<_>>().join("\"")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_that_json_lacks_are_no_number() {
-        let found = numbers(br#"{"loss": NaN, "NaN": 2, "a": -Infinity, "b": null}"#).unwrap();
-        assert_eq!(found["NaN"], 2.0);
-        assert!(["loss", "a", "b"].iter().all(|name| found[*name].is_nan()));
-        assert!(numbers(b"[1]").is_err() && numbers(br#"{"a": "x"}"#).is_err() && numbers(b"").is_err());
-    }
+    measure::measure(command, directory, variables, timeout)
+        .map_err(|why| RoundError::work(EvaluationError(why)))
 }
