@@ -115,9 +115,7 @@ impl<'w, W: World> Machine<'w, W> {
                 if let Some(why) = charges::over(config, round, world.budget()?.as_ref()) {
                     return Ok(format!("would do nothing: {why}"));
                 }
-                if config.privacy.enabled {
-                    charges::check_ledger(*world, state.carry.published)?;
-                }
+                charges::check(config, *world, state.carry.published)?;
                 let opening = open::decide(*world, config, state)?;
                 let ids: Vec<&str> =
                     opening.selection.choices.iter().map(|choice| choice.id.as_str()).collect();
@@ -197,6 +195,7 @@ impl<'w, W: World> Machine<'w, W> {
             return Ok(Step::Finished(why));
         }
         self.check_base()?;
+        charges::check(self.config, self.world, self.state.carry.published)?;
         fates::record_missing(self.world, &self.state)?;
         let population = self.world.population()?;
         self.world.prepare(population)?;

@@ -303,3 +303,24 @@ fn clients_that_may_not_take_part_are_counted_with_the_reason() {
     let json = &federation.status()["shortfall"]["excluded"];
     assert_eq!(json, &serde_json::json!({ "epsilon": 3, "secure aggregation": 3 }));
 }
+
+#[test]
+fn settings_without_privacy_open_no_round_beside_a_ledger() {
+    let federation = Federation::new(6, SETTINGS);
+    federation.round("run", &["-q"]);
+    federation.deliver(1, 0);
+    federation.round("run", &["-q"]);
+    federation.configure(&SETTINGS.replace("enabled = true", "enabled = false"));
+    // The open round was drawn for privacy.
+    federation.deliver(2, 0);
+    federation.round("run", &["-q"]).assert_fails(1, &["refused: privacy.enabled changed"]);
+    let wanted = ["privacy.enabled = false", "a ledger of 1 releases", "move the folder privacy/ away"];
+    federation.round("run", &["-q"]).assert_fails(2, &wanted);
+    federation.round("run", &["-q"]).assert_fails(2, &wanted);
+    assert_eq!(federation.status()["published"], 1);
+    let check = federation.round("check", &[]);
+    assert_eq!(check.code, Some(1), "{check:#?}");
+    assert!(check.stdout.contains("error: privacy is privacy.enabled = false"), "{check:#?}");
+    std::fs::rename(federation.dir.path(&format!("{STATE}/privacy")), federation.dir.path("away")).unwrap();
+    federation.advance();
+}

@@ -219,13 +219,12 @@ impl Server {
         Some(error(layout::CURRENT, "a link to a model that is lost", why, remedy))
     }
 
-    /// A ledger that lacks charges of rounds in the journals. A ledger that cannot be read is another finding.
+    /// A ledger that lacks charges of rounds in the journals, or that settings without privacy leave out. A ledger that
+    /// cannot be read is another finding.
     fn check_ledger(&mut self) -> Option<Finding> {
-        if !self.config.privacy.enabled {
-            return None;
-        }
         let published = State::read(self, &self.root).ok()?.carry.published;
-        match charges::check_ledger(self, published).err()? {
+        let config = self.config.clone();
+        match charges::check(&config, self, published).err()? {
             RoundError::Torn { found, expected, remedy, .. } => {
                 Some(error(layout::BUDGET, found, format!("expected {expected}: no round opens"), remedy))
             }

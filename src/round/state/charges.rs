@@ -52,6 +52,41 @@ pub fn check_ledger(world: &mut (impl Files + Work), published: u64) -> Result<(
     })
 }
 
+/// Refuses to open a round without privacy while the ledger of private rounds is there: settings that were lost must not
+/// end the protection of clients in silence.
+///
+/// # Errors
+///
+/// When the ledger charged a release, or cannot be read.
+pub fn check_stays(world: &mut impl Work) -> Result<(), RoundError> {
+    match world.releases()? {
+        None | Some(0) => Ok(()),
+        Some(releases) => Err(RoundError::Torn {
+            path: layout::CONFIG.to_owned(),
+            found: "privacy.enabled = false".to_owned(),
+            expected: format!("true, since {}/ holds a ledger of {releases} releases", layout::BUDGET),
+            remedy: format!(
+                "restore fedmill.toml from a backup; or, to go on without privacy, move the folder {}/ away: from then \
+                 on no model protects its clients",
+                layout::BUDGET
+            ),
+        }),
+    }
+}
+
+/// Refuses to open a round whose charges the ledger could not hold: [`check_ledger`] with privacy, [`check_stays`]
+/// without.
+///
+/// # Errors
+///
+/// As they have.
+pub fn check(config: &Config, world: &mut (impl Files + Work), published: u64) -> Result<(), RoundError> {
+    match config.privacy.enabled {
+        true => check_ledger(world, published),
+        false => check_stays(world),
+    }
+}
+
 /// The private rounds whose merge made a model: each was charged.
 fn charged(files: &impl Files) -> Result<Vec<u64>, RoundError> {
     let mut charged = Vec::new();
