@@ -47,6 +47,7 @@ const WITHOUT_KEY: [&str; 32] = [
     "--output",
     "--partial",
     "--partials",
+    "--plan-out",
     "--population",
     "--release-again",
     "--report",
