@@ -25,7 +25,7 @@ const KEYS: [(&str, &str); 20] = [
 ];
 
 /// The options that rounds have nothing for: an operator of rounds can do nothing with what a message says of them.
-const WITHOUT_KEY: [&str; 32] = [
+const WITHOUT_KEY: [&str; 33] = [
     "--allow-empty",
     "--allow-lora-factors",
     "--allow-sparse-robust",
