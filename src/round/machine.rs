@@ -195,7 +195,9 @@ impl<'w, W: World> Machine<'w, W> {
             return Ok(Step::Finished(why));
         }
         self.check_base()?;
-        charges::check(self.config, self.world, self.state.carry.published)?;
+        if !self.config.privacy.enabled {
+            charges::check_stays(self.world)?;
+        }
         fates::record_missing(self.world, &self.state)?;
         let population = self.world.population()?;
         self.world.prepare(population)?;

@@ -314,7 +314,11 @@ fn settings_without_privacy_open_no_round_beside_a_ledger() {
     // The open round was drawn for privacy.
     federation.deliver(2, 0);
     federation.round("run", &["-q"]).assert_fails(1, &["refused: privacy.enabled changed"]);
-    let wanted = ["privacy.enabled = false", "a ledger of 1 releases", "move the folder privacy/ away"];
+    let wanted = [
+        "privacy.enabled = false",
+        "a ledger that charged rounds (1 in all)",
+        "move the folder privacy/ away",
+    ];
     federation.round("run", &["-q"]).assert_fails(2, &wanted);
     federation.round("run", &["-q"]).assert_fails(2, &wanted);
     assert_eq!(federation.status()["published"], 1);

@@ -64,7 +64,10 @@ pub fn check_stays(world: &mut impl Work) -> Result<(), RoundError> {
         Some(releases) => Err(RoundError::Torn {
             path: layout::CONFIG.to_owned(),
             found: "privacy.enabled = false".to_owned(),
-            expected: format!("true, since {}/ holds a ledger of {releases} releases", layout::BUDGET),
+            expected: format!(
+                "true, since {}/ holds a ledger that charged rounds ({releases} in all)",
+                layout::BUDGET
+            ),
             remedy: format!(
                 "restore fedmill.toml from a backup; or, to go on without privacy, move the folder {}/ away: from then \
                  on no model protects its clients",
