@@ -22,7 +22,7 @@ pub(super) struct ReportingOptions {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 enum Metrics {
     None,
-    /// Coherence, alignment, signal fraction, noise scale, effective rank, influence.
+    /// Coherence, alignment, signal fraction, noise scale, effective rank, clusters, influence.
     Geometry,
     /// The metrics of geometry, and sign agreement.
     Signs,

@@ -51,7 +51,8 @@ pub fn of_products(rows: &[Vec<f64>]) -> Result<Geometry, String> {
 }
 
 /// The metrics of a round and their names, in the order of [`super::METRICS`].
-pub fn named(metrics: &RoundMetrics) -> [(&'static str, Option<f64>); 7] {
+pub fn named(metrics: &RoundMetrics) -> [(&'static str, Option<f64>); 11] {
+    let clusters = metrics.clusters.as_ref();
     let largest = |of: fn(&crate::rules::metrics::Influence) -> Option<f64>| {
         metrics.influence.iter().filter_map(of).reduce(f64::max)
     };
@@ -61,6 +62,10 @@ pub fn named(metrics: &RoundMetrics) -> [(&'static str, Option<f64>); 7] {
         ("coherence", metrics.coherence),
         ("alignment", metrics.alignment),
         ("effective_rank", metrics.effective_rank),
+        ("clusters", clusters.map(|clusters| clusters.count as f64)),
+        ("cluster_silhouette", clusters.and_then(|clusters| clusters.silhouette)),
+        ("cosine_inside", clusters.and_then(|clusters| clusters.inside)),
+        ("cosine_between", clusters.and_then(|clusters| clusters.between)),
         ("largest_influence", largest(|influence| influence.distance)),
         ("largest_turn", largest(|influence| influence.angle)),
     ]

@@ -71,7 +71,31 @@ pub const METRICS: &[Metric] = &[
         "effective_rank",
         Origin::Gram,
         "exp(-sum_k p_k ln p_k), p the eigenvalues of C over their sum",
+        "`collective_patterns`, as a number of directions",
+    ),
+    metric(
+        "clusters",
+        Origin::Gram,
+        "clusters of average linkage on 1 - C, at the cut with the largest mean silhouette; 1 if that is below 0.25",
         "`collective_patterns`",
+    ),
+    metric(
+        "cluster_silhouette",
+        Origin::Gram,
+        "mean_i (b_i - a_i) / max(a_i, b_i) at that cut; a_i, b_i the mean 1 - C to the own and the nearest other cluster",
+        "`collective_patterns`, how distinct",
+    ),
+    metric(
+        "cosine_inside",
+        Origin::Gram,
+        "mean of C_ij over pairs of one cluster",
+        "`collective_sync` inside a pattern",
+    ),
+    metric(
+        "cosine_between",
+        Origin::Gram,
+        "mean of C_ij over pairs of different clusters",
+        "`collective_sync` between patterns",
     ),
     metric(
         "largest_influence",

@@ -5,6 +5,7 @@
 //! empirical model of large-batch training, 2018, appendix A; effective rank is Roy and Vetterli's, The effective rank:
 //! a measure of effective dimensionality, 2007.
 
+use crate::rules::clusters::Clusters;
 use crate::rules::eigen::eigenvalues;
 use crate::rules::geometry::{Geometry, Matrix, dot};
 
@@ -21,6 +22,8 @@ pub struct RoundMetrics {
     pub noise_scale: Option<f64>,
     /// The number of directions of the deltas, from 1 to the number of clients.
     pub effective_rank: Option<f64>,
+    /// The groups of clients whose deltas point in similar directions.
+    pub clusters: Option<Clusters>,
     /// The influence of each client on the weighted mean.
     pub influence: Vec<Influence>,
 }
@@ -48,6 +51,7 @@ impl RoundMetrics {
             signal_fraction,
             noise_scale,
             effective_rank: cosines.as_ref().and_then(effective_rank),
+            clusters: cosines.as_ref().map(Clusters::of),
             influence: influence(geometry, &products, &shares),
         }
     }
@@ -156,6 +160,6 @@ mod tests {
         let alone = RoundMetrics::of(&geometry_of(&[vec![1.0]]), &[1.0]);
         assert_eq!((alone.coherence, alone.noise_scale, alone.influence[0].distance), (None, None, None));
         let still = RoundMetrics::of(&geometry_of(&[vec![0.0], vec![1.0]]), &[1.0, 1.0]);
-        assert_eq!((still.coherence, still.effective_rank), (None, None));
+        assert_eq!((still.coherence, still.effective_rank, still.clusters), (None, None, None));
     }
 }

@@ -210,6 +210,8 @@ pub struct ClientRow {
     pub score: Option<f64>,
     /// The change of the weighted mean of all clients without it.
     pub influence: Option<InfluenceRow>,
+    /// Its cluster, from 1 on; docs/metrics.md says how clusters are found.
+    pub cluster: Option<usize>,
     /// Whether the merged model contains it.
     pub kept: bool,
     /// The reason for the rule's verdict.
@@ -305,6 +307,10 @@ pub struct MetricsRow {
     pub signal_fraction: Option<f64>,
     pub noise_scale: Option<f64>,
     pub effective_rank: Option<f64>,
+    pub clusters: Option<usize>,
+    pub cluster_silhouette: Option<f64>,
+    pub cosine_inside: Option<f64>,
+    pub cosine_between: Option<f64>,
     pub sign_agreement: Option<f64>,
 }
 

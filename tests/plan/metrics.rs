@@ -4,7 +4,9 @@ use super::Workflow;
 use crate::harness::{Dir, Update, fedmill, fedmill_with_stdin};
 use crate::rng::Rng;
 use fedmill::measures::series::{Changes, Sensitivity, changes};
+use serde::Deserialize;
 use serde_json::{Value, json};
+use std::fs;
 
 /// A normal number, by the sum of twelve uniform ones.
 pub(super) fn normal(rng: &mut Rng) -> f64 {
@@ -92,6 +94,40 @@ fn a_gram_matrix_gives_the_metrics_of_its_vectors() {
     }
 }
 
+/// A round of `data/vectors/clusters.json`.
+#[derive(Deserialize)]
+struct Round {
+    gram: Vec<Vec<f64>>,
+    members: Vec<u64>,
+    silhouette: f64,
+    inside: Option<f64>,
+    between: Option<f64>,
+}
+
+#[test]
+fn clusters_are_those_of_scipy() {
+    let text = fs::read_to_string("data/vectors/clusters.json").unwrap();
+    let mut vectors: Value = serde_json::from_str(&text).unwrap();
+    let rounds: Vec<Round> = serde_json::from_value(vectors["rounds"].take()).unwrap();
+    assert!(rounds.iter().any(|round| round.between.is_none()), "no round has a single cluster");
+    for (place, round) in rounds.iter().enumerate() {
+        let dir = Dir::new();
+        dir.write("g.json", json!({"gram": round.gram}).to_string());
+        let found = metrics(&dir, &["g.json"]);
+        let clients = found["clients"].as_array().unwrap();
+        let members: Vec<u64> = clients.iter().map(|client| client["cluster"].as_u64().unwrap()).collect();
+        assert_eq!(members, round.members, "round {place}");
+        assert_eq!(found["clusters"].as_f64(), round.members.iter().max().map(|most| *most as f64));
+        assert_close(&found, "cluster_silhouette", round.silhouette, 1e-9);
+        for (name, expected) in [("cosine_inside", round.inside), ("cosine_between", round.between)] {
+            match expected {
+                Some(expected) => assert_close(&found, name, expected, 1e-9),
+                None => assert!(found[name].is_null(), "round {place}: {name}: {}", found[name]),
+            }
+        }
+    }
+}
+
 #[test]
 fn shard_files_a_report_and_a_decision_have_the_metrics_of_their_updates() {
     let dir = Dir::new();
@@ -124,7 +160,12 @@ fn shard_files_a_report_and_a_decision_have_the_metrics_of_their_updates() {
         for (name, expected) in defined(&rows, &[1.0; 4]) {
             assert_close(&found, name, expected, 1e-5);
         }
-        assert_eq!(found["clients"].as_array().unwrap().len(), 4, "{sources:?}");
+        let clients = found["clients"].as_array().unwrap();
+        assert_eq!(clients.len(), 4, "{sources:?}");
+        // All clients share one direction.
+        assert!(clients.iter().all(|client| client["cluster"] == 1), "{sources:?}: {clients:?}");
+        assert_eq!(found["clusters"].as_f64(), Some(1.0), "{sources:?}");
+        assert_close(&found, "cosine_inside", found["coherence"].as_f64().unwrap(), 1e-12);
     }
     fedmill(&dir, &["plan", "metrics", "g1.safetensors"]).assert_fails(2, &["no shard file is of shard 2/2"]);
     fedmill(&dir, &["plan", "metrics", "base.safetensors"]).assert_fails(2, &["base.safetensors"]);

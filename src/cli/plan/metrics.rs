@@ -72,7 +72,7 @@ const LONGEST: usize = 10_000;
 struct Found {
     /// The name, its metric in the table, and the value.
     rows: Vec<(String, &'static str, Option<f64>)>,
-    /// Each client's influence.
+    /// Each client's influence and cluster.
     clients: Vec<Value>,
     /// The stage on the critical path that took longest.
     bottleneck: Option<String>,
@@ -225,7 +225,10 @@ impl Found {
         }
         for (place, influence) in metrics.influence.iter().enumerate() {
             let id = clients.map_or_else(|| json!(place), |clients| json!(clients[place]));
-            self.clients.push(json!({"id": id, "influence": influence.distance, "turn": influence.angle}));
+            let cluster = metrics.clusters.as_ref().map(|clusters| clusters.members[place]);
+            self.clients.push(json!({
+                "id": id, "influence": influence.distance, "turn": influence.angle, "cluster": cluster
+            }));
         }
     }
 
@@ -244,7 +247,10 @@ impl Found {
         self.add("largest_turn", largest("angle"));
         self.clients.extend(clients.iter().map(|client| {
             let influence = &client["influence"];
-            json!({"id": client["id"], "influence": influence["distance"], "turn": influence["angle"]})
+            json!({
+                "id": client["id"], "influence": influence["distance"], "turn": influence["angle"],
+                "cluster": client["cluster"]
+            })
         }));
         Ok(())
     }

@@ -69,6 +69,8 @@ pub fn of(session: &Session, taken: &Taken, judgement: &Judgement, norms: Option
             distance: metrics.influence[i].distance,
             angle: metrics.influence[i].angle,
         });
+        let clusters = judgement.metrics.as_ref().and_then(|metrics| metrics.clusters.as_ref());
+        row.cluster = clusters.map(|clusters| clusters.members[i]);
     }
     let ids: Vec<&str> = taken.set.clients.iter().map(|client| client.id.as_str()).collect();
     report.settings.distances = judgement.distances.map(|distances| match distances {
@@ -259,6 +261,7 @@ fn undecided_row(id: &str, file: &Path, bytes: u64, examples: Option<f64>) -> Cl
         norm: None,
         score: None,
         influence: None,
+        cluster: None,
         kept: false,
         reason: "no model was published".to_owned(),
     }
@@ -306,12 +309,17 @@ fn shadow_row(rule: &str, shadow: &Result<Decision, RuleError>, ids: &[&str]) ->
 }
 
 fn metrics_row(metrics: &RoundMetrics, sign_agreement: Option<f64>) -> MetricsRow {
+    let clusters = metrics.clusters.as_ref();
     MetricsRow {
         coherence: metrics.coherence,
         alignment: metrics.alignment,
         signal_fraction: metrics.signal_fraction,
         noise_scale: metrics.noise_scale,
         effective_rank: metrics.effective_rank,
+        clusters: clusters.map(|clusters| clusters.count),
+        cluster_silhouette: clusters.and_then(|clusters| clusters.silhouette),
+        cosine_inside: clusters.and_then(|clusters| clusters.inside),
+        cosine_between: clusters.and_then(|clusters| clusters.between),
         sign_agreement,
     }
 }

@@ -1,0 +1,272 @@
+//! Clusters of clients: groups whose deltas point in similar directions.
+//!
+//! The distance of two clients is one minus the cosine of their deltas. Average linkage joins the two nearest clusters
+//! until one is left; the mean distance of two clusters is that of all their pairs. Cosines as the distance of clients are
+//! from Sattler et al., Clustered federated learning, 2019; hierarchical clusters from Briggs et al., Federated learning
+//! with hierarchical clustering of local updates, 2020. The tree comes from the nearest-neighbour chain (Muellner, Modern
+//! hierarchical, agglomerative clustering algorithms, 2011): n^2 time, and n (n - 1) / 2 numbers.
+//!
+//! The cut is the one with the largest mean silhouette (Rousseeuw, Silhouettes, 1987). Below [`LEAST_SILHOUETTE`] all
+//! clients are one cluster: Kaufman and Rousseeuw, Finding groups in data, 1990, find no substantial structure there.
+
+use crate::rules::geometry::Matrix;
+
+/// The least mean silhouette of more than one cluster.
+pub const LEAST_SILHOUETTE: f64 = 0.25;
+
+/// The most clusters that a cut may have.
+pub const MOST_CLUSTERS: usize = 32;
+
+/// The clusters of a round.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Clusters {
+    /// The number of clusters.
+    pub count: usize,
+    /// The cluster of each client, from 1 on, in the order of their first clients.
+    pub members: Vec<usize>,
+    /// The largest mean silhouette of a cut into 2 to [`MOST_CLUSTERS`] clusters, from -1 to 1; `None` below 3 clients.
+    pub silhouette: Option<f64>,
+    /// Mean cosine of two clients of one cluster; `None` if no cluster has two.
+    pub inside: Option<f64>,
+    /// Mean cosine of two clients of different clusters; `None` for a single cluster.
+    pub between: Option<f64>,
+}
+
+impl Clusters {
+    /// The clusters of clients with these cosines.
+    pub fn of(cosines: &Matrix) -> Self {
+        let best = Cut::best(cosines, &joins(cosines));
+        let silhouette = best.as_ref().map(|(silhouette, _)| *silhouette);
+        let accepted = best.filter(|(silhouette, _)| *silhouette >= LEAST_SILHOUETTE);
+        let labels = accepted.map_or_else(|| vec![0; cosines.size()], |(_, labels)| labels);
+        let members = numbered(&labels);
+        let [inside, between] = means(cosines, &members);
+        Self { count: members.iter().copied().max().unwrap_or(0), members, silhouette, inside, between }
+    }
+}
+
+/// Two clients whose clusters are joined, and the distance of these clusters.
+#[derive(Clone, Copy, Debug)]
+struct Join {
+    distance: f64,
+    clients: [usize; 2],
+}
+
+/// The distances of clusters: the triangle below the diagonal, row by row. A cluster is named by one of its clients.
+struct Distances(Vec<f64>);
+
+impl Distances {
+    fn of(cosines: &Matrix) -> Self {
+        Self(
+            (0..cosines.size()).flat_map(|i| cosines.row(i)[..i].iter().map(|cosine| 1.0 - cosine)).collect(),
+        )
+    }
+
+    fn place(a: usize, b: usize) -> usize {
+        let (low, high) = (a.min(b), a.max(b));
+        high * (high - 1) / 2 + low
+    }
+
+    fn at(&self, a: usize, b: usize) -> f64 {
+        self.0[Self::place(a, b)]
+    }
+
+    /// The cluster nearest to `of`. On a tie it is `preferred`, else the first: a chain that prefers its last link ends.
+    fn nearest(&self, of: usize, sizes: &[usize], preferred: Option<usize>) -> Option<(usize, f64)> {
+        let mut nearest = preferred.map(|other| (other, self.at(of, other)));
+        for other in (0..sizes.len()).filter(|other| sizes[*other] > 0 && *other != of) {
+            let distance = self.at(of, other);
+            if nearest.is_none_or(|(_, least)| distance < least) {
+                nearest = Some((other, distance));
+            }
+        }
+        nearest
+    }
+
+    /// Joins cluster `gone` to `kept`: its mean distances to all others are weighted by the numbers of clients.
+    fn join(&mut self, kept: usize, gone: usize, sizes: &mut [usize]) {
+        let [a, b] = [kept, gone].map(|cluster| sizes[cluster] as f64);
+        for other in (0..sizes.len()).filter(|other| ![kept, gone].contains(other)) {
+            if sizes[other] > 0 {
+                let mean = (a * self.at(kept, other) + b * self.at(gone, other)) / (a + b);
+                self.0[Self::place(kept, other)] = mean;
+            }
+        }
+        sizes[kept] += sizes[gone];
+        sizes[gone] = 0;
+    }
+}
+
+/// The joins of average linkage that lead from single clients to one cluster, nearest first.
+fn joins(cosines: &Matrix) -> Vec<Join> {
+    let n = cosines.size();
+    let mut distances = Distances::of(cosines);
+    let mut sizes = vec![1; n];
+    let (mut chain, mut joins): (Vec<usize>, Vec<Join>) = (Vec::new(), Vec::new());
+    while joins.len() + 1 < n {
+        let Some(last) = chain.last().copied() else {
+            chain.extend(sizes.iter().position(|size| *size > 0));
+            continue;
+        };
+        let before = chain.len().checked_sub(2).map(|place| chain[place]);
+        let Some((nearest, distance)) = distances.nearest(last, &sizes, before) else { break };
+        if before != Some(nearest) {
+            chain.push(nearest);
+            continue;
+        }
+        chain.truncate(chain.len() - 2);
+        distances.join(last.min(nearest), last.max(nearest), &mut sizes);
+        joins.push(Join { distance, clients: [last, nearest] });
+    }
+    joins.sort_by(|a, b| a.distance.total_cmp(&b.distance));
+    joins
+}
+
+/// A cut of the tree: the label of each client, and how far it is from each cluster.
+struct Cut {
+    labels: Vec<usize>,
+    /// The number of clients with each label.
+    sizes: Vec<usize>,
+    /// The sum of the distances from client `i` to the clients of label `c`, at `i * sizes.len() + c`.
+    sums: Vec<f64>,
+}
+
+impl Cut {
+    /// The cut with the largest mean silhouette, and its labels; of equal ones that with fewer clusters. `None` below 3
+    /// clients.
+    fn best(cosines: &Matrix, joins: &[Join]) -> Option<(f64, Vec<usize>)> {
+        let n = cosines.size();
+        let most = n.saturating_sub(1).min(MOST_CLUSTERS);
+        let mut cut = Self::into(cosines, joins, most);
+        let mut best: Option<(f64, Vec<usize>)> = None;
+        for clusters in (2..=most).rev() {
+            let silhouette = cut.silhouette();
+            if best.as_ref().is_none_or(|(largest, _)| silhouette >= *largest) {
+                best = Some((silhouette, cut.labels.clone()));
+            }
+            cut.join(joins[n - clusters]);
+        }
+        best
+    }
+
+    /// The cut into this number of clusters.
+    fn into(cosines: &Matrix, joins: &[Join], clusters: usize) -> Self {
+        let n = cosines.size();
+        let mut labels: Vec<usize> = (0..n).collect();
+        for Join { clients: [a, b], .. } in &joins[..n - clusters] {
+            let (kept, gone) = (labels[*a], labels[*b]);
+            labels.iter_mut().filter(|label| **label == gone).for_each(|label| *label = kept);
+        }
+        let labels: Vec<usize> = numbered(&labels).into_iter().map(|number| number - 1).collect();
+        let mut sizes = vec![0; clusters];
+        labels.iter().for_each(|label| sizes[*label] += 1);
+        let mut sums = vec![0.0; n * clusters];
+        for (i, sums) in sums.chunks_exact_mut(clusters.max(1)).enumerate() {
+            for (label, cosine) in labels.iter().zip(cosines.row(i)) {
+                sums[*label] += 1.0 - cosine;
+            }
+        }
+        Self { labels, sizes, sums }
+    }
+
+    /// Mean over the clients of `(b - a) / max(a, b)`: `a` is the mean distance to the others of the own cluster, `b` to
+    /// the nearest other cluster. It is 0 for a client that is alone.
+    fn silhouette(&self) -> f64 {
+        let of = |(label, sums): (&usize, &[f64])| {
+            let mean = |cluster: usize, count: usize| sums[cluster] / count as f64;
+            let others = (0..self.sizes.len()).filter(|other| other != label && self.sizes[*other] > 0);
+            let nearest = others.map(|other| mean(other, self.sizes[other])).fold(f64::INFINITY, f64::min);
+            match self.sizes[*label] {
+                1 => 0.0,
+                size => {
+                    let own = mean(*label, size - 1);
+                    let larger = own.max(nearest);
+                    if larger > 0.0 { (nearest - own) / larger } else { 0.0 }
+                }
+            }
+        };
+        let rows = self.sums.chunks_exact(self.sizes.len());
+        self.labels.iter().zip(rows).map(of).sum::<f64>() / self.labels.len() as f64
+    }
+
+    fn join(&mut self, Join { clients: [a, b], .. }: Join) {
+        let (kept, gone) = (self.labels[a], self.labels[b]);
+        self.labels.iter_mut().filter(|label| **label == gone).for_each(|label| *label = kept);
+        self.sizes[kept] += std::mem::take(&mut self.sizes[gone]);
+        for sums in self.sums.chunks_exact_mut(self.sizes.len()) {
+            sums[kept] += sums[gone];
+        }
+    }
+}
+
+/// The labels as numbers from 1 on, in the order of their first clients.
+fn numbered(labels: &[usize]) -> Vec<usize> {
+    let mut numbers = vec![0; labels.len()];
+    let mut last = 0;
+    let number = |label: &usize| {
+        if numbers[*label] == 0 {
+            last += 1;
+            numbers[*label] = last;
+        }
+        numbers[*label]
+    };
+    labels.iter().map(number).collect()
+}
+
+/// The mean cosine of two clients of one cluster, and of two clients of different ones.
+fn means(cosines: &Matrix, members: &[usize]) -> [Option<f64>; 2] {
+    let (mut sums, mut counts) = ([0.0; 2], [0usize; 2]);
+    for (i, cluster) in members.iter().enumerate() {
+        for (other, cosine) in members[..i].iter().zip(cosines.row(i)) {
+            let side = usize::from(cluster != other);
+            sums[side] += cosine;
+            counts[side] += 1;
+        }
+    }
+    [0, 1].map(|side| (counts[side] > 0).then(|| sums[side] / counts[side] as f64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(size: usize, cosine: impl Fn(usize, usize) -> f64) -> Clusters {
+        Clusters::of(&Matrix::new(size, |i, j| if i == j { 1.0 } else { cosine(i, j) }))
+    }
+
+    #[test]
+    fn groups_are_numbered_by_their_first_client() {
+        let groups = [7, 3, 7, 3, 5, 5, 7];
+        let found = of(7, |i, j| if groups[i] == groups[j] { 0.9 } else { 0.2 });
+        assert_eq!((found.count, found.members), (3, vec![1, 2, 1, 2, 3, 3, 1]));
+        assert!((found.silhouette.unwrap() - 0.875).abs() < 1e-12);
+        assert!((found.inside.unwrap() - 0.9).abs() < 1e-12);
+        assert!((found.between.unwrap() - 0.2).abs() < 1e-12);
+    }
+
+    #[test]
+    fn clients_without_groups_are_one_cluster() {
+        for cosine in [-0.1, 0.0, 0.4, 1.0] {
+            let found = of(9, |_, _| cosine);
+            assert_eq!((found.count, found.between), (1, None));
+            assert!((found.inside.unwrap() - cosine).abs() < 1e-12);
+            assert_eq!(found.silhouette, Some(0.0));
+        }
+    }
+
+    #[test]
+    fn a_client_that_turns_away_stands_alone() {
+        let found = of(5, |i, j| if i.max(j) == 4 { -0.5 } else { 0.8 });
+        assert_eq!(found.members, [1, 1, 1, 1, 2]);
+    }
+
+    #[test]
+    fn few_clients_have_no_cut() {
+        assert_eq!(of(0, |_, _| 0.0).count, 0);
+        for n in [1, 2] {
+            let found = of(n, |_, _| -1.0);
+            assert_eq!((found.count, found.silhouette, found.between), (1, None, None));
+            assert_eq!(found.inside, (n == 2).then_some(-1.0));
+        }
+    }
+}
