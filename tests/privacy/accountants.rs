@@ -261,7 +261,6 @@ fn gaussian_noise_on_all_clients_is_exact() {
     assert!((0.927..=1.0 + 1e-9).contains(&found.epsilon_zcdp.unwrap()), "{found:?}");
 }
 
-/// Rows 14, 15 and 18: delta at epsilon of 1.
 /// Deltas in the tail fall with epsilon, and are never below the resolution, which is never below the true delta.
 #[test]
 fn deltas_fall_with_epsilon_down_to_the_resolution() {
@@ -305,6 +304,21 @@ fn deep_tails_of_the_gaussian_are_exact() {
     }
 }
 
+/// The loss of an absent client is bounded. An epsilon above that bound leaves the other direction alone to decide: delta
+/// goes on falling there, and does not go back to the bound by Renyi divergences.
+#[test]
+fn deltas_fall_where_one_direction_ends() {
+    for (z, q, rounds) in [(0.6, 0.001, 100), (0.8, 0.01, 30), (1.0, 0.01, 10), (0.5, 0.05, 5)] {
+        let mut before = 1.0;
+        for epsilon in (10..100).map(|step| f64::from(step) * 0.05) {
+            let found = accountants::delta(&[sampled(z, q, rounds)], epsilon, Adjacency::default()).unwrap();
+            assert!(found.delta_pld <= before * (1.0 + 1e-3), "{z} {q} {epsilon}: {found:?} after {before}");
+            before = found.delta_pld;
+        }
+    }
+}
+
+/// Rows 14, 15 and 18: delta at epsilon of 1.
 #[test]
 fn deltas_are_those_of_dp_accounting() {
     for (z, q, rounds, expected, off) in [

@@ -143,8 +143,14 @@ impl Composition {
         })
     }
 
+    /// The largest finite sum of losses.
+    pub(super) fn highest(&self) -> f64 {
+        let last = |runs: &Runs| runs.losses.first + runs.losses.masses.len() as i64 - 1;
+        self.runs.iter().map(|runs| runs.count as f64 * last(runs) as f64).sum::<f64>() * self.step
+    }
+
     /// The probability that any loss is infinite.
-    fn infinite(&self) -> f64 {
+    pub(super) fn infinite(&self) -> f64 {
         let log_finite = |runs: &Runs| runs.count as f64 * libm::log1p(-runs.losses.infinite.min(1.0));
         -libm::expm1(self.runs.iter().map(log_finite).sum())
     }

@@ -210,15 +210,26 @@ impl Direction<'_> {
         });
         let composition = Composition::new(runs.collect::<Option<_>>()?);
         let question = self.question;
+        // In one direction losses are bounded. Above their sum only infinite losses count, and no tilt is the best one.
+        if let Question::Delta { epsilon } = question
+            && composition.highest() <= epsilon
+        {
+            return Some(composition.infinite());
+        }
         let mut tilt = *self.tilt.get_or_insert_with(|| question.tilt(&composition));
         loop {
-            let window = composition.window(tilt)?;
-            match question.read(&window) {
-                Ok(answer) => return Some(answer),
-                Err(BelowWindow) if window.reaches_zero() => return Some(0.0),
-                Err(BelowWindow) if tilt < 1e-9 => return None,
-                Err(BelowWindow) => tilt *= 0.5,
+            // Just below that sum the best tilt is so strong that no window may fit it.
+            if let Some(window) = composition.window(tilt) {
+                match question.read(&window) {
+                    Ok(answer) => return Some(answer),
+                    Err(BelowWindow) if window.reaches_zero() => return Some(0.0),
+                    Err(BelowWindow) => {}
+                }
             }
+            if tilt < 1e-9 {
+                return None;
+            }
+            tilt *= 0.5;
             self.tilt = Some(tilt);
         }
     }
