@@ -9,6 +9,7 @@ mod metrics;
 mod new;
 mod next;
 mod parsers;
+mod reduce;
 mod render;
 mod show;
 mod simulator;

@@ -4,11 +4,15 @@ use crate::io::crash;
 use crate::io::publish::{
     copy_to, make_directory, remove_leftovers, stage, stage_private, sync_directory_of,
 };
+use crate::io::source::open_regular;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+
+/// Bytes that are read at a time.
+const CHUNK: usize = 1 << 20;
 
 /// What an entry of a folder is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -401,6 +405,26 @@ pub fn target(link: &Path) -> io::Result<Option<PathBuf>> {
     match fs::read_link(link) {
         Err(why) if why.kind() == ErrorKind::NotFound => Ok(None),
         target => target.map(Some),
+    }
+}
+
+/// Hands the bytes of a regular file to `take`, in order, a chunk at a time.
+///
+/// # Errors
+///
+/// When it cannot be read, or `take` returns an error.
+pub fn each_chunk(path: &Path, mut take: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+    let file = open_regular(path)?;
+    let mut chunk = vec![0; CHUNK];
+    let mut at = 0;
+    loop {
+        match file.read_at(&mut chunk, at)? {
+            0 => return Ok(()),
+            count => {
+                take(&chunk[..count])?;
+                at += count as u64;
+            }
+        }
     }
 }
 

@@ -36,12 +36,7 @@ pub fn plan(path: &Path) -> Result<Plan, PlanError> {
 ///
 /// As [`plan`].
 pub fn parse(text: &str, path: &Path) -> Result<Plan, PlanError> {
-    let no_json =
-        |at, why: serde_json::Error| PlanError::NoJson { path: path.to_owned(), at, why: why.to_string() };
-    let mut json = serde_json::Deserializer::from_str(text);
-    let Strict(mut value) = serde_path_to_error::deserialize(&mut json)
-        .map_err(|why| no_json(place(&why.path().to_string()), why.into_inner()))?;
-    json.end().map_err(|why| no_json("$".to_owned(), why))?;
+    let mut value = json(text).map_err(|(at, why)| PlanError::NoJson { path: path.to_owned(), at, why })?;
     if let Some(found) = value.get("schema")
         && found != SCHEMA
     {
@@ -56,6 +51,19 @@ pub fn parse(text: &str, path: &Path) -> Result<Plan, PlanError> {
         Some(at) => Err(malformed(at, "found a list, expected an object".to_owned())),
         None => Ok(plan),
     }
+}
+
+/// Reads JSON whose objects have each key once.
+///
+/// # Errors
+///
+/// When the text is none: the place in it, and what is wrong.
+pub fn json(text: &str) -> Result<Value, (String, String)> {
+    let mut json = serde_json::Deserializer::from_str(text);
+    let Strict(value) = serde_path_to_error::deserialize(&mut json)
+        .map_err(|why| (place(&why.path().to_string()), why.into_inner().to_string()))?;
+    json.end().map_err(|why| ("$".to_owned(), why.to_string()))?;
+    Ok(value)
 }
 
 /// The place of the first list that was read as an object.

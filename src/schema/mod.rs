@@ -1,7 +1,7 @@
 //! The plan file: `fedmill.plan/1`, as its types.
 //!
 //! [`name`] has the words that name its parts, [`stage`] the work, [`agent`] who does it, [`policy`] failures, time and
-//! effects, [`vote`] votes, [`looped`] loops and their tuning, [`limits`] what a run may use, [`value`] plain values, and [`publish`] the JSON
+//! effects, [`vote`] votes, [`reduce`] reducers, [`looped`] loops and their tuning, [`limits`] what a run may use, [`value`] plain values, and [`publish`] the JSON
 //! Schema that is made from these types.
 
 pub mod agent;
@@ -10,6 +10,7 @@ pub mod looped;
 pub mod name;
 pub mod policy;
 pub mod publish;
+pub mod reduce;
 pub mod stage;
 pub mod value;
 pub mod vote;

@@ -3,6 +3,7 @@
 use super::agent::Pool;
 use super::name::{Id, Name};
 use super::policy::{Cache, Gate, Retry, SideEffects, Timeout};
+use super::reduce::Reduce;
 use super::value::{Scalar, is_default};
 use super::vote::{Consensus, NoConsensus};
 use schemars::JsonSchema;
@@ -16,7 +17,7 @@ use std::collections::BTreeMap;
 pub struct Stage {
     /// The name.
     pub id: Id,
-    /// `decide` chooses one of the cases; any other stage has no kind.
+    /// `decide` chooses one of the cases, and `reduce` makes one file of several. Any other stage has no kind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<Kind>,
 
@@ -41,6 +42,9 @@ pub struct Stage {
     /// The JSON body of a request; its texts are templates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<Value>,
+    /// The files that a stage of kind `reduce` makes one of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reduce: Option<Reduce>,
     /// Bytes of memory that an attempt needs.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "super::value::whole")]
     pub mem_bytes: Option<u64>,
@@ -98,12 +102,14 @@ pub struct Stage {
     pub cache: Cache,
 }
 
-/// What a stage does instead of work.
+/// What a stage does without an agent.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Debug)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// It chooses one of its cases.
     Decide,
+    /// It makes one file of several.
+    Reduce,
 }
 
 /// A case of a decision.
@@ -174,9 +180,15 @@ impl Stage {
         self.kind == Some(Kind::Decide)
     }
 
-    /// Whether an agent works for the stage, or several.
+    /// Whether the runner itself does the work of the stage.
+    pub fn is_built_in(&self) -> bool {
+        self.kind == Some(Kind::Reduce)
+    }
+
+    /// Whether attempts do the work of the stage: those of an agent, of several, or of the runner itself.
     pub fn works(&self) -> bool {
-        self.agent.is_some()
+        self.is_built_in()
+            || self.agent.is_some()
             || !self.needs_capability.is_empty()
             || matches!(self.for_each, Some(ForEach::Agents(_)))
             || self.consensus.is_some()
@@ -190,6 +202,12 @@ impl Stage {
             (None, Some(ForEach::Agents(pool))) => Some((&pool.capability, pool.most)),
             (None, _) => None,
         }
+    }
+
+    /// The texts with references of work that the runner itself does, with their places in the stage.
+    pub fn texts_of_built_in(&self) -> Vec<(String, &str)> {
+        let files = self.reduce.iter().flat_map(|reduce| &reduce.files).enumerate();
+        files.map(|(place, text)| (format!("reduce.files[{place}]"), text.as_str())).collect()
     }
 
     /// Whether the stage has several instances: one for each value, or for each voter.

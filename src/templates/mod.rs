@@ -1,9 +1,10 @@
 //! Templates: plans for common goals, made from a few settings.
 //!
 //! [`settings`] reads the settings, and `parts` has what plans share. [`shards`] merges a round in shards, [`round`]
-//! merges and evaluates one, [`sweep`] compares rules on one round, [`refine`] repeats a proposal and its review, and in
-//! [`swarm`] agents propose and vote. [`resolve`] finds agents for what a plan needs.
+//! merges and evaluates one, [`sweep`] compares rules on one round, [`refine`] repeats a proposal and its review,
+//! [`map_reduce`] does work for each of many files or values, and in [`swarm`] agents propose and vote. [`resolve`] finds agents for what a plan needs.
 
+pub mod map_reduce;
 mod parts;
 pub mod refine;
 pub mod resolve;
@@ -39,6 +40,12 @@ pub const TEMPLATES: &[Template] = &[
     Template { name: "sweep", about: sweep::ABOUT, settings: sweep::SETTINGS, build: sweep::build },
     Template { name: "swarm", about: swarm::ABOUT, settings: swarm::SETTINGS, build: swarm::build },
     Template { name: "refine", about: refine::ABOUT, settings: refine::SETTINGS, build: refine::build },
+    Template {
+        name: "map-reduce",
+        about: map_reduce::ABOUT,
+        settings: map_reduce::SETTINGS,
+        build: map_reduce::build,
+    },
     Template { name: "shards", about: shards::ABOUT, settings: shards::SETTINGS, build: shards::build },
 ];
 

@@ -48,6 +48,8 @@ pub(super) fn sound() -> Value {
                 "body": {"text": "{keep.o|redo.o}", "choice": "{judge}"}},
             {"id": "say", "needs": ["tell"], "agent": "model", "prompt": "{tell.reply}"},
             {"id": "clean", "agent": "sh", "argv": ["{make.part}"]},
+            {"id": "join", "kind": "reduce", "needs": ["make"], "reduce": {"by": "lines", "files": ["{make.part}"]},
+                "out": [{"name": "all", "path": "all.txt"}]},
         ],
         "loops": [{"id": "rounds", "over": ["step", "redo"], "carry": {"model": {"from": "step.model", "init": "base"}},
             "until": "metrics.loss < 0.1 || iteration.k > 3", "max_iters": 9,
@@ -95,6 +97,28 @@ fn broken() -> Vec<(&'static str, Value, &'static str, &'static str, &'static st
         agent
     };
     vec![
+        // Reductions.
+        ("/stages/10/kind", Value::Null, "work", "$.stages[10]", "found no work"),
+        ("/stages/10/kind", Value::Null, "field", "$.stages[10].reduce", "expected `kind: reduce`"),
+        ("/stages/10/agent", s("sh"), "work", "$.stages[10]", "found agent and kind: reduce"),
+        ("/stages/10/argv", json!(["x"]), "field", "$.stages[10].argv", "without an agent"),
+        ("/stages/10/reduce", Value::Null, "missing", "$.stages[10]", "found no `reduce`"),
+        ("/stages/10/reduce/files", json!([]), "missing", "$.stages[10].reduce.files", "found no file"),
+        ("/stages/10/out", json!([]), "missing", "$.stages[10].out", "found 0 outputs"),
+        (
+            "/stages/10/reduce/files/0",
+            s("{params.n}"),
+            "template",
+            "$.stages[10].reduce.files[0]",
+            "expected one reference to files",
+        ),
+        (
+            "/stages/10/reduce/files/0",
+            s("{keep.o}"),
+            "order",
+            "$.stages[10].reduce.files[0]",
+            "does not wait for `keep`",
+        ),
         // Names.
         ("/stages/9/id", s("make"), "twice", "$.stages[9].id", "found `make`, which $.stages[0].id has too"),
         ("/inputs/1/name", s("updates"), "twice", "$.inputs[1].name", "found `updates`"),
@@ -166,7 +190,7 @@ fn broken() -> Vec<(&'static str, Value, &'static str, &'static str, &'static st
             "found `updaets`",
         ),
         // Work.
-        ("/stages/-", json!({"id": "idle"}), "work", "$.stages[10]", "found no work"),
+        ("/stages/-", json!({"id": "idle"}), "work", "$.stages[11]", "found no work"),
         (
             "/stages/0/consensus",
             json!({"capability": "vote", "options": ["a", "b"]}),
@@ -344,7 +368,7 @@ fn broken() -> Vec<(&'static str, Value, &'static str, &'static str, &'static st
             "/stages/-",
             stage("far", json!({"argv": ["{say.reply}"]})),
             "order",
-            "$.stages[10].argv[0]",
+            "$.stages[11].argv[0]",
             "does not wait for `say`",
         ),
         // Conditions.

@@ -1,6 +1,7 @@
 //! Plans from templates, run on the updates of a small round.
 
 use crate::harness::{Dir, Update, fedmill};
+use fedmill::templates::TEMPLATES;
 use std::fs;
 
 /// Five clients and their base; the updates of clients 3 and 4 are far off.
@@ -104,13 +105,67 @@ fn a_draft_is_refined_until_its_review_is_good() {
     run.assert_fails(2, &["loop `turns`: its condition held in none of 2 iterations"]);
 }
 
+/// Settings with which the plan of a template runs in the folder of a round.
+fn example(template: &str) -> &'static [&'static str] {
+    match template {
+        "round" => &["updates=in", "rule=median", EVALUATE],
+        "sweep" => &["updates=in", "rules=krum; median", "byzantine=1", EVALUATE],
+        "refine" => &["start=base.safetensors", "propose=cp", "review=sh -c 'echo \"{\\\"score\\\": 1}\"'"],
+        "shards" => &["updates=in", "shards=2"],
+        "map-reduce" => &["files=in/*.safetensors", "map=wc -c", "reduce=lines"],
+        "swarm" => &[
+            "goal=x",
+            "size=3",
+            "capability=think",
+            "command=sh -c 'test $0 = vote && echo \"{\\\"option\\\": \\\"p1\\\"}\" || echo text'",
+        ],
+        other => panic!("no example of template {other}"),
+    }
+}
+
+#[test]
+fn the_plan_of_each_template_has_no_finding_and_runs() {
+    for template in TEMPLATES {
+        let dir = round();
+        make(&dir, template.name, example(template.name));
+        let run = fedmill(&dir, &["plan", "lint", "p.json"]);
+        assert_eq!((run.code, run.stdout.as_str()), (Some(0), "no finding\n"), "{}: {run:#?}", template.name);
+        let run = fedmill(&dir, &["plan", "run", "-q", "p.json"]);
+        assert_eq!(run.code, Some(0), "{}: {run:#?}", template.name);
+    }
+}
+
+#[test]
+fn a_map_and_its_reduction_give_one_file() {
+    let json_of = "map=sh -c 'printf \"{\\\"%s\\\": 1}\" \"$0\"'";
+    for (settings, expected) in [
+        (&["values=b;a", "map=printf '%s'", "reduce=concat"][..], "ba"),
+        (&["values=b; a", "map=printf '%s'", "reduce=lines"], "b\na\n"),
+        (&["values=b;a", json_of, "reduce=json-merge"], "{\"a\":1,\"b\":1}\n"),
+        (&["files=in/*", "map=basename", "reduce=cat"], "c1\nc2\n"),
+    ] {
+        let dir = Dir::new();
+        fs::create_dir(dir.path("in")).unwrap();
+        dir.write("in/c1", "");
+        dir.write("in/c2", "");
+        make(&dir, "map-reduce", settings);
+        let run = fedmill(&dir, &["plan", "run", "-q", "p.json"]);
+        assert_eq!(run.code, Some(0), "{run:#?}");
+        assert_eq!(String::from_utf8(dir.read(run.stdout.trim())).unwrap(), expected, "{settings:?}");
+    }
+}
+
 #[test]
 fn settings_that_make_no_plan_are_refused() {
     let dir = Dir::new();
     for (args, expected) in [
         (
             &["--template", "krum"][..],
-            "found template `krum`, expected one of round, sweep, swarm, refine, shards",
+            "found template `krum`, expected one of round, sweep, swarm, refine, map-reduce, shards",
+        ),
+        (
+            &["--template", "map-reduce", "--set", "map=wc"],
+            "--set files: found `neither`, expected files or values",
         ),
         (&["--template", "shards"], "template shards: --set updates=... is missing: the updates"),
         (&["--template", "shards", "--set", "updates"], "--set updates: expected key=value"),

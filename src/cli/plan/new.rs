@@ -14,7 +14,7 @@ use std::path::PathBuf;
 #[derive(Args, Debug)]
 #[command(after_long_help = list())]
 pub(in crate::cli) struct Arguments {
-    /// The template: round, sweep, swarm, refine or shards.
+    /// The template: round, sweep, swarm, refine, map-reduce or shards.
     #[arg(long, value_name = "NAME", help_heading = INPUTS)]
     template: String,
     /// A setting of the template. May be repeated.

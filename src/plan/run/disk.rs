@@ -15,6 +15,7 @@ use super::ledger;
 use super::process::{self, Invocation, MARK};
 use super::publish::{self, Places};
 use super::quote::with_texts;
+use super::reduce::reduce;
 use super::world::{Account, AttemptLimits, Ended, Job, Output, Receipt, Spent, Task, Woken, World};
 use crate::io::child::capped::CappedLog;
 use crate::io::digest::store::Stored;
@@ -405,6 +406,11 @@ fn make(root: &Path, job: &Job, stop: &Arc<AtomicBool>, spent: &mut Spent) -> Re
             })?;
             let option = publish::ballot(job, &stdout)?;
             Made { option, ..publish::take(job, &places)? }
+        }
+        Task::Reduce { by, files } => {
+            let output = job.outputs.first().ok_or_else(|| Failure::Outputs("has no output".to_owned()))?;
+            reduce(*by, files, &publish::place(output, &places)?, &job.limits, stop)?;
+            publish::take(job, &places)?
         }
         Task::Http { .. } | Task::Ollama { .. } => ask(job, &places, stop, spent)?,
     };

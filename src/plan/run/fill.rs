@@ -72,6 +72,9 @@ impl Filler<'_> {
     /// The agents that may do the work of an instance, the best first.
     pub fn candidates(&self, key: Key) -> Vec<(&Name, &Agent)> {
         let stage = &self.plan.stages[key.stage];
+        if stage.is_built_in() {
+            return Vec::new();
+        }
         let name = match (&stage.agent, stage.pool()) {
             (Some(name), _) => Some(name),
             (None, Some((capability, most))) => {
@@ -89,19 +92,19 @@ impl Filler<'_> {
         began.or_else(|| self.candidates(key).first().copied())
     }
 
-    /// The job of an instance, for this agent.
+    /// The job of an instance, for this agent; for none where the runner itself does the work.
     ///
     /// # Errors
     ///
     /// When a reference has no value.
-    pub fn job(&self, key: Key, agent: &Agent, attempt: u32) -> Result<Job, String> {
+    pub fn job(&self, key: Key, agent: Option<&Agent>, attempt: u32) -> Result<Job, String> {
         let stage = &self.plan.stages[key.stage];
         let here = |files: &(String, Artifact)| files.0.clone();
         // A model reads texts, not paths.
         let quoted = |file: &(String, Artifact)| quote(&file.0);
         let task = match agent {
-            Agent::Command(_) => self.task(key, agent, &here)?,
-            Agent::Http(_) | Agent::Ollama(_) => self.task(key, agent, &quoted)?,
+            None | Some(Agent::Command(_)) => self.task(key, agent, &here)?,
+            Some(Agent::Http(_) | Agent::Ollama(_)) => self.task(key, agent, &quoted)?,
         };
         let outputs = stage.out.iter().map(|out| {
             Ok(Output {
@@ -114,7 +117,7 @@ impl Filler<'_> {
         let mut outputs = outputs.collect::<Result<Vec<_>, String>>()?;
         let options = stage.consensus.iter().flat_map(|vote| &vote.options).map(ToString::to_string);
         let options: Vec<String> = options.collect();
-        if !options.is_empty() && matches!(agent, Agent::Command(_)) {
+        if !options.is_empty() && matches!(agent, Some(Agent::Command(_))) {
             let metrics = !stage.metrics.is_empty();
             let (name, path) = (REPLY.to_owned(), "-".to_owned());
             outputs.push(Output { name, path, metrics, optional: false });
@@ -135,17 +138,17 @@ impl Filler<'_> {
 
     /// Whether a result of equal work may be used again.
     pub fn is_cached(&self, key: Key) -> bool {
-        self.agent(key).is_some_and(|(_, agent)| is_cached(&self.plan.stages[key.stage], agent))
+        is_cached(&self.plan.stages[key.stage], self.agent(key).map(|(_, agent)| agent))
     }
 
-    fn limits(&self, stage: &Stage, agent: &Agent) -> AttemptLimits {
+    fn limits(&self, stage: &Stage, agent: Option<&Agent>) -> AttemptLimits {
         let stated = stage.timeout.as_ref().or(self.plan.limits.timeout.as_ref());
         let time =
             |time: crate::settings::duration::Friendly| Duration::from_secs_f64(time.as_seconds().max(0.0));
         let of_agent = match agent {
-            Agent::Command(_) => None,
-            Agent::Http(agent) => Some(time(agent.timeout)),
-            Agent::Ollama(agent) => Some(time(agent.timeout)),
+            None | Some(Agent::Command(_)) => None,
+            Some(Agent::Http(agent)) => Some(time(agent.timeout)),
+            Some(Agent::Ollama(agent)) => Some(time(agent.timeout)),
         };
         let of_stage = stated.map(|timeout: &Timeout| time(timeout.run));
         let of_ballot = stage.consensus.as_ref();
@@ -160,7 +163,7 @@ impl Filler<'_> {
 
     /// BLAKE3 of what the work depends on: the version of fedmill, the agent, the arguments, and the names and digests of
     /// all files that it reads.
-    fn work_key(&self, key: Key, agent: &Agent, outputs: &[Output]) -> Result<String, String> {
+    fn work_key(&self, key: Key, agent: Option<&Agent>, outputs: &[Output]) -> Result<String, String> {
         let content = |file: &(String, Artifact)| {
             let name = file.1.path.rsplit('/').next().unwrap_or_default();
             format!("{name}#{}", file.1.blake3)
@@ -174,13 +177,18 @@ impl Filler<'_> {
     fn task(
         &self,
         key: Key,
-        agent: &Agent,
+        agent: Option<&Agent>,
         file: &impl Fn(&(String, Artifact)) -> String,
     ) -> Result<Task, String> {
         let stage = &self.plan.stages[key.stage];
         let hosts = || self.plan.limits.hosts.clone();
         Ok(match agent {
-            Agent::Command(agent) => {
+            None => {
+                let reduce =
+                    stage.reduce.as_ref().ok_or("found no agent that can do what the stage needs")?;
+                Task::Reduce { by: reduce.by, files: self.files(key, &reduce.files, file)? }
+            }
+            Some(Agent::Command(agent)) => {
                 let mut argv = agent.argv.clone();
                 for argument in &stage.argv {
                     argv.extend(self.arguments(key, argument, file)?);
@@ -194,11 +202,11 @@ impl Filler<'_> {
                     stdin: stage.stdin.as_ref().map(|text| self.text(key, text, file)).transpose()?,
                 }
             }
-            Agent::Http(agent) => {
+            Some(Agent::Http(agent)) => {
                 let body = stage.body.as_ref().map(|body| self.json(key, body, file)).transpose()?;
                 Task::Http { agent: agent.clone(), body, hosts: hosts() }
             }
-            Agent::Ollama(agent) => {
+            Some(Agent::Ollama(agent)) => {
                 let prompt = stage.prompt.as_deref().unwrap_or_default();
                 let mut agent = agent.clone();
                 if let Some(vote) = stage.consensus.as_ref().filter(|_| agent.format.is_none()) {
@@ -230,6 +238,27 @@ impl Filler<'_> {
             }
             other => other.clone(),
         })
+    }
+
+    /// The files of references, each of which is all of a text.
+    fn files(
+        &self,
+        key: Key,
+        texts: &[String],
+        file: &impl Fn(&(String, Artifact)) -> String,
+    ) -> Result<Vec<String>, String> {
+        let mut found = Vec::new();
+        for text in texts {
+            let template = Template::parse(text).map_err(|why| why.to_string())?;
+            let alone = template.alone().map(|alternatives| self.value(key, alternatives)).transpose()?;
+            match alone {
+                Some(Filled::Files(files)) => found.extend(files.iter().map(file)),
+                Some(Filled::Text(_)) | None => {
+                    return Err(format!("found `{text}`, expected one reference to files"));
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// An argument: one for each file where it is one reference alone.
@@ -414,8 +443,8 @@ impl Filler<'_> {
     }
 }
 
-fn is_cached(stage: &Stage, agent: &Agent) -> bool {
-    let by_agent = matches!(agent, Agent::Ollama(agent) if agent.cache == Cache::Content);
+fn is_cached(stage: &Stage, agent: Option<&Agent>) -> bool {
+    let by_agent = matches!(agent, Some(Agent::Ollama(agent)) if agent.cache == Cache::Content);
     (by_agent || stage.cache == Cache::Content) && stage.side_effects != SideEffects::Once
 }
 

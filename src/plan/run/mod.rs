@@ -5,7 +5,8 @@
 //! [`fill`] the work of an instance. The machine sees files, clock and processes through [`world`] alone; [`disk`] is the
 //! real world, where [`process`] runs commands and [`publish`] takes their outputs into the store. [`prepare`] pins inputs and
 //! opens a run, and [`drive`] is the loop. [`endpoint`] makes the requests of agents that are no commands, and [`vote`]
-//! counts ballots. [`quote`] puts texts of files into requests, and [`score`] says what the attempts of agents came to.
+//! counts ballots. [`reduce`] makes one file of
+//! several. [`quote`] puts texts of files into requests, and [`score`] says what the attempts of agents came to.
 //! [`tune`] tunes parameters of loops. [`ledger`] reads privacy budgets, and [`error`] says why it cannot go on.
 
 pub mod disk;
@@ -21,6 +22,7 @@ pub mod prepare;
 pub mod process;
 pub mod publish;
 pub mod quote;
+pub mod reduce;
 pub mod scope;
 pub mod score;
 pub mod state;

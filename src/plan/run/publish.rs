@@ -76,8 +76,12 @@ pub fn ballot(job: &Job, from: &Path) -> Result<Option<String>, Failure> {
     read_ballot(text.as_bytes(), &job.options).map(Some).map_err(Failure::Schema)
 }
 
-/// Where an attempt left an output.
-fn place(output: &Output, places: &Places<'_>) -> Result<PathBuf, Failure> {
+/// Where an attempt leaves an output.
+///
+/// # Errors
+///
+/// When its path is none inside of the folder of the attempt.
+pub fn place(output: &Output, places: &Places<'_>) -> Result<PathBuf, Failure> {
     if output.path == "-" {
         return Ok(places.stdout.to_owned());
     }

@@ -8,6 +8,7 @@ use super::event::{Event, Failure, Made};
 use super::key::Key;
 use crate::plan::schema::agent::{HttpAgent, OllamaAgent};
 use crate::plan::schema::policy::Answer;
+use crate::plan::schema::reduce::Reducer;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -60,6 +61,13 @@ pub enum Task {
         /// Hosts that the plan may call.
         hosts: Vec<String>,
     },
+    /// Makes one file of several.
+    Reduce {
+        /// How.
+        by: Reducer,
+        /// The files.
+        files: Vec<String>,
+    },
     /// Asks a model.
     Ollama {
         /// The model.
@@ -74,7 +82,7 @@ pub enum Task {
 impl Task {
     /// Whether it sends a request to an endpoint.
     pub fn calls(&self) -> bool {
-        !matches!(self, Self::Command { .. })
+        matches!(self, Self::Http { .. } | Self::Ollama { .. })
     }
 }
 

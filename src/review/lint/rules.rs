@@ -25,9 +25,9 @@ macro_rules! rules {
 rules! {
     TWICE = Error "twice": "A name of a stage, input, loop, output, option or host stands once.";
     UNKNOWN = Error "unknown": "A name is that of a stage, agent, input, output, case, parameter or capability of the plan.";
-    WORK = Error "work": "A stage has exactly one of an agent, a capability, a decision, a vote, or a gate alone.";
+    WORK = Error "work": "A stage has exactly one of an agent, a capability, a vote, a kind, or a gate alone.";
     FIELD = Error "field": "A stage has no field that its kind, or the kind of its agent, does not read.";
-    MISSING = Error "missing": "A command has arguments, a model has a prompt, a decision has cases and `else`.";
+    MISSING = Error "missing": "A command has arguments, a model has a prompt, a decision has cases and `else`, a reduction has files and one output.";
     PATH = Error "path": "An input has either `path` or `glob`, and no path leaves its folder.";
     NEEDS = Error "needs": "A stage has `needs` or `depends`, not both.";
     CYCLE = Error "cycle": "No stages wait for each other, loops and handlers included.";

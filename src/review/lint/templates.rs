@@ -37,6 +37,11 @@ pub(super) fn check(lint: &mut Lint) {
         if let Some(body) = &stage.body {
             each_text(body, &format!("{at}.body"), &mut |at, value| check_text(lint, &text(at, value)));
         }
+        for (key, value) in stage.texts_of_built_in() {
+            let found = text(format!("{at}.{key}"), value);
+            check_text(lint, &Text { takes_several: true, ..found });
+            expect_files(lint, &format!("{at}.{key}"), stage, value);
+        }
         for (number, out) in stage.out.iter().enumerate() {
             let found = text(format!("{at}.out[{number}].path"), out.path.as_str());
             check_text(lint, &Text { is_path: true, ..found });
@@ -66,6 +71,21 @@ fn check_text(lint: &mut Lint, text: &Text<'_>) {
                 lint.add(&rules::SEVERAL, text.at.clone(), why);
             }
         }
+    }
+}
+
+/// Adds a finding unless a text is one reference, each alternative of which stands for files.
+fn expect_files(lint: &mut Lint, at: &str, stage: &Stage, text: &str) {
+    // `check_text` finds what cannot be parsed.
+    let Ok(template) = Template::parse(text) else { return };
+    let is_file = |reference: &Reference| match reference {
+        Reference::Input(_) | Reference::Carry(_) | Reference::Output(..) | Reference::At(..) => true,
+        Reference::Item => matches!(stage.for_each, Some(ForEach::Input(_))),
+        _ => false,
+    };
+    if !template.alone().is_some_and(|alternatives| alternatives.iter().all(is_file)) {
+        let why = format!("found `{text}`, expected one reference to files, such as {{part.text}}");
+        lint.add(&rules::TEMPLATE, at, why);
     }
 }
 

@@ -71,7 +71,8 @@ fn reads_never<'s>(lint: &Lint, stage: &'s Stage, never: &BTreeSet<usize>) -> Op
         _ => false,
     };
     let texts = stage.argv.iter().chain(stage.env.values()).chain(&stage.stdin).chain(&stage.prompt);
-    texts.map(String::as_str).find(|text| {
+    let built_in = stage.texts_of_built_in().into_iter().map(|(_, text)| text);
+    texts.map(String::as_str).chain(built_in).find(|text| {
         let Ok(template) = Template::parse(text) else { return false };
         template.parts.iter().any(|part| match part {
             crate::plan::template::Part::Ref(alternatives) => alternatives.iter().all(is_lost),

@@ -3,7 +3,7 @@
 use super::finding::Lint;
 use super::rules;
 use crate::plan::schema::agent::Agent;
-use crate::plan::schema::stage::{ForEach, Stage};
+use crate::plan::schema::stage::{ForEach, Kind, Stage};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) fn check(lint: &mut Lint) {
@@ -24,6 +24,7 @@ pub(super) fn check(lint: &mut Lint) {
         if stage.decides() {
             check_decision(lint, &at, stage);
         }
+        check_reduction(lint, &at, stage);
     }
 }
 
@@ -36,6 +37,7 @@ fn kinds(stage: &Stage) -> Vec<&'static str> {
         (pool, "for_each.agents"),
         (stage.consensus.is_some(), "consensus"),
         (stage.decides(), "kind: decide"),
+        (stage.kind == Some(Kind::Reduce), "kind: reduce"),
     ];
     stated.into_iter().filter(|(is_stated, _)| *is_stated).map(|(_, name)| name).collect()
 }
@@ -43,8 +45,8 @@ fn kinds(stage: &Stage) -> Vec<&'static str> {
 fn check_kind(lint: &mut Lint, at: &str, stage: &Stage) {
     match kinds(stage).as_slice() {
         [] if stage.gate.is_none() => {
-            let why =
-                "found no work, expected `agent`, `needs_capability`, `consensus`, `gate` or `kind: decide`";
+            let why = "found no work, expected `agent`, `needs_capability`, `consensus`, `gate`, `kind: decide` or \
+                `kind: reduce`";
             lint.add(&rules::WORK, at, why);
         }
         [] | [_] => {}
@@ -102,7 +104,7 @@ fn check_fields(lint: &mut Lint, at: &str, stage: &Stage) {
     let found: BTreeSet<&str> = agents.iter().map(|agent| agent.kind()).collect();
     for (field, readers) in fields(stage) {
         let at = format!("{at}.{field}");
-        if !stage.works() {
+        if !stage.works() || stage.is_built_in() {
             lint.add(
                 &rules::FIELD,
                 at,
@@ -134,6 +136,29 @@ fn check_fields(lint: &mut Lint, at: &str, stage: &Stage) {
         lint.add(&rules::FIELD, format!("{at}.for_each"), why);
     } else if stage.for_each.is_some() && !stage.works() {
         lint.add(&rules::FIELD, format!("{at}.for_each"), "found `for_each` in a stage without an agent");
+    }
+}
+
+/// A stage that makes one file of several.
+fn check_reduction(lint: &mut Lint, at: &str, stage: &Stage) {
+    let reduces = stage.kind == Some(Kind::Reduce);
+    match &stage.reduce {
+        None if reduces => {
+            lint.add(&rules::MISSING, at, "found no `reduce`, expected how it makes one file of which");
+        }
+        Some(_) if !reduces => {
+            let why = "found `reduce` in a stage of another kind, expected `kind: reduce`";
+            lint.add(&rules::FIELD, format!("{at}.reduce"), why);
+        }
+        Some(reduce) if reduce.files.is_empty() => {
+            let why = "found no file, expected references such as `{part.text}`";
+            lint.add(&rules::MISSING, format!("{at}.reduce.files"), why);
+        }
+        Some(_) | None => {}
+    }
+    if reduces && stage.out.len() != 1 {
+        let why = format!("found {} outputs of a stage that makes one file, expected one", stage.out.len());
+        lint.add(&rules::MISSING, format!("{at}.out"), why);
     }
 }
 

@@ -53,7 +53,7 @@ pub fn at_a_time(plan: &Plan, unit: &Unit) -> Option<u32> {
 pub fn agents<'p>(plan: &'p Plan, unit: &Unit) -> Vec<(&'p str, &'p Agent)> {
     let uses = |stage: &Stage, name: &str, agent: &Agent| match &stage.agent {
         Some(named) => named.as_str() == name,
-        None => stage.works() && agent.can(&stage.needs_capability),
+        None => stage.works() && !stage.is_built_in() && agent.can(&stage.needs_capability),
     };
     let used = plan.agents.iter().filter(|(name, agent)| {
         unit.stages.iter().any(|stage| uses(&plan.stages[*stage], name.as_str(), agent))

@@ -18,6 +18,10 @@ pub fn list(plan: &Plan) -> String {
     let mut text = String::new();
     let (mut hosts, mut variables) = (BTreeSet::new(), BTreeSet::new());
     for stage in &plan.stages {
+        if let Some(reduce) = &stage.reduce {
+            let files: Vec<String> = reduce.files.iter().map(|file| word(file)).collect();
+            text += &format!("{}: {} {} (fedmill itself)\n", stage.id, reduce.by.word(), files.join(" "));
+        }
         for name in agents(stage, &able) {
             let Some(agent) = plan.agents.get(name) else { continue };
             let of = if stage.agent.is_some() { String::new() } else { format!(" ({name})") };

@@ -109,6 +109,9 @@ pub fn worker(stage: &Stage) -> Option<String> {
     if let Some(agent) = &stage.agent {
         return Some(agent.to_string());
     }
+    if let Some(reduce) = &stage.reduce {
+        return Some(reduce.by.word().to_owned());
+    }
     if let Some(vote) = &stage.consensus {
         return Some(format!("vote of {}", vote.capability));
     }

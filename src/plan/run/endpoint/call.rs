@@ -55,14 +55,14 @@ pub fn call(job: &Job, stop: &Arc<AtomicBool>, exchange: &mut Exchange) -> Resul
     exchange.reply = match &job.task {
         Task::Ollama { agent, .. } => of_model(agent, &reply.body, &mut exchange.spent)?,
         Task::Http { agent, .. } => of_http(agent, reply.body)?,
-        Task::Command { .. } => reply.body,
+        Task::Command { .. } | Task::Reduce { .. } => reply.body,
     };
     Ok(())
 }
 
 fn prepare(job: &Job) -> Result<Prepared<'_>, String> {
     match &job.task {
-        Task::Command { .. } => Err("found a command, expected an endpoint".to_owned()),
+        Task::Command { .. } | Task::Reduce { .. } => Err("found no endpoint, expected one".to_owned()),
         Task::Http { agent, body, hosts } => {
             let (method, body) = match (agent.method, body) {
                 (Method::Get, Some(_)) => {

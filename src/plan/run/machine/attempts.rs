@@ -92,8 +92,8 @@ impl Machine<'_> {
             }
             let attempt = self.state.instance(*key).map_or(0, |instance| instance.attempts) + 1;
             let (agent, job) = match idle {
-                Some((name, agent)) => (name.to_string(), filler.job(*key, agent, attempt)),
-                None => (String::new(), Err("found no agent that can do what the stage needs".to_owned())),
+                Some((name, agent)) => (name.to_string(), filler.job(*key, Some(agent), attempt)),
+                None => (String::new(), filler.job(*key, None, attempt)),
             };
             if self.ledger_of(&job).is_some() {
                 // What one more release costs is known only once the one before is charged.
