@@ -7,6 +7,7 @@ use super::reporting::ReportingOptions;
 use super::{Common, Failure, INPUTS, OUTPUT, Outcome, PRIVACY, RULE};
 use crate::engine::aggregate::error::{Error, Unsupported};
 use crate::engine::aggregate::request::{Inputs, Readers, Request};
+use crate::engine::decide::method::MetricsRequest;
 use crate::engine::intake::policy::Missing;
 use crate::engine::passes::machine::Machine;
 use crate::modes::dp::release::{self, Options};
@@ -61,6 +62,12 @@ pub(super) struct Arguments {
     dp_statistics: Option<StatisticsChoice>,
     #[command(flatten)]
     reporting: ReportingOptions,
+    /// Add to the metrics how far the largest values of two clients lie in the same places: SHARE of all values, such as
+    /// 0.01.
+    ///
+    /// Reads each update four more times. docs/metrics.md has the formula.
+    #[arg(long, value_name = "SHARE", help_heading = OUTPUT, value_parser = share, requires = "report", conflicts_with_all = ["dp", "tiers", "partial", "partials"])]
+    overlap: Option<f64>,
     /// Write a partial instead of a model, for an aggregator above to merge.
     ///
     /// Works with mean, and with trimmed-mean:cut=N for a count N. See docs/hierarchy.md.
@@ -135,7 +142,18 @@ impl Arguments {
     fn request(&self, common: &Common) -> Result<Request, Failure> {
         let has_report = self.outputs.report.is_some();
         self.reporting.check(has_report)?;
-        let reporting = self.aggregation.reporting(&self.reporting, has_report)?;
+        let mut reporting = self.aggregation.reporting(&self.reporting, has_report)?;
+        reporting.overlap = self.overlap;
+        match reporting.metrics {
+            MetricsRequest::Nothing if self.overlap.is_some() => {
+                return Err(anyhow::anyhow!(
+                    "found --overlap and --metrics none, expected --metrics geometry or signs"
+                )
+                .into());
+            }
+            MetricsRequest::IfFew if self.overlap.is_some() => reporting.metrics = MetricsRequest::Geometry,
+            _ => {}
+        }
         let request = self.aggregation.request(common, &self.outputs.output, reporting)?;
         let outputs = self.outputs.outputs(request.outputs.state.clone());
         let inputs = Inputs { partials: self.partials.clone(), ..request.inputs };
@@ -155,6 +173,12 @@ impl Arguments {
             ..Options::new(directory)
         }
     }
+}
+
+/// A share of all values, above 0.
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share| *share > 0.0 && *share <= 1.0);
+    share.ok_or_else(|| format!("found {text}, expected a number above 0 and at most 1"))
 }
 
 /// The refusal of --missing present beside a mode whose sums have one divisor for all tensors.

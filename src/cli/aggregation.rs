@@ -353,10 +353,8 @@ impl AggregationOptions {
         has_report: bool,
     ) -> Result<Reporting, Failure> {
         let parse = |rule: &String| rules::parse(&nfc(rule), self.definition());
-        Ok(Reporting {
-            shadow: options.shadow().iter().map(parse).collect::<Result<_, _>>()?,
-            metrics: options.metrics(has_report),
-        })
+        let shadow = options.shadow().iter().map(parse).collect::<Result<_, _>>()?;
+        Ok(Reporting { shadow, metrics: options.metrics(has_report), overlap: None })
     }
 
     /// Which updates take part, and the weight of each.

@@ -14,6 +14,8 @@ pub mod series;
 pub enum Origin {
     /// The inner products of the clients' deltas.
     Gram,
+    /// The clients' deltas, coordinate by coordinate: in reports alone.
+    Deltas,
     /// Numbers in order of time: the metric's name begins with that of the series.
     Series,
     /// Scores of the merged model and of clients' own models.
@@ -27,6 +29,7 @@ impl Origin {
     pub fn word(self) -> &'static str {
         match self {
             Self::Gram => "Gram matrix",
+            Self::Deltas => "deltas",
             Self::Series => "series",
             Self::Scores => "scores",
             Self::Run => "run",
@@ -108,6 +111,12 @@ pub const METRICS: &[Metric] = &[
         Origin::Gram,
         "max_i 1 - cos(u, u without i)",
         "`agent_contributions`, as a change of direction",
+    ),
+    metric(
+        "support_overlap",
+        Origin::Deltas,
+        "mean over i < j of |S_i ∩ S_j| / |S_i ∪ S_j|, S_i the places of the largest values of d_i",
+        "`knowledge_overlap`, `shared_understanding`",
     ),
     metric(
         "gain_over_best",

@@ -312,6 +312,8 @@ pub struct MetricsRow {
     pub cosine_inside: Option<f64>,
     pub cosine_between: Option<f64>,
     pub sign_agreement: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub support_overlap: Option<f64>,
 }
 
 /// An update that did not take part.

@@ -6,6 +6,7 @@ use crate::rng::Rng;
 use fedmill::measures::series::{Changes, Sensitivity, changes};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::fs;
 
 /// A normal number, by the sum of twelve uniform ones.
@@ -171,6 +172,90 @@ fn shard_files_a_report_and_a_decision_have_the_metrics_of_their_updates() {
     fedmill(&dir, &["plan", "metrics", "base.safetensors"]).assert_fails(2, &["base.safetensors"]);
     fedmill(&dir, &["plan", "metrics", "r.json", "d.json"])
         .assert_fails(2, &["two sources have `alignment`"]);
+}
+
+/// The mean of Jaccard's index over all pairs of supports, by sorted magnitudes and sets of places.
+fn defined_overlap(rows: &[Vec<f32>], largest: usize) -> f64 {
+    let support = |row: &Vec<f32>| {
+        let mut magnitudes: Vec<f32> = row.iter().map(|x| x.abs()).collect();
+        magnitudes.sort_by(|a, b| b.total_cmp(a));
+        let least = magnitudes[largest - 1];
+        let places = row.iter().enumerate().filter(|(_, x)| x.abs() >= least && **x != 0.0);
+        places.map(|(place, _)| place).collect::<BTreeSet<usize>>()
+    };
+    let supports: Vec<BTreeSet<usize>> = rows.iter().map(support).collect();
+    let pairs = (0..rows.len()).flat_map(|b| (0..b).map(move |a| (a, b)));
+    let indices: Vec<f64> = pairs
+        .map(|(a, b)| {
+            let [a, b] = [&supports[a], &supports[b]];
+            a.intersection(b).count() as f64 / a.union(b).count() as f64
+        })
+        .collect();
+    indices.iter().sum::<f64>() / indices.len() as f64
+}
+
+#[test]
+fn the_overlap_of_the_largest_values_is_as_defined() {
+    let dir = Dir::new();
+    let mut rng = Rng::new(41);
+    // Longer than a section of 65,536 coordinates, and no multiple of 64.
+    let length = 70_001;
+    let base: Vec<f32> = (0..length).map(|k| (k % 7) as f32 / 4.0).collect();
+    Update::new("base").f32("w", &[length], &base).write(&dir);
+    let mut rows: Vec<Vec<f32>> = Vec::new();
+    for client in 0..5 {
+        let row: Vec<f32> = (0..length)
+            .map(|k| match client {
+                // Few values are not zero, fewer than the largest 1 %.
+                0 => {
+                    if k % 500 == 3 {
+                        -8.0
+                    } else {
+                        0.0
+                    }
+                }
+                // Many equal magnitudes.
+                1 => {
+                    if k % 50 == 3 {
+                        2.0
+                    } else {
+                        0.25
+                    }
+                }
+                // Exact in f32 on top of the base.
+                _ => (normal(&mut rng) * if k % 100 < 3 { 64.0 } else { 16.0 }).round() as f32 / 4.0,
+            })
+            .collect();
+        let name = format!("in/c{client}");
+        match client % 2 {
+            0 => {
+                let values: Vec<f32> = row.iter().zip(&base).map(|(x, base)| x + base).collect();
+                Update::new(&name).f32("w", &[length], &values).write(&dir);
+            }
+            _ => {
+                Update::new(&name).f32("w", &[length], &row).meta("kind", "delta").write(&dir);
+            }
+        }
+        rows.push(row);
+    }
+    for share in [0.01, 0.1, 1.0] {
+        let text = share.to_string();
+        let options =
+            ["--base", "base.safetensors", "--rule", "mean", "--report", "r.json", "--overlap", &text];
+        let run = fedmill(&dir, &[&["aggregate", "-q", "in", "-o", "m.safetensors"], &options[..]].concat());
+        assert_eq!(run.code, Some(0), "{run:#?}");
+        let expected = defined_overlap(&rows, (share * length as f64).ceil() as usize);
+        assert!(expected > 0.0 && expected < 1.0, "{expected}");
+        assert_close(&dir.json("r.json")["metrics"], "support_overlap", expected, 1e-12);
+        assert_close(&metrics(&dir, &["r.json"]), "support_overlap", expected, 1e-12);
+    }
+    let refused = |options: &[&str], expected: &str| {
+        let args = [&["aggregate", "in", "-o", "m.safetensors", "--overlap"], options].concat();
+        fedmill(&dir, &args).assert_fails(2, &[expected]);
+    };
+    refused(&["0", "--report", "r.json"], "expected a number above 0");
+    refused(&["0.1"], "--report");
+    refused(&["0.1", "--report", "r.json", "--metrics", "none"], "expected --metrics geometry");
 }
 
 #[test]

@@ -79,7 +79,10 @@ pub fn of(session: &Session, taken: &Taken, judgement: &Judgement, norms: Option
     });
     report.pre = judgement.steps.iter().map(|step| step_row(step, &ids)).collect();
     report.shadow = judgement.shadows.iter().map(|(rule, made)| shadow_row(rule, made, &ids)).collect();
-    report.metrics = judgement.metrics.as_ref().map(|metrics| metrics_row(metrics, judgement.sign_agreement));
+    report.metrics = judgement
+        .metrics
+        .as_ref()
+        .map(|metrics| metrics_row(metrics, judgement.sign_agreement, judgement.overlap));
     report.strategy.server_step = Some(judgement.server_step.to_string());
     report.warnings = texts(&judgement.warnings);
     report.unprotected = judgement.unprotected();
@@ -308,7 +311,7 @@ fn shadow_row(rule: &str, shadow: &Result<Decision, RuleError>, ids: &[&str]) ->
     }
 }
 
-fn metrics_row(metrics: &RoundMetrics, sign_agreement: Option<f64>) -> MetricsRow {
+fn metrics_row(metrics: &RoundMetrics, sign_agreement: Option<f64>, overlap: Option<f64>) -> MetricsRow {
     let clusters = metrics.clusters.as_ref();
     MetricsRow {
         coherence: metrics.coherence,
@@ -321,5 +324,6 @@ fn metrics_row(metrics: &RoundMetrics, sign_agreement: Option<f64>) -> MetricsRo
         cosine_inside: clusters.and_then(|clusters| clusters.inside),
         cosine_between: clusters.and_then(|clusters| clusters.between),
         sign_agreement,
+        support_overlap: overlap,
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::engine::aggregate::controls::merge_controls;
 use crate::engine::aggregate::error::{Error, Stopped};
+use crate::engine::aggregate::geometry::Spent;
 use crate::engine::aggregate::mode::{Mode, Plain};
 use crate::engine::aggregate::publish::{Complete, StagedReport};
 use crate::engine::aggregate::request::Request;
@@ -12,6 +13,7 @@ use crate::engine::decide::judge::Judgement;
 use crate::engine::intake::taken::Taken;
 use crate::engine::passes::combine::{norms_of, step_norms};
 use crate::engine::passes::machine::Machine;
+use crate::engine::passes::overlap;
 use crate::io::model_writer::{ModelWriter, WriteError};
 use crate::io::publish::StagedNames;
 use crate::telemetry::report::Report;
@@ -38,13 +40,26 @@ pub fn run_as(mode: &mut dyn Mode, request: Request, machine: Machine) -> Result
     let mut session = Session::open(request, machine)?;
     let done = session.until_sound(mode, |session, mode, taken| {
         session.choose(taken)?;
-        let judgement = mode.judge(session, taken)?;
+        let mut judgement = mode.judge(session, taken)?;
         session.check_kept(&judgement)?;
+        judgement.overlap = overlap_of(session, taken)?;
         merge_and_publish(session, mode, taken, &judgement)
     });
     let report = session.with_report(done)?;
     session.machine.progress.finish();
     Ok(report)
+}
+
+/// The overlap of the clients' largest values, if the request asks for it.
+fn overlap_of(session: &mut Session, taken: &Taken) -> Result<Option<f64>, Stopped> {
+    let Some(share) = session.request.reporting.overlap else { return Ok(None) };
+    let bytes = overlap::READS * taken.set.data_bytes();
+    session.machine.progress.start("comparing", bytes);
+    session.machine.take_meter();
+    let found = overlap::mean_overlap(&session.machine, &taken.set, share)?;
+    let meter = session.machine.take_meter();
+    session.add_spent(&Spent { bytes, meter });
+    Ok(found)
 }
 
 /// Merges judged updates and publishes the model, the state and the report.

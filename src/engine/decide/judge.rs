@@ -39,6 +39,8 @@ pub struct Judgement {
     pub metrics: Option<RoundMetrics>,
     /// The agreement of the signs of the deltas; `None` if not measured.
     pub sign_agreement: Option<f64>,
+    /// The mean overlap of the clients' largest values, from 0 to 1; `None` if not measured.
+    pub overlap: Option<f64>,
     /// L2 norm of each client's delta; `None` if not measured.
     pub norms: Option<Vec<f64>>,
     /// How the distances were computed; `None` without a measurement.
@@ -65,6 +67,7 @@ impl Judgement {
             shadows: Vec::new(),
             metrics: None,
             sign_agreement: None,
+            overlap: None,
             norms: None,
             distances: None,
             screened: false,
@@ -184,6 +187,7 @@ impl<S: GeometrySource> Judge<'_, S> {
             shadows,
             metrics,
             sign_agreement,
+            overlap: None,
             norms,
             distances,
             screened,

@@ -34,6 +34,8 @@ pub struct Reporting {
     pub shadow: Vec<Box<dyn Rule>>,
     /// Metrics of the whole round.
     pub metrics: MetricsRequest,
+    /// The share of the values whose overlap between clients the run measures; `None` measures none.
+    pub overlap: Option<f64>,
 }
 
 /// The metrics of the whole round that the report holds.
@@ -152,7 +154,7 @@ impl Method {
 
 impl Default for Reporting {
     fn default() -> Self {
-        Self { shadow: Vec::new(), metrics: MetricsRequest::Nothing }
+        Self { shadow: Vec::new(), metrics: MetricsRequest::Nothing, overlap: None }
     }
 }
 

@@ -14,7 +14,7 @@ use crate::engine::aggregate::run::run_as;
 use crate::engine::aggregate::session::Session;
 use crate::engine::backend::request::BackendName;
 use crate::engine::decide::judge::{Judgement, judge};
-use crate::engine::decide::method::{MetricsRequest, Reporting};
+use crate::engine::decide::method::Reporting;
 use crate::engine::decide::source::JudgeError;
 use crate::engine::intake::taken::Taken;
 use crate::engine::passes::combine::TileWork;
@@ -217,7 +217,7 @@ fn judge_group(
         byzantine: method.byzantine.as_ref().map(|share| share.of(set.clients.len())),
         ..all.clone()
     };
-    let reporting = Reporting { shadow: Vec::new(), metrics: MetricsRequest::Nothing };
+    let reporting = Reporting::default();
     let mut source = FileGeometry::new(&session.machine, &set);
     match judge(method, &reporting, &cohort, subject_of(&set), statistics, &mut source) {
         Ok(judgement) => Ok(Ok(judgement)),
