@@ -4,6 +4,7 @@ use super::schema::Plan;
 use super::schema::looped::Tune;
 use super::schema::policy::SideEffects;
 use super::schema::stage::Stage;
+use super::schema::value::Scalar;
 use serde_json::Value;
 
 /// Parameters, and options of commands, that no tuning changes: they protect clients.
@@ -38,7 +39,7 @@ pub fn parameter(tune: &Tune) -> Option<&str> {
 /// Why a loop may not tune its parameter.
 pub fn forbidden(plan: &Plan, tune: &Tune) -> Option<Forbidden> {
     let name = parameter(tune)?;
-    let itself = protects(name).then(|| name.to_owned());
+    let itself = protects(name).then(|| name.to_owned()).or_else(|| tune.values.iter().find_map(set_by));
     if let Some(what) = itself.or_else(|| plan.stages.iter().find_map(|stage| use_in(stage, name))) {
         return Some(Forbidden::Protects(what));
     }
@@ -81,6 +82,13 @@ fn use_in(stage: &Stage, name: &str) -> Option<String> {
     }
     let key = stage.body.as_ref().and_then(|body| key_of(body, &reference))?;
     Some(of_stage(&key))
+}
+
+/// What of the settings that protect clients a declared value sets, as in `krum:f=1`.
+fn set_by(value: &Scalar) -> Option<String> {
+    let Scalar::Text(text) = value else { return None };
+    let set = key_before(text, "").map(str::to_owned);
+    set.or_else(|| protects(text).then(|| text.clone())).map(|key| format!("{key} by the value `{text}`"))
 }
 
 /// The key in front of a reference, as in `krum:f={params.x}`, if it protects clients.

@@ -1,7 +1,7 @@
 //! Loops: stages that run again until a condition holds, and the parameter that a loop may tune.
 
 use super::name::Id;
-use super::value::is_default;
+use super::value::{Scalar, is_default};
 use crate::settings::duration::Friendly;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -65,8 +65,19 @@ pub struct Tune {
     /// How a candidate is made.
     #[serde(default)]
     pub policy: Policy,
-    /// The least and the greatest value.
-    pub bounds: [f64; 2],
+    /// How often a candidate is drawn at random instead.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub preset: Preset,
+    /// The least and the greatest value; required unless the policy is `ucb`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bounds: Option<[f64; 2]>,
+    /// With `ucb`: the values to choose among, such as the names of rules.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub values: Vec<Scalar>,
+    /// With `pbt`: the number of values that are judged together.
+    #[serde(default = "Tune::members")]
+    #[schemars(range(min = 5, max = 1000))]
+    pub population: u32,
     /// By what a candidate may differ from the value in use: at most this factor, in either direction.
     #[serde(default = "Tune::ratio")]
     pub max_ratio: f64,
@@ -92,6 +103,19 @@ impl Tune {
     fn each() -> u32 {
         5
     }
+
+    fn members() -> u32 {
+        5
+    }
+
+    /// Whether a value may be in use: a number within the bounds, or one of the declared values.
+    pub fn allows(&self, value: &Scalar) -> bool {
+        match (self.policy, self.bounds, value.number()) {
+            (Policy::Ucb, ..) => self.values.contains(value),
+            (_, Some([least, most]), Some(number)) => (least..=most).contains(&number),
+            _ => false,
+        }
+    }
 }
 
 /// How a candidate is made from the value in use.
@@ -105,6 +129,23 @@ pub enum Policy {
     Random,
     /// The value that the metric `fedexp` proposes.
     Fedexp,
+    /// Random values on few iterations; the best quarter goes on to four times as many, up to `replay_rounds`.
+    Asha,
+    /// A population of values; the worst fifth is replaced by the best fifth times 0.8 or 1.2.
+    Pbt,
+    /// The one of `values` with the largest upper confidence bound on how often it is better.
+    Ucb,
+}
+
+/// How often a candidate is drawn at random, whatever the policy proposes.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema, Debug)]
+#[serde(rename_all = "snake_case")]
+pub enum Preset {
+    /// Never.
+    #[default]
+    Exploit,
+    /// In three of ten trials.
+    Explore,
 }
 
 /// A candidate is judged on iterations that are over: the shadow stages run on their files with the value in use and with

@@ -12,6 +12,7 @@ use crate::plan::run::state::{Group, Instance, State};
 use crate::plan::run::tune::Step;
 use crate::schema::Plan;
 use crate::schema::name::Name;
+use crate::schema::value::Scalar;
 use jiff::Timestamp;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -52,7 +53,7 @@ pub struct TuningRow {
     /// The parameter, as a JSON pointer.
     pub param: String,
     /// The value in use.
-    pub value: f64,
+    pub value: Scalar,
     /// What was tried, and what came of it.
     pub steps: Vec<StepRow>,
 }
@@ -364,7 +365,7 @@ fn tuning(plan: &Plan, state: &State) -> Vec<TuningRow> {
         Some(TuningRow {
             r#loop: settings.id.to_string(),
             param: settings.tune.as_ref()?.param.clone(),
-            value: tuning.value,
+            value: tuning.value.clone(),
             steps: steps
                 .map(|(iteration, step)| StepRow { iteration: *iteration, step: step.clone() })
                 .collect(),

@@ -575,6 +575,23 @@ fn broken() -> Vec<(&'static str, Value, &'static str, &'static str, &'static st
             "has side effects",
         ),
         ("/loops/0/tune/max_ratio", json!(1.0), "tune", "$.loops[0].tune.max_ratio", "found 1"),
+        ("/loops/0/tune/bounds", Value::Null, "tune", "$.loops[0].tune.param", "found no `bounds`"),
+        ("/loops/0/tune/population", json!(4), "tune", "$.loops[0].tune.population", "found 4"),
+        (
+            "/loops/0/tune/values",
+            json!([0.5, 1.0]),
+            "tune",
+            "$.loops[0].tune.values",
+            "with policy `ucb` alone",
+        ),
+        (
+            "/loops/0/tune/values",
+            json!(["krum:f=1"]),
+            "never-tuned",
+            "$.loops[0].tune.param",
+            "sets f by the value",
+        ),
+        ("/loops/0/tune/policy", s("ucb"), "tune", "$.loops[0].tune.values", "found 0 values"),
         ("/loops/0/tune/policy", s("fedexp"), "tune", "$.loops[0].tune.policy", "reads metric `fedexp`"),
         ("/loops/0/max_iters", json!(3), "idle", "$.loops[0].tune", "none is tried"),
         // Secrets and endpoints.

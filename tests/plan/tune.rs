@@ -1,7 +1,7 @@
 //! Tuned parameters: what is accepted, what is refused and taken back, and what never changes.
 //!
 //! Candidates come near a known optimum, noise is rarely accepted, a regression is taken back, what is frozen never
-//! changes, and a crash in the middle of a trial changes no step.
+//! changes, and a crash in the middle of a trial changes no step. The same holds for candidates that are judged together.
 
 use super::Workflow;
 use super::metrics::normal;
@@ -20,6 +20,7 @@ use fedmill::plan::run::world::{Ended, Job, Receipt, Spent, Task, Woken, World};
 use fedmill::plan::schema::Plan;
 use fedmill::plan::schema::looped::{Validate, Worse};
 use fedmill::plan::schema::policy::Answer;
+use fedmill::plan::schema::value::Scalar;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io;
@@ -144,12 +145,18 @@ fn setup(plan: &Plan) -> Setup<'_> {
     Setup { plan, digest: "plan".to_owned(), folders, parallel: 2, part: None }
 }
 
-/// The steps of a run, and the value at its end.
+/// The steps of a run, and the number at its end.
 fn run(plan: &Plan, toy: &mut Toy<'_>) -> (Vec<Step>, f64) {
+    let (steps, end) = run_to(plan, toy);
+    (steps, end.number().unwrap())
+}
+
+/// The steps of a run, and the value at its end.
+fn run_to(plan: &Plan, toy: &mut Toy<'_>) -> (Vec<Step>, Scalar) {
     let events = toy.events.clone();
     let mut machine = Machine::new(setup(plan), &events, toy).unwrap();
     assert_eq!(drive(&mut machine, BTreeMap::new(), toy).unwrap(), Ending::Succeeded);
-    let end = machine.state.tuned.loops[&0].value;
+    let end = machine.state.tuned.loops[&0].value.clone();
     (steps(&toy.events), end)
 }
 
@@ -161,10 +168,12 @@ fn steps(events: &[Event]) -> Vec<Step> {
     events.iter().filter_map(step).collect()
 }
 
-/// How many trials were judged, and how many candidates accepted.
+/// How many trials were judged and not only compared, and how many candidates accepted.
 fn judged(steps: &[Step]) -> (usize, usize) {
     let verdicts = steps.iter().filter_map(|step| match step {
-        Step::Judge { verdict, .. } => Some(verdict.accepted),
+        Step::Judge { verdict, .. } if verdict.gain.is_none() || verdict.interval.is_some() => {
+            Some(verdict.accepted)
+        }
         _ => None,
     });
     let verdicts: Vec<bool> = verdicts.collect();
@@ -183,6 +192,12 @@ fn candidates_come_near_a_known_optimum() {
         let plan = plan(200, &json!({"policy": policy, "seed": 5}));
         let (steps, end) = run(&plan, &mut Toy::new(&bowl));
         assert!((least..=most).contains(&end), "{policy}: {end}, {steps:?}");
+    }
+    for (policy, rounds) in [("asha", 4), ("pbt", 3)] {
+        let tune =
+            json!({"policy": policy, "seed": 5, "max_ratio": 1.5, "validate": {"replay_rounds": rounds}});
+        let (steps, end) = run(&plan(400, &tune), &mut Toy::new(&bowl));
+        assert!((2.4..=3.75).contains(&end), "{policy}: {end}, {steps:?}");
     }
     // A bound in the way is where it ends.
     let plan = plan(200, &json!({"bounds": [0.1, 1.5]}));
@@ -269,6 +284,166 @@ fn a_runner_accepts_equal_values_in_at_most_5_of_100_trials() {
     assert!(accepted * 100 <= 5 * trials, "{accepted} of {trials} trials");
 }
 
+/// Noise that the value and the iteration decide: a lucky candidate stays lucky, however often it is tried.
+fn luck(job: &Job, seed: u64) -> f64 {
+    let Task::Command { argv, .. } = &job.task else { panic!("{job:?}") };
+    noise(&Job { name: argv[1..3].join(" "), ..job.clone() }, seed)
+}
+
+#[test]
+fn candidates_that_are_judged_together_share_the_chance_of_a_false_one() {
+    let arms = json!([0.4, 0.5, 0.6, 0.7, 0.8, 0.9]);
+    for (policy, together, least) in [("asha", 1, 100), ("pbt", 5, 500), ("ucb", 5, 500)] {
+        let (mut trials, mut accepted) = (0, 0);
+        for seed in 0..40 {
+            let measure =
+                move |job: &Job| vec![("loss", 10.0 + luck(job, seed)), ("cost", 1.0), ("fedexp", 1.0)];
+            let mut tune =
+                json!({"policy": policy, "seed": seed, "validate": {"gain": 0.0, "replay_rounds": 4}});
+            if policy == "ucb" {
+                (tune["bounds"], tune["values"]) = (Value::Null, arms.clone());
+            }
+            let (steps, _) = run_to(&plan(40, &tune), &mut Toy::new(&measure));
+            let (judged, taken) = judged(&steps);
+            (trials, accepted) = (trials + judged, accepted + taken);
+        }
+        assert!(trials >= least, "{policy}: {trials} trials");
+        assert!(accepted * together * 100 <= 5 * trials, "{policy}: {accepted} of {trials} trials");
+    }
+}
+
+/// The trials of a run: the value, the number of iterations, and the gain.
+fn trials(steps: &[Step]) -> Vec<(f64, usize, Option<f64>)> {
+    let mut found: Vec<(f64, usize, Option<f64>)> = Vec::new();
+    for step in steps {
+        match step {
+            Step::Try { candidate, replayed, .. } => {
+                found.push((candidate.number().unwrap(), replayed.len(), None));
+            }
+            Step::Judge { verdict, .. } => found.last_mut().unwrap().2 = verdict.gain,
+            _ => {}
+        }
+    }
+    found
+}
+
+#[test]
+fn the_best_quarter_goes_on_to_four_times_as_many_iterations() {
+    // Candidates above 0.45 fail, and all others are worse than the value in use.
+    let measure = |job: &Job| match value(job) {
+        x if x > 0.45 => Vec::new(),
+        x => vec![("loss", 1.0 + (x - 0.4).abs()), ("cost", 1.0), ("fedexp", 1.0)],
+    };
+    let tune = json!({"policy": "asha", "seed": 2, "validate": {"replay_rounds": 16}});
+    let (steps, end) = run(&plan(60, &tune), &mut Toy::new(&measure));
+    // The first bracket: later ones know nothing of it.
+    let found = &trials(&steps)[..21];
+    assert_eq!(end, 0.4);
+    let rounds = |rounds: usize| found.iter().enumerate().filter(move |(_, trial)| trial.1 == rounds);
+    assert_eq!([1, 4, 16].map(|count| rounds(count).count()), [16, 4, 1], "{found:?}");
+    assert!(rounds(1).any(|(_, trial)| trial.2.is_none()), "no candidate failed: {found:?}");
+    for (fewer, more) in [(1, 4), (4, 16)] {
+        for (place, (value, ..)) in rounds(more) {
+            let mut before: Vec<(f64, f64)> = rounds(fewer)
+                .filter(|(other, _)| *other < place)
+                .map(|(_, trial)| (trial.2.unwrap_or(f64::NEG_INFINITY), trial.0))
+                .collect();
+            before.sort_by(|a, b| b.0.total_cmp(&a.0));
+            let quarter = &before[..before.len() / 4];
+            assert!(
+                quarter.iter().any(|(gain, other)| other == value && gain.is_finite()),
+                "{value}: {found:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_worst_fifth_of_a_population_becomes_the_best_fifth_times_a_factor() {
+    // Nothing is accepted: the gain is too small.
+    let measure = |job: &Job| vec![("loss", 10.0 - 0.1 * value(job)), ("cost", 1.0), ("fedexp", 1.0)];
+    let tune =
+        json!({"policy": "pbt", "seed": 3, "population": 11, "max_ratio": 4.0, "validate": {"gain": 0.9}});
+    let (steps, _) = run(&plan(23, &tune), &mut Toy::new(&measure));
+    let found: Vec<f64> = trials(&steps).into_iter().map(|(value, ..)| value).collect();
+    // The value in use is a member that needs no trial.
+    let (first, second) = (&found[..10], &found[10..20]);
+    let mut ranked: Vec<f64> = first.iter().copied().chain([0.4]).collect();
+    ranked.sort_by(|a, b| b.total_cmp(a));
+    let kept = |value: &f64| second.contains(value) || *value == 0.4;
+    assert!(ranked[..9].iter().all(kept) && !ranked[9..].iter().any(kept), "{found:?}");
+    let copies: Vec<&f64> = second.iter().filter(|value| !first.contains(value)).collect();
+    let is_copy = |copy: &&f64| {
+        let of = |best: &f64, factor: f64| (**copy - (best * factor).clamp(0.1, 1.6)).abs() < 1e-12;
+        ranked[..2].iter().any(|best| of(best, 0.8) || of(best, 1.2))
+    };
+    assert!(copies.len() == 2 && copies.iter().all(is_copy), "{copies:?}, {found:?}");
+}
+
+/// A plan whose parameter is one of these rules, and the loss of each rule.
+fn of_rules(rules: &[&str], tune: &Value) -> Plan {
+    let mut whole = json!({"policy": "ucb", "bounds": null, "values": rules});
+    tune.as_object().unwrap().iter().for_each(|(key, value)| whole[key] = value.clone());
+    let mut plan = plan(60, &whole);
+    plan.params.insert("x".parse().unwrap(), Scalar::Text(rules[0].to_owned()));
+    plan
+}
+
+#[test]
+fn the_best_of_the_declared_values_comes_into_use() {
+    let rules = ["mean", "median", "krum", "trimmed-mean:cut=0.2"];
+    let measure = |job: &Job| {
+        let Task::Command { argv, .. } = &job.task else { panic!("{job:?}") };
+        let loss = [3.0, 2.0, 2.5, 1.0][rules.iter().position(|rule| *rule == argv[1]).unwrap()];
+        vec![("loss", loss + 0.01 * noise(job, 4)), ("cost", 1.0), ("fedexp", 1.0)]
+    };
+    for preset in ["exploit", "explore"] {
+        let plan = of_rules(&rules, &json!({"preset": preset}));
+        let (steps, end) = run_to(&plan, &mut Toy::new(&measure));
+        assert_eq!(end, Scalar::Text("trimmed-mean:cut=0.2".to_owned()), "{steps:?}");
+    }
+    // A value may not set what protects clients, and the value in use is one of them.
+    let starts = |plan: &Plan| Machine::new(setup(plan), &[], &mut Toy::new(&measure)).is_ok();
+    assert!(starts(&of_rules(&rules, &json!({}))));
+    for value in ["krum:f=1", "multi-krum:m=5,f=1", "--clip=3", "byzantine"] {
+        assert!(!starts(&of_rules(&["mean", value], &json!({}))), "{value}");
+    }
+    assert!(!starts(&of_rules(&["mean", "median"], &json!({"values": ["median", "krum"]}))));
+    assert!(!starts(&of_rules(&["mean", "median"], &json!({"bounds": [0.1, 1.0]}))));
+    for policy in ["asha", "pbt"] {
+        assert!(!starts(&plan(9, &json!({"policy": policy, "preset": "explore"}))), "{policy}");
+    }
+}
+
+#[test]
+fn a_rare_arm_is_tried_again_in_time() {
+    // The first other value wins always, and is never accepted.
+    let measure = |job: &Job| vec![("loss", 10.0 - 0.001 * value(job)), ("cost", 1.0), ("fedexp", 1.0)];
+    let tune =
+        json!({"policy": "ucb", "bounds": null, "values": [0.4, 0.5, 0.3, 0.2], "validate": {"gain": 0.9}});
+    let (steps, _) = run(&plan(80, &tune), &mut Toy::new(&measure));
+    let count = |wanted: f64| trials(&steps).iter().filter(|trial| trial.0 == wanted).count();
+    let (best, second, third) = (count(0.5), count(0.3), count(0.2));
+    assert!(best > 2 * second && second >= 4 && third >= 4, "{best}, {second}, {third}");
+}
+
+#[test]
+fn three_of_ten_trials_explore() {
+    let measure = |_: &Job| vec![("loss", 1.0), ("cost", 1.0), ("fedexp", 1.0)];
+    let (mut explored, mut all) = (0, 0);
+    for seed in 0..10 {
+        let tune = json!({"preset": "explore", "seed": seed, "rollback": {"tabu": 0}});
+        let (steps, _) = run(&plan(60, &tune), &mut Toy::new(&measure));
+        let found = trials(&steps);
+        assert!(found.iter().all(|trial| (0.32..=0.5).contains(&trial.0)), "{found:?}");
+        explored += found.iter().filter(|trial| ![0.5, 0.4 / 1.25].contains(&trial.0)).count();
+        all += found.len();
+        // The same seed draws the same candidates.
+        assert_eq!(run(&plan(60, &tune), &mut Toy::new(&measure)).0, steps);
+    }
+    assert!((20..=40).contains(&(explored * 100 / all)), "{explored} of {all}");
+}
+
 #[test]
 fn a_regression_that_shadow_runs_did_not_show_is_taken_back() {
     // In shadow runs more is better; in the run itself it is not.
@@ -295,7 +470,7 @@ fn a_regression_that_shadow_runs_did_not_show_is_taken_back() {
     let tried: Vec<f64> = steps
         .iter()
         .filter_map(|step| match step {
-            Step::Try { candidate, .. } => Some(*candidate),
+            Step::Try { candidate, .. } => candidate.number(),
             _ => None,
         })
         .collect();
@@ -317,7 +492,14 @@ fn an_invariant_and_a_failed_shadow_run_refuse_a_candidate() {
 
 #[test]
 fn a_runner_that_ends_at_any_write_takes_the_same_steps() {
-    let plan = plan(8, &json!({"policy": "random", "seed": 3}));
+    for policy in ["random", "asha", "pbt"] {
+        ends_at_any_write(policy);
+    }
+}
+
+fn ends_at_any_write(policy: &str) {
+    let plan =
+        plan(14, &json!({"policy": policy, "seed": 3, "max_ratio": 2.0, "validate": {"replay_rounds": 4}}));
     let mut undisturbed = Toy::new(&bowl);
     let (expected, end) = run(&plan, &mut undisturbed);
     assert!(judged(&expected).1 > 0, "{expected:?}");
@@ -344,7 +526,7 @@ fn what_is_frozen_or_protects_clients_never_changes() {
     for round in 0..400 {
         let pick = |rng: &mut Rng| names[rng.below(names.len() as u64) as usize];
         let (tuned, frozen) = (if rng.chance(60) { "x" } else { pick(&mut rng) }, pick(&mut rng));
-        let policy = ["climb", "random", "fedexp"][rng.below(3) as usize];
+        let policy = ["climb", "random", "fedexp", "asha", "pbt"][rng.below(5) as usize];
         let ratio = 1.05 + rng.below(100) as f64 / 50.0;
         let tune = json!({"param": format!("/params/{tuned}"), "policy": policy, "max_ratio": ratio, "seed": round,
             "bounds": [0.25, 4.0], "validate": {"gain": 0.0, "replay_rounds": 2}, "rollback": {"tabu": rng.below(3)}});
@@ -383,20 +565,23 @@ fn what_is_frozen_or_protects_clients_never_changes() {
         let mut used = plan.params[tuned].number().unwrap();
         for (_, step) in &machine.state.tuned.loops[&0].history {
             if let Step::Try { candidate, .. } = step {
+                let candidate = candidate.number().unwrap();
                 let by = candidate / used;
-                assert!((0.25..=4.0).contains(candidate), "{candidate}");
+                assert!((0.25..=4.0).contains(&candidate), "{candidate}");
                 assert!(by <= ratio * (1.0 + 1e-12) && by >= (1.0 - 1e-12) / ratio, "{by}, {ratio}");
             }
             match step {
                 Step::Judge { trial, verdict } if verdict.accepted => {
                     let mut tries =
                         machine.state.tuned.loops[&0].history.iter().filter_map(|(_, step)| match step {
-                            Step::Try { trial: number, candidate, .. } if number == trial => Some(*candidate),
+                            Step::Try { trial: number, candidate, .. } if number == trial => {
+                                candidate.number()
+                            }
                             _ => None,
                         });
                     used = tries.next_back().unwrap();
                 }
-                Step::Back { to, .. } => used = *to,
+                Step::Back { to, .. } => used = to.number().unwrap(),
                 _ => {}
             }
         }

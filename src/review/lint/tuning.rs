@@ -4,7 +4,7 @@ use super::finding::Lint;
 use super::names::known_stage;
 use super::policy::expect_time;
 use super::rules;
-use crate::plan::schema::looped::{Policy, Tune, Validate};
+use crate::plan::schema::looped::{Policy, Preset, Tune, Validate};
 use crate::plan::tunable::{Forbidden, forbidden, not_repeatable};
 use std::collections::BTreeSet;
 
@@ -53,7 +53,21 @@ fn check_param(lint: &mut Lint, at: &str, tune: &Tune) {
         }
         None => {}
     }
-    let [least, most] = tune.bounds;
+    let [least, most] = match (tune.policy, tune.bounds) {
+        (Policy::Ucb, _) if !tune.allows(value) => {
+            let why = format!("found `{name}` with the value {value}, which `values` does not have");
+            return lint.add(&rules::TUNE, at, why);
+        }
+        (Policy::Ucb, _) => return,
+        (_, None) => {
+            return lint.add(
+                &rules::TUNE,
+                at,
+                "found no `bounds`, expected the least and the greatest value",
+            );
+        }
+        (_, Some(bounds)) => bounds,
+    };
     match value.number() {
         None => {
             lint.add(&rules::TUNE, at, format!("found `{name}` with the value {value}, expected a number"))
@@ -73,7 +87,7 @@ fn check_param(lint: &mut Lint, at: &str, tune: &Tune) {
 }
 
 fn check_ranges(lint: &mut Lint, at: &str, tune: &Tune) {
-    let [least, most] = tune.bounds;
+    let [least, most] = tune.bounds.unwrap_or([0.0, 1.0]);
     if !(least.is_finite() && most.is_finite() && least < most) {
         let why = format!("found {least} and {most}, expected two numbers, the lower first");
         lint.add(&rules::TUNE, format!("{at}.bounds"), why);
@@ -81,6 +95,21 @@ fn check_ranges(lint: &mut Lint, at: &str, tune: &Tune) {
     if !(tune.max_ratio > 1.0 && tune.max_ratio.is_finite()) {
         let why = format!("found {}, expected a factor above 1", tune.max_ratio);
         lint.add(&rules::TUNE, format!("{at}.max_ratio"), why);
+    }
+    let (is_ucb, values) = (tune.policy == Policy::Ucb, tune.values.len());
+    if is_ucb && (values < 2 || tune.bounds.is_some()) {
+        let why = format!("found {values} values, expected two or more for policy `ucb`, and no `bounds`");
+        lint.add(&rules::TUNE, format!("{at}.values"), why);
+    } else if !is_ucb && values > 0 {
+        lint.add(&rules::TUNE, format!("{at}.values"), "found values, expected them with policy `ucb` alone");
+    }
+    if !(5..=1000).contains(&tune.population) {
+        let why = format!("found {}, expected 5 to 1000 members", tune.population);
+        lint.add(&rules::TUNE, format!("{at}.population"), why);
+    }
+    if tune.preset == Preset::Explore && matches!(tune.policy, Policy::Asha | Policy::Pbt) {
+        let why = "found `explore`, expected it with a policy that does not draw candidates itself";
+        lint.add(&rules::TUNE, format!("{at}.preset"), why);
     }
     for (key, count) in [("every", tune.every), ("rollback.after_failures", tune.rollback.after_failures)] {
         if count == 0 {

@@ -4,13 +4,12 @@ use super::Machine;
 use crate::plan::run::error::RunError;
 use crate::plan::run::event::{Event, Outcome};
 use crate::plan::run::key::{Key, Shadow};
-use crate::plan::run::tune::judge::{Pairs, Verdict, judge, worst};
-use crate::plan::run::tune::propose::candidate;
+use crate::plan::run::tune::judge::{Pairs, Verdict, compare, judge, worst};
+use crate::plan::run::tune::population::confidence;
+use crate::plan::run::tune::propose::{Proposal, propose};
 use crate::plan::run::tune::{Step, Trial};
 use crate::plan::run::world::World;
 use crate::plan::schema::looped::{Tune, Validate};
-use crate::plan::schema::value::Scalar;
-use crate::plan::tunable::parameter;
 
 impl Machine<'_> {
     /// Tunes after an iteration whose stages are over. Returns whether the loop waits for shadow runs.
@@ -35,12 +34,10 @@ impl Machine<'_> {
             return Ok(false);
         }
         let trial = tuning.trials + 1;
-        let value = parameter(tune).and_then(|name| self.flow.plan.params.get(name));
-        let whole = matches!(value, Some(Scalar::Int(_)));
         let measured = self.measured(looped, "fedexp", None, last.iteration);
-        match candidate(tune, tuning, whole, measured) {
-            Ok(candidate) => {
-                let first = last.iteration + 1 - tune.validate.replay_rounds;
+        match propose(tune, tuning, measured) {
+            Ok(Proposal { candidate, rounds }) => {
+                let first = last.iteration + 1 - rounds;
                 let until = tune.validate.timeout.map(|most| world.now() + most.as_seconds());
                 let replayed = (first..=last.iteration).collect();
                 self.step(looped, last.iteration, Step::Try { trial, candidate, replayed, until });
@@ -69,7 +66,7 @@ impl Machine<'_> {
         else {
             return;
         };
-        let from = tuning.value;
+        let from = tuning.value.clone();
         let metric = self.measured(looped, tune.validate.metric.as_str(), None, iteration);
         let is_worse =
             |metric: f64| if tune.validate.minimize { metric > watched.bar } else { metric < watched.bar };
@@ -115,6 +112,9 @@ impl Machine<'_> {
         let Some(metric) = self.pairs(looped, tune.validate.metric.as_str(), trial) else {
             return missing(tune.validate.metric.as_str());
         };
+        if trial.replayed.len() < tune.validate.replay_rounds as usize {
+            return compare(&tune.validate, &metric);
+        }
         let mut guards = Vec::new();
         for (name, worse) in &tune.validate.guard {
             let Some(pairs) = self.pairs(looped, name.as_str(), trial) else { return missing(name.as_str()) };
@@ -123,7 +123,8 @@ impl Machine<'_> {
         let name = tune.validate.metric.as_str();
         let as_run = trial.replayed.iter().map(|iteration| self.measured(looped, name, None, *iteration));
         let Some(as_run) = as_run.collect::<Option<Vec<f64>>>() else { return missing(name) };
-        let verdict = judge(&tune.validate, &metric, &guards);
+        let validate = Validate { ci: confidence(tune), ..tune.validate.clone() };
+        let verdict = judge(&validate, &metric, &guards);
         let bar = worst(tune.validate.minimize, &as_run).filter(|_| verdict.accepted);
         Verdict { bar, ..verdict }
     }

@@ -37,9 +37,9 @@ impl Tuned {
         for (looped, tune) in
             plan.loops.iter().enumerate().filter_map(|(place, looped)| Some((place, looped.tune.as_ref()?)))
         {
-            let value = parameter(tune).and_then(|name| plan.params.get(name)).and_then(Scalar::number);
+            let value = parameter(tune).and_then(|name| plan.params.get(name)).cloned();
             let place = |id: &Id| plan.stages.iter().position(|stage| stage.id == *id);
-            tuned.loops.insert(looped, Tuning::new(value.unwrap_or(f64::NAN)));
+            tuned.loops.insert(looped, Tuning::new(tune, value.unwrap_or(Scalar::Real(f64::NAN))));
             tuned.repeated.insert(looped, tune.validate.shadow.iter().filter_map(place).collect());
         }
         tuned
@@ -70,16 +70,13 @@ impl Tuned {
         let Some(tuning) = self.loops.get_mut(&looped) else { return };
         tuning.add(tune, iteration, step);
         let Some(name) = parameter(tune) else { return };
-        let whole = matches!(self.params.get(name), Some(Value::Int(_)));
-        let value = |number: f64| if whole { Value::Int(number as i64) } else { Value::Real(number) };
         self.candidates.remove(&looped);
         if let Some(trial) = &tuning.open {
             let mut candidate = self.params.clone();
-            candidate.insert(name.to_owned(), value(trial.candidate));
+            candidate.insert(name.to_owned(), (&trial.candidate).into());
             self.candidates.insert(looped, candidate);
         } else {
-            let used = value(tuning.value);
-            self.params.insert(name.to_owned(), used);
+            self.params.insert(name.to_owned(), (&tuning.value).into());
             // The shadow runs of earlier trials are over.
             let stages: BTreeSet<usize> = self.repeated.get(&looped).into_iter().flatten().copied().collect();
             self.shadows.retain(|key, _| !stages.contains(&key.stage));

@@ -1,7 +1,7 @@
 //! What a runner never tunes, whatever a plan says.
 
 use crate::plan::schema::Plan;
-use crate::plan::schema::looped::Tune;
+use crate::plan::schema::looped::{Policy, Preset, Tune};
 use crate::plan::tunable::{Forbidden, forbidden, not_repeatable, parameter};
 
 /// The first tuning of a plan that a runner refuses: its place in the plan, and why.
@@ -29,16 +29,27 @@ fn fault_of(plan: &Plan, tune: &Tune) -> Option<(&'static str, String)> {
         }
         None => {}
     }
-    let [least, most] = tune.bounds;
-    let value = plan.params.get(name).and_then(|value| value.number());
-    if !value.is_some_and(|value| value > 0.0 && (least..=most).contains(&value)) {
-        return Some(("param", format!("expected a number above 0 from {least} to {most}")));
+    let value = plan.params.get(name).filter(|value| tune.allows(value));
+    let [least, most] = tune.bounds.unwrap_or([1.0; 2]);
+    match (tune.policy, tune.bounds, value) {
+        (Policy::Ucb, None, Some(_)) if tune.values.len() > 1 => {}
+        (Policy::Ucb, ..) => {
+            let why = format!("expected two values or more, `{name}` among them, and no `bounds`");
+            return Some(("values", why));
+        }
+        (_, Some(_), Some(value)) if tune.values.is_empty() && value.number() > Some(0.0) => {}
+        _ => return Some(("param", "expected a number above 0 within `bounds`, and no `values`".to_owned())),
     }
-    let is_sound =
-        least.is_finite() && most.is_finite() && tune.max_ratio > 1.0 && tune.max_ratio.is_finite();
+    if tune.preset == Preset::Explore && matches!(tune.policy, Policy::Asha | Policy::Pbt) {
+        return Some(("preset", "found `explore`, and the policy draws candidates itself".to_owned()));
+    }
+    let is_sound = least.is_finite()
+        && most.is_finite()
+        && tune.max_ratio > 1.0
+        && tune.max_ratio.is_finite()
+        && (5..=1000).contains(&tune.population);
     if !is_sound || tune.every == 0 || tune.rollback.after_failures == 0 || tune.validate.replay_rounds < 2 {
-        let why =
-            "expected finite bounds, a ratio above 1, counts of at least 1 and two iterations to repeat";
+        let why = "expected finite bounds, a ratio above 1, counts of at least 1, 5 to 1000 members and two iterations to repeat";
         return Some(("bounds", why.to_owned()));
     }
     if tune.validate.shadow.is_empty() {

@@ -2,15 +2,18 @@
 //!
 //! After an iteration [`propose`] makes a candidate. Shadow runs repeat stages on the files of iterations that are over,
 //! with the value in use and with the candidate; [`judge`] compares the two. An accepted value is watched, and taken back
-//! if the iterations after it are worse. [`Tuning`] is what the steps in the journal add up to; [`guard`] refuses tunings
+//! if the iterations after it are worse. [`population`] has the candidates that are judged together. [`Tuning`] is what the steps in the journal add up to; [`guard`] refuses tunings
 //! that could touch what protects clients.
 
 pub mod guard;
 pub mod judge;
+pub mod population;
 pub mod propose;
 
-use crate::plan::schema::looped::Tune;
+use crate::plan::schema::looped::{Policy, Tune};
+use crate::plan::schema::value::Scalar;
 use judge::Verdict;
+use population::{Tried, first_members, give_up, settle, start_again};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -23,7 +26,7 @@ pub enum Step {
         /// Its number, from 1 on.
         trial: u32,
         /// The value that it tries.
-        candidate: f64,
+        candidate: Scalar,
         /// The iterations that it repeats.
         replayed: Vec<u32>,
         /// The time at which it is given up, in seconds since 1970.
@@ -54,9 +57,9 @@ pub enum Step {
     /// A change is taken back.
     Back {
         /// The value that was in use.
-        from: f64,
+        from: Scalar,
         /// The value before the change.
-        to: f64,
+        to: Scalar,
     },
 }
 
@@ -87,7 +90,7 @@ pub struct Trial {
     /// Its number.
     pub number: u32,
     /// The value that it tries.
-    pub candidate: f64,
+    pub candidate: Scalar,
     /// The iterations that it repeats.
     pub replayed: Vec<u32>,
     /// The time at which it is given up, in seconds since 1970.
@@ -98,7 +101,7 @@ pub struct Trial {
 #[derive(Clone, PartialEq, Debug)]
 pub struct Watched {
     /// The value before the change.
-    pub before: f64,
+    pub before: Scalar,
     /// The worst metric of the iterations before the change.
     pub bar: f64,
     /// Iterations that are still to be watched.
@@ -111,7 +114,7 @@ pub struct Watched {
 #[derive(Clone, PartialEq, Debug)]
 pub struct Tuning {
     /// The value in use.
-    pub value: f64,
+    pub value: Scalar,
     /// Trials that began.
     pub trials: u32,
     /// The trial that is under way.
@@ -119,7 +122,11 @@ pub struct Tuning {
     /// The change that is watched.
     pub watched: Option<Watched>,
     /// Refused values, each with the last trial that may not try it.
-    pub tabu: Vec<(f64, u32)>,
+    pub tabu: Vec<(Scalar, u32)>,
+    /// The trials of a bracket or a generation, or of all arms.
+    pub tried: Vec<Tried>,
+    /// The members of a population; none without `pbt`.
+    pub members: Vec<Scalar>,
     /// Whether the last accepted change was upwards.
     pub upwards: bool,
     /// The iteration whose trial is over, or was passed.
@@ -132,13 +139,19 @@ pub struct Tuning {
 
 impl Tuning {
     /// Before the first trial.
-    pub fn new(value: f64) -> Self {
+    pub fn new(tune: &Tune, value: Scalar) -> Self {
+        Self { members: first_members(tune, &value), ..Self::plain(value) }
+    }
+
+    fn plain(value: Scalar) -> Self {
         Self {
             value,
             trials: 0,
             open: None,
             watched: None,
             tabu: Vec::new(),
+            tried: Vec::new(),
+            members: Vec::new(),
             upwards: true,
             done: 0,
             looked: 0,
@@ -159,16 +172,19 @@ impl Tuning {
         match step {
             Step::Try { trial, candidate, replayed, until } => {
                 self.trials = *trial;
-                let replayed = replayed.clone();
-                self.open = Some(Trial { number: *trial, candidate: *candidate, replayed, until: *until });
+                let (candidate, replayed) = (candidate.clone(), replayed.clone());
+                self.open = Some(Trial { number: *trial, candidate, replayed, until: *until });
             }
-            Step::Pass { trial, .. } => (self.trials, self.done) = (*trial, iteration),
+            Step::Pass { trial, .. } => {
+                (self.trials, self.done) = (*trial, iteration);
+                give_up(tune, self);
+            }
             Step::Judge { trial, verdict } => {
                 self.done = iteration;
                 let Some(open) = self.open.take().filter(|open| open.number == *trial) else { return };
                 match verdict.bar.filter(|_| verdict.accepted) {
                     Some(bar) => self.accept(tune, open.candidate, bar),
-                    None => self.tabu.push((open.candidate, trial + tune.rollback.tabu)),
+                    None => self.refuse(tune, open, verdict),
                 }
             }
             Step::Watch { worse, .. } => {
@@ -181,32 +197,54 @@ impl Tuning {
                 }
             }
             Step::Back { from, to } => {
-                self.tabu.push((*from, self.trials + tune.rollback.tabu));
-                self.use_value(tune, *to);
+                self.tabu.push((from.clone(), self.trials + tune.rollback.tabu));
+                self.use_value(tune, to);
                 self.watched = None;
             }
         }
     }
 
-    fn accept(&mut self, tune: &Tune, candidate: f64, bar: f64) {
-        let before = self.value;
-        self.use_value(tune, candidate);
-        self.upwards = candidate > before;
+    fn accept(&mut self, tune: &Tune, candidate: Scalar, bar: f64) {
+        let before = self.value.clone();
+        self.use_value(tune, &candidate);
+        self.upwards = candidate.number() > before.number();
         let left = tune.validate.replay_rounds.max(tune.rollback.after_failures);
         self.watched = Some(Watched { before, bar, left, worse: 0 });
     }
 
     /// No journal brings a value into use that lies outside of the bounds.
-    fn use_value(&mut self, tune: &Tune, value: f64) {
-        let [least, most] = tune.bounds;
-        if (least..=most).contains(&value) {
-            self.value = value;
+    fn use_value(&mut self, tune: &Tune, value: &Scalar) {
+        if tune.allows(value) {
+            self.value = value.clone();
+        }
+        start_again(tune, self);
+    }
+
+    /// Keeps what came of a refused candidate. Policies that compare candidates may try it again.
+    fn refuse(&mut self, tune: &Tune, trial: Trial, verdict: &Verdict) {
+        let Trial { number, candidate, replayed, .. } = trial;
+        match tune.policy {
+            Policy::Climb | Policy::Random | Policy::Fedexp => {
+                self.tabu.push((candidate, number + tune.rollback.tabu));
+            }
+            Policy::Asha | Policy::Pbt | Policy::Ucb => {
+                let (rounds, wins) = (replayed.len() as u32, verdict.wins.unwrap_or(0.0));
+                self.tried.push(Tried { candidate, rounds, gain: verdict.gain, wins });
+                settle(tune, self);
+            }
         }
     }
 
     /// Whether a value may not be tried in the next trial.
-    pub fn is_tabu(&self, value: f64) -> bool {
-        let is_same = |other: f64| (value - other).abs() <= 1e-9 * value.abs().max(other.abs());
-        self.tabu.iter().any(|(refused, until)| is_same(*refused) && self.trials < *until)
+    pub fn is_tabu(&self, value: &Scalar) -> bool {
+        self.tabu.iter().any(|(refused, until)| is_same(refused, value) && self.trials < *until)
+    }
+}
+
+/// Whether two values are equal, numbers but for rounding.
+fn is_same(a: &Scalar, b: &Scalar) -> bool {
+    match (a.number(), b.number()) {
+        (Some(a), Some(b)) => (a - b).abs() <= 1e-9 * a.abs().max(b.abs()),
+        _ => a == b,
     }
 }
