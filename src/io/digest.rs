@@ -72,6 +72,19 @@ impl Blake3 {
         })
     }
 
+    /// Adds a file of `bytes` bytes, read a smaller chunk at a time. The thread does the work alone.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read.
+    pub fn add_alone(
+        &mut self,
+        bytes: u64,
+        read: impl Fn(&mut [u8], u64) -> io::Result<()>,
+    ) -> io::Result<()> {
+        each_chunk(bytes, CHUNK_BYTES, read, |chunk| self.add_bytes(chunk))
+    }
+
     /// The digest of some bytes, as bytes.
     pub fn of_bytes(bytes: &[u8]) -> [u8; 32] {
         blake3::hash(bytes).into()

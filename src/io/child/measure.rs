@@ -2,14 +2,13 @@
 //!
 //! The command runs in a process group that ends at a timeout or a signal. It prints one JSON object of numbers.
 
+use super::group::Group;
 use super::never_wait;
 use crate::io::interrupt::{self, Interrupted};
-use rustix::process::{Pid, Signal, kill_process_group};
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Read};
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{ChildStdout, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -54,16 +53,15 @@ pub fn measure(
 ) -> Result<BTreeMap<String, f64>, MeasureError> {
     let program = command.first().cloned().unwrap_or_default();
     let mut started = Command::new(&program);
-    started.args(command.get(1..).unwrap_or_default()).current_dir(directory).process_group(0);
+    started.args(command.get(1..).unwrap_or_default()).current_dir(directory);
     started.envs(variables.iter().map(|(name, value)| (*name, value)));
     started.stdin(Stdio::null()).stdout(Stdio::piped());
     let start = |source| MeasureError::Start { program: program.clone(), source };
-    let mut child = started.spawn().map_err(start)?;
-    let mut out = Output { pipe: child.stdout.take(), text: Vec::new() };
+    let mut group = Group::start(&mut started).map_err(start)?;
+    let mut out = Output { pipe: group.child().stdout.take(), text: Vec::new() };
     out.pipe.iter().try_for_each(never_wait).map_err(start)?;
-    let status = wait(&mut child, &mut out, &program, timeout)?;
-    // Children that it left behind end with it.
-    kill(&child, Signal::KILL);
+    wait(&mut group, &mut out, &program, timeout)?;
+    let status = group.finish().map_err(start)?;
     // What it printed is in the pipe, which a child in another group may keep open.
     out.read();
     if !status.success() {
@@ -95,51 +93,25 @@ impl Output {
     }
 }
 
-fn wait(
-    child: &mut Child,
-    out: &mut Output,
-    program: &str,
-    timeout: Duration,
-) -> Result<ExitStatus, MeasureError> {
+/// Waits until a command ended.
+fn wait(group: &mut Group, out: &mut Output, program: &str, timeout: Duration) -> Result<(), MeasureError> {
     let started = Instant::now();
     loop {
         out.read();
-        if let Ok(Some(status)) = child.try_wait() {
-            return Ok(status);
+        if let Ok(Some(_)) = group.status() {
+            return Ok(());
         }
         if let Err(interrupted) = interrupt::check() {
-            end(child, GRACE_AT_SIGNAL);
+            group.end(GRACE_AT_SIGNAL);
             return Err(interrupted.into());
         }
         if started.elapsed() > timeout {
-            end(child, GRACE);
-            return Err(MeasureError::TooLong {
-                program: program.to_owned(),
-                seconds: timeout.as_secs_f64(),
-            });
+            group.end(GRACE);
+            let seconds = timeout.as_secs_f64();
+            return Err(MeasureError::TooLong { program: program.to_owned(), seconds });
         }
         thread::sleep(LOOK_EVERY);
     }
-}
-
-/// Sends a signal to the process group of a command.
-fn kill(child: &Child, signal: Signal) {
-    if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
-        // A group that ended needs no signal.
-        let _ = kill_process_group(group, signal);
-    }
-}
-
-/// Asks the process group of a command to end, and ends it by force after a while.
-fn end(child: &mut Child, grace: Duration) {
-    kill(child, Signal::TERM);
-    let asked = Instant::now();
-    while asked.elapsed() < grace && matches!(child.try_wait(), Ok(None)) {
-        thread::sleep(LOOK_EVERY);
-    }
-    kill(child, Signal::KILL);
-    // The process is a child of this one, which takes its exit status.
-    let _ = child.wait();
 }
 
 /// The numbers of a JSON object. NaN and infinity, which JSON lacks and Python writes, are numbers too.

@@ -1,8 +1,11 @@
 //! Commands that this program runs: their pipes and logs, and those of a killed run.
 //!
-//! [`capped`] is a log file with a limit. [`measure`] runs a command that measures something.
+//! [`group`] starts a command in a process group, and ends it. [`capped`] is a log file with a limit. [`measure`] runs a
+//! command that measures something. [`jobserver`] shares places for jobs with GNU make.
 
 pub mod capped;
+pub mod group;
+pub mod jobserver;
 pub mod measure;
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};

@@ -6,6 +6,7 @@ use crate::io::digest::Blake3;
 use crate::io::folder::make_folder_of;
 use crate::io::publish::{copy_to, rename, sync_directory_of};
 use crate::io::source::open_regular;
+use rayon::prelude::*;
 use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, PermissionsExt};
@@ -99,9 +100,54 @@ pub fn identify(path: &Path) -> io::Result<Stored> {
     Ok(Stored { blake3: digest.hex(), bytes })
 }
 
+/// Bytes from which on all threads share the work on one file.
+const LARGE: u64 = 64 << 20;
+
+/// The digests and sizes of regular files, in their order, or why a file cannot be read.
+///
+/// Each thread reads another file, at most 1 MiB of it at a time. Larger files come one after another, and all threads
+/// share the work on each: that is 8 MiB at a time.
+pub fn identify_all(paths: &[PathBuf]) -> Vec<io::Result<Stored>> {
+    let alone = |path: &PathBuf| {
+        let file = open_regular(path)?;
+        let bytes = file.metadata()?.len();
+        if bytes >= LARGE {
+            return Ok(None);
+        }
+        let mut digest = Blake3::default();
+        digest.add_alone(bytes, |chunk, offset| file.read_exact_at(chunk, offset))?;
+        Ok(Some(Stored { blake3: digest.hex(), bytes }))
+    };
+    let found: Vec<io::Result<Option<Stored>>> = paths.par_iter().map(alone).collect();
+    let each = found.into_iter().zip(paths).map(|(found, path)| match found? {
+        Some(stored) => Ok(stored),
+        None => identify(path),
+    });
+    each.collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn many_files_have_the_digests_that_each_has_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let sizes = [0, 1, 1 << 20, (1 << 20) + 1, 3 << 20, LARGE as usize + 1];
+        let paths = sizes.map(|bytes| {
+            let path = folder.path().join(bytes.to_string());
+            fs::write(&path, vec![bytes as u8; bytes]).unwrap();
+            path
+        });
+        let found = identify_all(&[&paths[..], &[folder.path().join("missing")]].concat());
+        for ((found, path), bytes) in found.iter().zip(&paths).zip(sizes) {
+            let expected = Blake3::of_bytes(&vec![bytes as u8; bytes]).map(|byte| format!("{byte:02x}"));
+            let found = found.as_ref().unwrap();
+            assert_eq!((&found.blake3, found.bytes), (&expected.concat(), bytes as u64));
+            assert_eq!(found, &identify(path).unwrap());
+        }
+        assert_eq!(found[sizes.len()].as_ref().unwrap_err().kind(), ErrorKind::NotFound);
+    }
 
     #[test]
     fn equal_files_lie_once_and_cannot_be_written() {
