@@ -3,6 +3,7 @@
 mod endpoints;
 mod engines;
 mod flow;
+mod jobserver;
 mod killed;
 mod lint;
 mod metrics;
@@ -14,6 +15,7 @@ mod render;
 mod show;
 mod simulator;
 mod swarm;
+mod tolerance;
 mod tune;
 mod votes;
 mod watch;

@@ -4,6 +4,7 @@
 //! `iteration.k % 5` has an overload. A value that is missing, no number (NaN) or too large, and a division by zero, are
 //! errors, never `false`.
 
+use super::cost::{MOST_STEPS, steps};
 use super::expression::{Constant, Expression, Fold};
 use super::functions::{FUNCTIONS, Function};
 use crate::schema::value::Scalar;
@@ -69,6 +70,14 @@ impl Value {
         }
     }
 
+    /// The values of a list; 1 for any other value.
+    fn len(&self) -> usize {
+        match self {
+            Self::List(list) => list.len(),
+            _ => 1,
+        }
+    }
+
     /// Whether a number in it is NaN or infinite.
     fn is_non_finite(&self) -> bool {
         match self {
@@ -95,6 +104,10 @@ pub enum ConditionError {
     Evaluation { text: String, why: String },
     #[error("`{text}`: found {found}, expected true or false")]
     NoBool { text: String, found: String },
+    #[error(
+        "`{text}`: may take {steps:.0} steps on these lists, expected at most {MOST_STEPS}: the lengths of lists multiply where `all`, `exists`, `filter` or `map` stand inside each other"
+    )]
+    TooMuch { text: String, steps: f64 },
     #[error("`{text}`: {path} is {found}, expected a number")]
     NonFinite { text: String, path: String, found: String },
 }
@@ -168,9 +181,14 @@ impl Condition {
     ///
     /// # Errors
     ///
-    /// When a value is missing or no number, or the result is neither true nor false.
+    /// When a value is missing or no number, the result is neither true nor false, or it may take too many steps.
     pub fn evaluate(&self, scope: &Value) -> Result<Outcome, ConditionError> {
         let read = self.values(scope)?;
+        let longest = read.values().map(Value::len).max().unwrap_or(0);
+        let steps = self.examine(|expression| steps(expression, longest));
+        if steps > MOST_STEPS {
+            return Err(ConditionError::TooMuch { text: self.text.clone(), steps });
+        }
         let mut context = Context::default();
         let fault = |why: String| ConditionError::Evaluation { text: self.text.clone(), why };
         add_functions(&mut context).map_err(|why| fault(why.to_string()))?;
@@ -505,6 +523,28 @@ mod tests {
         let nested = Condition::parse(&format!("{}1{} == 1", "(".repeat(64), ")".repeat(64))).unwrap();
         assert!(nested.evaluate(&scope()).unwrap().holds);
         assert_eq!(Condition::parse(&format!("'{}' == ''", "(".repeat(900))).map(|_| ()), Ok(()));
+    }
+
+    #[test]
+    fn a_condition_that_could_take_long_is_refused_before_it_begins() {
+        let of = |length: usize| {
+            Value::Map(BTreeMap::from([("l".to_owned(), Value::List(vec![Value::Int(1); length]))]))
+        };
+        let evaluate = |text: &str, length| Condition::parse(text).unwrap().evaluate(&of(length));
+        let nested = "l.all(a, l.all(b, l.all(c, a + b + c == 3)))";
+        assert!(evaluate(nested, 10).unwrap().holds);
+        for (text, length) in [
+            (nested, 1000),
+            ("size(l.map(a, l.map(b, l.filter(c, c > a)))) > 0", 1000),
+            ("slope(l) > 0.0", 100_000),
+            ("l.all(a, a in l + l + l + l)", 3000),
+        ] {
+            let began = std::time::Instant::now();
+            let refused = evaluate(text, length).unwrap_err();
+            assert!(matches!(refused, ConditionError::TooMuch { .. }), "{text}: {refused}");
+            assert!(began.elapsed().as_secs_f64() < 1.0, "{text}");
+        }
+        assert!(evaluate("l.all(a, a == 1) && mean(l) == 1.0 && slope(l) == 0.0", 2000).unwrap().holds);
     }
 
     #[test]

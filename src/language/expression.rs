@@ -77,6 +77,26 @@ pub struct Fold {
 }
 
 impl Expression {
+    /// Visits the expression and all parts of it.
+    pub fn each<'e>(&'e self, visit: &mut dyn FnMut(&'e Self)) {
+        visit(self);
+        match self {
+            Self::Constant(_) | Self::Path { .. } | Self::Other => {}
+            Self::Field { of, .. } => of.each(visit),
+            Self::Call { on, with, .. } => {
+                on.as_deref().into_iter().chain(with).for_each(|part| part.each(visit))
+            }
+            Self::List(list) => list.iter().for_each(|part| part.each(visit)),
+            Self::Map(entries) => {
+                entries.iter().flat_map(|(key, value)| [key, value]).for_each(|part| part.each(visit));
+            }
+            Self::Fold(fold) => {
+                let parts = [&fold.over, &fold.start, &fold.goes_on, &fold.step, &fold.result];
+                parts.into_iter().for_each(|part| part.each(visit));
+            }
+        }
+    }
+
     /// Whether the expression holds, as far as that is certain: `known` has the values of some paths, and the other paths
     /// may have any value.
     pub fn certain(&self, known: &dyn Fn(&[String]) -> Option<bool>) -> Option<bool> {

@@ -1,8 +1,8 @@
 //! Texts with references: `{params.f}`, `{in.updates}`, `{gram.g}`.
 //!
 //! A reference stands in braces; `{{` and `}}` are braces. `|` names alternatives: the first that exists is taken, so
-//! that a stage behind two branches reads the one that ran. An argument that is one reference alone becomes one argument
-//! for each file.
+//! that a stage behind two branches reads the one that ran. `?` at the end means nothing if none exists. An argument that
+//! is one reference alone becomes one argument for each file.
 
 use crate::schema::name::Id;
 use serde_json::Value;
@@ -57,6 +57,8 @@ pub enum Reference {
     Iteration,
     /// The key of the work, equal in each attempt: `{key}`.
     Key,
+    /// Nothing, as the last alternative: `{STAGE.NAME?}`.
+    Nothing,
 }
 
 /// Why a text is no template.
@@ -98,7 +100,12 @@ impl Template {
             if !plain.is_empty() {
                 parts.push(Part::Text(std::mem::take(&mut plain)));
             }
-            let alternatives = inside.split('|').map(str::parse).collect::<Result<Vec<Reference>, _>>();
+            let (named, nothing) = match inside.strip_suffix('?') {
+                Some(named) => (named, Some(Ok(Reference::Nothing))),
+                None => (inside, None),
+            };
+            let alternatives = named.split('|').map(str::parse).chain(nothing);
+            let alternatives = alternatives.collect::<Result<Vec<Reference>, _>>();
             parts.push(Part::Ref(alternatives.map_err(fault)?));
             rest = after;
         }
@@ -192,6 +199,7 @@ impl fmt::Display for Reference {
             Self::Shards => f.write_str("{shards}"),
             Self::Iteration => f.write_str("{k}"),
             Self::Key => f.write_str("{key}"),
+            Self::Nothing => f.write_str("?"),
         }
     }
 }
@@ -225,6 +233,8 @@ mod tests {
         assert_eq!(template.references().count(), 5);
         assert!(Template::parse("{in.updates}").unwrap().alone().is_some());
         assert_eq!(Template::parse("").unwrap().parts, []);
+        let optional = Template::parse("{a.b|c.d?}").unwrap();
+        assert_eq!(optional.alone().unwrap()[2], Reference::Nothing);
     }
 
     #[test]
@@ -237,6 +247,9 @@ mod tests {
             "{A.b}",
             "{a.b.c}",
             "{a|}",
+            "{?}",
+            "{a?|b}",
+            "{a|?}",
             "{in.}",
             "{ a }",
             "{a.b[}",

@@ -84,6 +84,13 @@ impl Graph {
         found
     }
 
+    /// Whether the failure of a stage is a result, and no failure of the run: the stage may fail, or the `depends` of
+    /// another one waits for its end.
+    pub fn failure_is_a_result(&self, plan: &Plan, stage: usize) -> bool {
+        plan.stages[stage].may_fail()
+            || self.needed_by[stage].iter().any(|next| plan.stages[*next].depends.is_some())
+    }
+
     /// For each stage, the greatest sum of costs along a path from it to the end, its own included.
     pub fn remaining(&self, cost: impl Fn(usize) -> f64) -> Vec<f64> {
         let mut remaining = vec![0.0_f64; self.needs.len()];

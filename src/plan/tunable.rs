@@ -50,6 +50,16 @@ pub fn forbidden(plan: &Plan, tune: &Tune) -> Option<Forbidden> {
     plan.safety.frozen.iter().find(covers).cloned().map(Forbidden::Frozen)
 }
 
+/// What to say of a loop whose parameter an earlier loop tunes too.
+pub fn tuned_before(plan: &Plan, place: usize) -> Option<String> {
+    let param = |place: usize| Some(&plan.loops.get(place)?.tune.as_ref()?.param);
+    let own = param(place)?;
+    let first = (0..place).find(|earlier| param(*earlier) == Some(own))?;
+    Some(format!(
+        "found `{own}`, which $.loops[{first}].tune.param tunes too, expected one loop for each parameter"
+    ))
+}
+
 /// Why the shadow runs of a loop's tuning may not repeat a stage.
 pub fn not_repeatable(stage: &Stage) -> Option<&'static str> {
     if stage.side_effects != SideEffects::None {

@@ -20,7 +20,7 @@ pub struct Limits {
     /// Runs at a time in one folder of runs.
     #[schemars(range(min = 1))]
     pub max_parallel_workflows: u32,
-    /// How long a decision, or one ballot, may take.
+    /// How long one ballot may take. A decision waits for nothing, and takes a limited number of steps.
     pub decision_timeout: Friendly,
     /// The share of all weight that wins a vote.
     #[schemars(range(min = 0, max = 1))]

@@ -88,6 +88,10 @@ pub struct Stage {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gate: Option<Gate>,
 
+    /// The fewest instances that must succeed; all by default. The files and metrics of those that failed are left out.
+    /// With 0, stages that need this one go on even if it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_succeeded: Option<u32>,
     /// How often the stage is tried; once by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
@@ -213,6 +217,21 @@ impl Stage {
     /// Whether the stage has several instances: one for each value, or for each voter.
     pub fn fans_out(&self) -> bool {
         self.for_each.is_some() || self.consensus.is_some()
+    }
+
+    /// The number of instances, if the plan alone tells it; 1 for a stage that does not fan out.
+    pub fn known_instances(&self) -> Option<u32> {
+        match &self.for_each {
+            None => self.consensus.is_none().then_some(1),
+            Some(ForEach::Values(values)) => u32::try_from(values.len()).ok(),
+            Some(ForEach::Range(count) | ForEach::Shards(Shards::Count(count))) => Some(*count),
+            Some(ForEach::Shards(Shards::Auto(_)) | ForEach::Input(_) | ForEach::Agents(_)) => None,
+        }
+    }
+
+    /// Whether the run goes on if the stage fails.
+    pub fn may_fail(&self) -> bool {
+        self.min_succeeded == Some(0)
     }
 
     /// Whether a person is asked only if a vote has no winner.

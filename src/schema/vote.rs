@@ -5,6 +5,7 @@ use super::value::is_default;
 use crate::settings::duration::Friendly;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// A vote among agents. The share of an option is the weight of its voters by the weight of all; an option wins if its
 /// share reaches the threshold and those who answered carry the quorum. This is no Byzantine consensus: the runner counts.
@@ -15,6 +16,13 @@ pub struct Consensus {
     pub capability: Name,
     /// The options. A ballot for anything else is an abstention.
     pub options: Vec<Id>,
+    /// What options stand for, by option: a text with references, such as `{draft.text}`. An option whose text has no
+    /// value is left out of the vote.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub candidates: BTreeMap<Id, String>,
+    /// The fewest options that must be left; with fewer the stage failed, and no agent is asked.
+    #[serde(default = "two", skip_serializing_if = "is_two")]
+    pub min_options: u32,
     /// The share of all weight that wins; `limits.consensus_threshold` by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1))]
@@ -36,9 +44,18 @@ pub struct Consensus {
     /// What happens if no option wins.
     #[serde(default)]
     pub on_no_consensus: NoConsensus,
-    /// The option that holds with `on_no_consensus: fallback`.
+    /// The option that holds with `on_no_consensus: fallback`; the first that is left if this one is left out.
     #[serde(default, skip_serializing_if = "is_default")]
     pub fallback: Option<Id>,
+}
+
+fn two() -> u32 {
+    2
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_two(least: &u32) -> bool {
+    *least == 2
 }
 
 fn half() -> f64 {

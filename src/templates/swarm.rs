@@ -4,6 +4,7 @@ use super::parts::{head, input, shell};
 use super::settings::{Given, Setting, TemplateError};
 use crate::plan::schema::agent::Agent;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 /// What the plan does.
 pub const ABOUT: &str =
@@ -23,13 +24,18 @@ pub const SETTINGS: &[Setting] = &[
     Setting::with_default("topology", "mesh", "whose proposals an agent sees: mesh, hierarchical or hybrid"),
     Setting::optional("task", "a file that each agent reads"),
     Setting::optional("voters", "the capability of those who vote; that of the agents by default"),
+    Setting::with_default(
+        "min_proposals",
+        "2",
+        "the fewest proposals that the vote needs; an agent that makes none holds up no other",
+    ),
     Setting::with_default("threshold", "0.7", "the share of all weight that wins the vote"),
     Setting::with_default("quorum", "0.5", "the share of all weight that must answer"),
     Setting::with_default("weight_cap", "0.334", "the most that one voter may have of all weight"),
     Setting::with_default(
         "no_consensus",
         "fail",
-        "without a winner: fail, first (the first proposal) or gate",
+        "without a winner: fail, first (the first proposal that there is) or gate",
     ),
     Setting::with_default("timeout", "10m", "how long a stage may take"),
 ];
@@ -165,16 +171,19 @@ fn id(round: u32, place: usize) -> String {
     format!("r{round}_{}", place + 1)
 }
 
-fn reference(round: u32, place: usize) -> String {
-    format!("{{{}.proposal}}", id(round, place))
+/// The last proposal of an agent up to a round; with `or_nothing`, also where it made none.
+fn reference(round: u32, place: usize, or_nothing: bool) -> String {
+    let rounds: Vec<String> =
+        (0..=round).rev().map(|round| format!("{}.proposal", id(round, place))).collect();
+    format!("{{{}{}}}", rounds.join("|"), if or_nothing { "?" } else { "" })
 }
 
 impl Swarm {
     /// The first proposal of an agent, or a revised one.
     fn proposal(&self, round: u32, place: usize) -> Value {
         let (name, kind) = &self.kinds[place];
-        let mut stage =
-            json!({"id": id(round, place), "agent": name, "out": [{"name": "proposal", "path": "-"}]});
+        let mut stage = json!({"id": id(round, place), "agent": name, "min_succeeded": 0,
+            "out": [{"name": "proposal", "path": "-"}]});
         let seen: Vec<usize> = match round {
             0 => Vec::new(),
             _ => {
@@ -185,9 +194,11 @@ impl Swarm {
         };
         if round > 0 {
             stage["needs"] = seen.iter().map(|other| id(round - 1, *other)).collect();
+            // An agent that proposed nothing has nothing to revise.
+            stage["when"] = json!(format!("stages.{}.ok", id(0, place)));
         }
-        let texts: Vec<String> =
-            seen.iter().map(|other| reference(round.saturating_sub(1), *other)).collect();
+        let text = |other: &usize| reference(round.saturating_sub(1), *other, *other != place);
+        let texts: Vec<String> = seen.iter().map(text).collect();
         let ask = if round == 0 {
             "Write a proposal for the goal.".to_owned()
         } else {
@@ -205,7 +216,16 @@ impl Swarm {
         let places = 0..self.kinds.len();
         let options: Vec<String> = places.clone().map(|place| format!("p{}", place + 1)).collect();
         let voters = given.text("voters").or_else(|_| given.text("capability"))?;
-        let mut consensus = json!({"capability": voters, "options": options, "threshold": given.json("threshold")?,
+        let candidates: BTreeMap<&String, String> =
+            options.iter().zip(places.clone().map(|place| reference(rounds, place, false))).collect();
+        let least = given.count("min_proposals")?;
+        if !(1..=places.len()).contains(&(least as usize)) {
+            let (key, found) = ("min_proposals".to_owned(), least.to_string());
+            let expected = "a whole number from 1 to the number of agents";
+            return Err(TemplateError::Value { key, found, expected });
+        }
+        let mut consensus = json!({"capability": voters, "options": options, "candidates": candidates,
+            "min_options": least, "threshold": given.json("threshold")?,
             "quorum": given.json("quorum")?, "weight_cap": given.json("weight_cap")?,
             "timeout": given.text("timeout")?});
         let mut stage =
@@ -231,7 +251,7 @@ impl Swarm {
             "Which proposal is the best? Answer as JSON with one of {}: {{{{\"option\": \"p1\"}}}}",
             options.join(", ")
         );
-        let texts = places.map(|place| reference(rounds, place));
+        let texts = places.map(|place| reference(rounds, place, true));
         let kinds = self.voting(given, voters);
         let kinds: Vec<&str> = kinds.iter().map(String::as_str).collect();
         self.fill(&mut stage, &kinds, ("vote", &ask), options.into_iter().zip(texts).collect());
@@ -256,7 +276,12 @@ impl Swarm {
     ) {
         let task = self.has_task.then(|| ("Task".to_owned(), "{in.task}".to_owned()));
         if kinds.contains(&"command") {
-            let files = task.iter().filter(|_| verb == "propose").chain(&texts).map(|(_, text)| text.clone());
+            // An option without a proposal keeps its argument, so that each proposal stands beside its option.
+            let argument = |(label, text): &(String, String)| match verb {
+                "vote" => format!("{label}={text}"),
+                _ => text.clone(),
+            };
+            let files = task.iter().filter(|_| verb == "propose").chain(&texts).map(argument);
             let argv = std::iter::once(verb.to_owned()).chain(files);
             stage["argv"] = argv.collect();
             stage["env"] = json!({"GOAL": "{params.goal}"});
@@ -277,7 +302,7 @@ impl Swarm {
 /// Takes the proposal that won.
 fn take(rounds: u32, place: usize) -> Value {
     json!({"id": format!("take_{}", place + 1), "branch": format!("p{}", place + 1), "agent": "copy",
-        "needs": ["vote", id(rounds, place)], "argv": [reference(rounds, place), "{out.proposal}"],
+        "needs": ["vote", id(rounds, place)], "argv": [reference(rounds, place, false), "{out.proposal}"],
         "out": [{"name": "proposal", "path": "proposal"}]})
 }
 

@@ -10,6 +10,7 @@ use crate::plan::run::key::Key;
 use crate::plan::run::prepare::kept;
 use crate::plan::run::state::{Group, Instance, State};
 use crate::plan::run::tune::Step;
+use crate::plan::run::vote::weights;
 use crate::schema::Plan;
 use crate::schema::name::Name;
 use crate::schema::value::Scalar;
@@ -118,6 +119,8 @@ pub struct StageRow {
 pub struct Ballot {
     /// The agent.
     pub agent: String,
+    /// Its share of all weight, after the cap.
+    pub weight: f64,
     /// The option that it chose; `None` if it abstained, or has not answered yet.
     pub option: Option<String>,
     /// Why it abstained.
@@ -376,9 +379,13 @@ fn tuning(plan: &Plan, state: &State) -> Vec<TuningRow> {
 
 fn ballots(plan: &Plan, state: &State, key: Key) -> Vec<Ballot> {
     let Some(vote) = &plan.stages[key.stage].consensus else { return Vec::new() };
-    let voters = members(plan, &vote.capability, None).into_iter().zip(&state.group(key).instances);
-    let ballot = |(name, instance): (&Name, &Instance)| Ballot {
+    let names = members(plan, &vote.capability, None);
+    let score = |name: &&Name| plan.agents.get(*name).map_or(0.0, |agent| agent.skills().score);
+    let weights = weights(vote, &names.iter().map(score).collect::<Vec<_>>());
+    let voters = names.into_iter().zip(weights).zip(&state.group(key).instances);
+    let ballot = |((name, weight), instance): ((&Name, f64), &Instance)| Ballot {
         agent: name.to_string(),
+        weight,
         option: instance.made.as_ref().and_then(|made| made.option.clone()),
         why: instance.failure.as_ref().map(ToString::to_string),
     };

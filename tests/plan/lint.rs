@@ -522,6 +522,17 @@ fn broken() -> Vec<(&'static str, Value, &'static str, &'static str, &'static st
             "$.stages[5].consensus.on_no_consensus",
             "without one",
         ),
+        (
+            "/stages/5/consensus/candidates",
+            json!({"refus": "x"}),
+            "unknown",
+            "$.stages[5].consensus.candidates.refus",
+            "found `refus`",
+        ),
+        ("/stages/5/consensus/min_options", json!(0), "vote", "$.stages[5].consensus.min_options", "found 0"),
+        // Stages that may fail.
+        ("/stages/0/min_succeeded", json!(4), "limit", "$.stages[0].min_succeeded", "at most the 3"),
+        ("/stages/5/min_succeeded", json!(1), "field", "$.stages[5].min_succeeded", "a vote"),
         // Limits.
         ("/limits/max_parallel", json!(0), "limit", "$.limits.max_parallel", "found 0"),
         ("/limits/eps", json!(-1.0), "limit", "$.limits.eps", "found -1"),

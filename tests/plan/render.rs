@@ -59,12 +59,24 @@ impl Slurm {
 
     /// Starts `submit.sh --wait` of a rendered plan.
     fn submit(&self, workflow: &Dir) -> Child {
+        self.submit_with(workflow, "6")
+    }
+
+    /// The same with the seconds after which jobs that cannot start are submitted again.
+    fn submit_with(&self, workflow: &Dir, stuck: &str) -> Child {
         let mut command = Command::new("bash");
         command.arg(workflow.path("rendered/submit.sh")).arg("--wait");
         command.env("SLURM_CONF", self.dir.path("slurm.conf")).env("FEDMILL", program());
-        command.envs([("POLL", "0.3"), ("STUCK", "6"), ("PATIENCE", "60")]);
+        command.envs([("POLL", "0.3"), ("STUCK", stuck), ("PATIENCE", "60")]);
         command.env("COUNTED", workflow.path("counted"));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    /// The reasons for which jobs wait, as Slurm names them.
+    fn reasons(&self) -> String {
+        let mut queue = Command::new("squeue");
+        queue.args(["--noheader", "--format=%j %T %r"]).env("SLURM_CONF", self.dir.path("slurm.conf"));
+        String::from_utf8(queue.output().unwrap().stdout).unwrap()
     }
 
     /// Runs `submit.sh --wait` to its end.
@@ -328,6 +340,57 @@ fn random_graphs_run_on_slurm_as_with_make() {
         failed += expected.values().filter(|state| **state != "ok").count();
     }
     assert!(failed >= 6, "only {failed} stages of all graphs failed or were blocked");
+}
+
+/// Slurm keeps a job whose dependency can no longer hold in the queue, unless the job says that it may be removed.
+#[test]
+fn jobs_that_can_never_start_are_submitted_again() {
+    if !has_engines() {
+        return;
+    }
+    let slurm = Slurm::start("");
+    for stays in [true, false] {
+        let began = Instant::now();
+        let first = "test -e $MARK || {{ touch $MARK; sleep 60; }}; echo {key} >> $MARK";
+        let stages = json!([
+            {"id": "a", "sh": first, "env": {"MARK": "{params.mark}"}},
+            {"id": "b", "needs": ["a"], "sh": "echo {key} >> $MARK", "env": {"MARK": "{params.mark}"}},
+        ]);
+        let workflow = Workflow::new(&stages);
+        let mark = workflow.dir.path("mark").display().to_string();
+        let dir = written(workflow.with("params", json!({"mark": mark})));
+        assert_eq!(render(&dir, "slurm", &[]).code, Some(0));
+        if stays {
+            let script = String::from_utf8(dir.read("rendered/jobs/b.sh")).unwrap();
+            dir.write("rendered/jobs/b.sh", script.replace("#SBATCH --kill-on-invalid-dep=yes\n", ""));
+        }
+        let mut submit = slurm.submit_with(&dir, "2");
+        let mut wait_for = |what: &str, holds: &mut dyn FnMut(&mut Child) -> bool| {
+            while !holds(&mut submit) {
+                if began.elapsed() > Duration::from_secs(60) {
+                    submit.kill().unwrap();
+                    panic!("{what} in 60 s: {}", slurm.reasons());
+                }
+                thread::sleep(Duration::from_millis(50));
+            }
+        };
+        let is_waiting = || dir.exists("mark") && slurm.reasons().contains("PENDING Dependency");
+        wait_for("no job runs while the other waits", &mut |_| is_waiting());
+        // The task leaves no record: its process is killed, and not its command.
+        let mut cancel = Command::new("scancel");
+        cancel.args(["--batch", "--signal=KILL", "--state=RUNNING"]);
+        assert!(cancel.env("SLURM_CONF", slurm.dir.path("slurm.conf")).status().unwrap().success());
+        if stays {
+            let reason = "DependencyNeverSatisfied";
+            wait_for(reason, &mut |_| slurm.reasons().contains(reason));
+        }
+        wait_for("no end of submit.sh", &mut |submit| submit.try_wait().unwrap().is_some());
+        let output = submit.wait_with_output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(0), "{text}");
+        assert_eq!(text.contains("no job can start: all are submitted again"), stays, "{text}");
+        assert_eq!(dir.read("mark"), b"a\nb\n", "{text}");
+    }
 }
 
 #[test]

@@ -207,11 +207,17 @@ fn random_plan(rng: &mut Rng) -> Plan {
         stage["out"] = json!([{"name": "o", "path": "o"}]);
         stage["metrics"] = json!([format!("m{place}")]);
         match rng.below(8) {
-            0 => stage["for_each"] = json!({"range": rng.below(4)}),
+            0 => {
+                stage["for_each"] = json!({"range": rng.below(4)});
+                if rng.chance(50) {
+                    stage["min_succeeded"] = json!(rng.below(3));
+                }
+            }
             1 => stage["retry"] = json!({"max_attempts": 3, "on": ["exit:75", "timeout"]}),
             2 => stage["cache"] = json!("content"),
             3 => stage["side_effects"] = json!("once"),
             4 => stage["gate"] = json!({"timeout": "10m", "default": "reject"}),
+            6 => stage["min_succeeded"] = json!(0),
             5 => vote(&mut stage, rng),
             _ => {}
         }

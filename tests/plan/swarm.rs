@@ -84,6 +84,73 @@ fn a_swarm_without_consensus_ends_as_its_settings_say() {
     }
 }
 
+/// An agent that fails to propose or to revise holds up no other; its last proposal stands.
+#[test]
+fn the_swarm_goes_on_without_an_agent_that_fails() {
+    // Agent 2 proposes nothing, and agent 4 does not revise. The others list what they read.
+    let script = r#"#!/bin/sh
+case $FEDMILL_STAGE in r0_2 | r1_4 | r2_4) exit 3 ;; esac
+verb=$1
+shift
+case $verb in
+propose) echo "${FEDMILL_STAGE#r0_}" ;;
+revise) cat "$@" | sort -nu ;;
+vote) echo "$@" >> "$HOME/votes"; printf '{"option": "%s"}' "$CHOICE" ;;
+esac
+"#;
+    for (choice, code, taken) in [("p4", 0, "4\n"), ("p1", 0, "1\n3\n4\n"), ("p2", 2, "")] {
+        let dir = Dir::new();
+        dir.write("agent.sh", script);
+        let home = dir.path("").display().to_string();
+        let command = format!("command=env HOME={home} CHOICE={choice} sh {home}/agent.sh");
+        let settings = ["capability=c", "size=4", "rounds=2", &command];
+        assert_eq!(swarm(&dir, &settings).code, Some(0));
+        let lint = fedmill(&dir, &["plan", "lint", "p.json"]);
+        assert_eq!((lint.code, lint.stdout.as_str()), (Some(0), "no finding\n"));
+        let run = fedmill(&dir, &["plan", "run", "p.json"]);
+        assert_eq!(run.code, Some(code), "{choice}: {run:#?}");
+        let status = fedmill(&dir, &["plan", "status", "--json", "p.run"]);
+        let status: Value = serde_json::from_str(&status.stdout).unwrap();
+        let row = |name: &str| {
+            let rows = status["stages"].as_array().unwrap();
+            rows.iter().find(|row| row["name"] == name).unwrap().clone()
+        };
+        let state = |name: &str| row(name)["state"].as_str().unwrap().to_owned();
+        let states = ["r0_2", "r1_2", "r2_2", "r0_4", "r1_4", "r2_4", "r2_1"].map(state);
+        assert_eq!(states, ["failed", "skipped", "skipped", "ok", "failed", "failed", "ok"]);
+        assert_eq!(row("r0_2")["why"], "exited with status 3");
+        let votes = String::from_utf8(dir.read("votes")).unwrap();
+        assert_eq!(votes.lines().count(), 4, "all four vote: {votes}");
+        let first: Vec<&str> = votes.lines().next().unwrap().split(' ').collect();
+        assert_eq!((first.len(), first[1]), (4, "p2="), "{votes}");
+        assert!(first[3].starts_with("p4=") && first[3].ends_with("out/r0_4/proposal"), "{votes}");
+        if code == 0 {
+            let take = format!("p.run/out/take_{}/proposal", &choice[1..]);
+            assert_eq!(String::from_utf8(dir.read(&take)).unwrap(), taken);
+        } else {
+            let ballots = row("vote")["ballots"].clone();
+            let why = ballots[0]["why"].as_str().unwrap();
+            assert!(why.contains(r#"found "p2", expected one of "p1", "p3", "p4""#), "{why}");
+        }
+    }
+}
+
+#[test]
+fn a_swarm_needs_its_least_proposals() {
+    for (least, code) in [("1", 0), ("2", 0), ("3", 2)] {
+        let dir = Dir::new();
+        dir.write("agent.sh", format!("[ $FEDMILL_STAGE != r0_1 ] || exit 3\n{AGENT}"));
+        let command = format!("command=EXPECTED=3 sh {}", dir.path("agent.sh").display());
+        let least = format!("min_proposals={least}");
+        assert_eq!(swarm(&dir, &["capability=c", "rounds=1", &command, &least]).code, Some(0));
+        let run = fedmill(&dir, &["plan", "run", "p.json"]);
+        assert_eq!(run.code, Some(code), "{least}: {run:#?}");
+        if code != 0 {
+            run.assert_fails(2, &["stage `vote`: 2 of 3 options are left (p2, p3), expected at least 3"]);
+        }
+    }
+}
+
 #[test]
 fn settings_that_make_no_swarm_are_refused() {
     let dir = Dir::new();
@@ -101,6 +168,10 @@ fn settings_that_make_no_swarm_are_refused() {
         (
             &["capability=c", "command=x", "topology=ring"],
             "found `ring`, expected mesh, hierarchical or hybrid",
+        ),
+        (
+            &["capability=c", "command=x", "min_proposals=4"],
+            "--set min_proposals: found `4`, expected a whole number from 1 to the number of agents",
         ),
         (&["capability=c", "command=x", "no_consensus=x"], "found `x`, expected fail, first or gate"),
     ] {

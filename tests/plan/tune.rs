@@ -491,6 +491,30 @@ fn an_invariant_and_a_failed_shadow_run_refuse_a_candidate() {
 }
 
 #[test]
+fn two_loops_that_tune_one_parameter_are_refused_with_both_places() {
+    let mut twice = plan(8, &json!({}));
+    let mut stage = twice.stages[0].clone();
+    stage.id = "other".parse().unwrap();
+    stage.metrics.clear();
+    twice.stages.push(stage);
+    let mut looped = twice.loops[0].clone();
+    (looped.id, looped.over) = ("m".parse().unwrap(), vec!["other".parse().unwrap()]);
+    twice.loops.push(looped);
+    let expected =
+        "found `/params/x`, which $.loops[0].tune.param tunes too, expected one loop for each parameter";
+    let findings = fedmill::review::lint::lint(&twice);
+    let at = |finding: &&fedmill::review::lint::Finding| finding.at == "$.loops[1].tune.param";
+    let found: Vec<String> = findings.iter().filter(at).map(|finding| finding.explanation()).collect();
+    assert_eq!(found, [expected]);
+    let events = Vec::new();
+    let mut toy = Toy::new(&bowl);
+    let refused = Machine::new(setup(&twice), &events, &mut toy).err().unwrap().to_string();
+    assert_eq!(refused, format!("the plan cannot be run: $.loops[1].tune.param: {expected}"));
+    twice.loops[1].tune.as_mut().unwrap().param = "/params/y".to_owned();
+    assert!(Machine::new(setup(&twice), &events, &mut toy).is_ok());
+}
+
+#[test]
 fn a_runner_that_ends_at_any_write_takes_the_same_steps() {
     for policy in ["random", "asha", "pbt"] {
         ends_at_any_write(policy);

@@ -262,7 +262,11 @@ fn the_option_that_wins_chooses_the_branch() {
     assert!(text.starts_with("accept\n") && text.contains("\"reason\": \"good\""), "{text}");
     let row = row(&plan);
     assert_eq!(row["choice"], "accept");
-    assert_eq!(row["ballots"][1], json!({"agent": "v2", "option": "reject", "why": null}), "{row}");
+    assert_eq!(
+        row["ballots"][1],
+        json!({"agent": "v2", "weight": 4.0 / 11.0, "option": "reject", "why": null}),
+        "{row}"
+    );
     // The journal has the weights and the shares.
     let journal = String::from_utf8(plan.dir.read("plan.run/events.jsonl")).unwrap();
     assert!(

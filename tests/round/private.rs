@@ -113,6 +113,42 @@ fn a_budget_that_is_spent_ends_the_rounds() {
 }
 
 #[test]
+fn the_plan_of_the_next_private_round_charges_once_and_stops_at_the_budget() {
+    let federation =
+        Federation::new(6, &SETTINGS.replace("rounds = 3\n", "").replace("epsilon = 20.0", "epsilon = 3.0"));
+    let plan = |args: &[&str]| fedmill(&federation.dir, &[&["plan"], args].concat());
+    let next = format!("{STATE}/next.plan.json");
+    let charges = || budget(&federation)["charges"].as_u64().unwrap();
+    federation.advance();
+    federation.deliver(1, 0);
+    federation.advance();
+    assert_eq!((charges(), budget(&federation)["rounds_left"].as_u64()), (1, Some(1)));
+    let (_, limits) = (federation.dir.read(&next), federation.dir.json(&next)["limits"].clone());
+    assert_eq!((limits["eps"].as_f64(), limits["delta"].as_f64()), (Some(3.0), Some(1e-5)));
+    let lint = plan(&["lint", &next]);
+    assert_eq!((lint.code, lint.stdout.as_str()), (Some(0), "no finding\n"));
+    federation.round("run", &["--phase", "open"]);
+    federation.deliver(2, 0);
+    std::fs::copy(federation.dir.path(&next), federation.dir.path(&format!("{STATE}/second.json"))).unwrap();
+    let second = format!("{STATE}/second.json");
+    let run = plan(&["run", "-q", &second, "--dir", "second"]);
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    assert_eq!((charges(), federation.status()["published"].as_u64()), (2, Some(2)));
+    // A run that is over does nothing, and in another directory the plan is one of the past.
+    let run = plan(&["run", "-q", &second, "--dir", "second"]);
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    plan(&["run", &second, "--dir", "past"]).assert_fails(2, &["stage `is_current`: exited with status 1"]);
+    assert_eq!(charges(), 2);
+    // One more round would pass the budget: the plan of it starts no round.
+    let lint = plan(&["lint", &next]);
+    assert_eq!((lint.code, lint.stdout.as_str()), (Some(0), "no finding\n"));
+    let expected = ["the ledgers of the run come to epsilon ", "past limits.eps, 3, with stage `round`"];
+    plan(&["run", &next, "--dir", "third"]).assert_fails(1, &expected);
+    assert_eq!((charges(), federation.status()["published"].as_u64()), (2, Some(2)));
+    federation.assert_sound();
+}
+
+#[test]
 fn settings_that_break_privacy_open_no_round() {
     let federation = Federation::new(6, &SETTINGS.replace("rule = \"mean\"", "rule = \"median\""));
     let run = federation.round("run", &[]);

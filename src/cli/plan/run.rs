@@ -3,6 +3,7 @@
 use super::super::{COMMON, Common, Failure, INPUTS, OUTPUT, Outcome, print};
 use super::lint::refuse_errors;
 use crate::cli::agents::registry::record;
+use crate::io::child::jobserver::Places;
 use crate::plan::read;
 use crate::plan::run::drive::drive;
 use crate::plan::run::event::{Ending, Outcome as StageOutcome};
@@ -18,7 +19,7 @@ use std::path::{Path, PathBuf};
 /// Run a plan to its end.
 ///
 /// Nothing starts if `fedmill plan lint` finds an error. Prints the paths of the outputs that no other stage needs. If the directory holds a run of the plan that is not over,
-/// the command goes on with it. Exit status: 0 if every stage succeeded or was skipped, 1 if a limit, an invariant, a
+/// the command goes on with it. Under GNU make, attempts beyond the first take places of its jobserver. Exit status: 0 if every stage succeeded or was skipped, 1 if a limit, an invariant, a
 /// person or the kill file ended the run, 2 if a stage failed.
 #[derive(Args, Debug)]
 pub(in crate::cli) struct Arguments {
@@ -99,6 +100,12 @@ pub(super) fn run(
     uses: &Uses,
     common: &Common,
 ) -> Result<Outcome, Failure> {
+    if matches!(Places::of_make(), Places::One) && !common.quiet {
+        console::tell(
+            "MAKEFLAGS names a jobserver that cannot be opened, so that attempts run one at a time; a `+` before the \
+             command in the Makefile passes it on",
+        );
+    }
     let Opened { mut machine, mut world, inputs } =
         open(plan, place, uses.jobs.number()).map_err(Failure::of)?;
     for (stage, done) in settled {

@@ -72,6 +72,9 @@ fn shown(status: &Status) -> String {
         ]));
     }
     text = format!("{text}\n{}\n", fit(&mut table, &[0, 4]));
+    for stage in status.stages.iter().filter(|stage| stage.is_current && !stage.ballots.is_empty()) {
+        text += &votes(stage);
+    }
     for tuning in &status.tuning {
         text += &format!("loop {}: {} is {}\n", tuning.r#loop, tuning.param, tuning.value);
         let line =
@@ -79,6 +82,22 @@ fn shown(status: &Status) -> String {
         text.extend(tuning.steps.iter().map(line));
     }
     text
+}
+
+/// The ballots of a vote: its last iteration.
+fn votes(stage: &StageRow) -> String {
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_header(row(["voter", "weight", "ballot"].map(str::to_owned)));
+    for ballot in &stage.ballots {
+        let chosen = match (&ballot.option, &ballot.why) {
+            (Some(option), _) => option.clone(),
+            (None, Some(why)) => format!("abstains: {why}"),
+            (None, None) => "has not answered".to_owned(),
+        };
+        table.add_row(row([ballot.agent.clone(), format!("{:.3}", ballot.weight), chosen]));
+    }
+    format!("\nvotes in {}:\n{}\n", stage.name, fit(&mut table, &[0, 2]))
 }
 
 fn rest(status: &Status) -> String {

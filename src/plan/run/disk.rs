@@ -18,6 +18,7 @@ use super::quote::with_texts;
 use super::reduce::reduce;
 use super::world::{Account, AttemptLimits, Ended, Job, Output, Receipt, Spent, Task, Woken, World};
 use crate::io::child::capped::CappedLog;
+use crate::io::child::jobserver;
 use crate::io::digest::store::Stored;
 use crate::io::digest::{Blake3, hex};
 use crate::io::interrupt;
@@ -60,6 +61,8 @@ pub struct Disk {
     head: Option<Head>,
     bytes: u64,
     attempts: BTreeMap<Key, Arc<AtomicBool>>,
+    /// The places for attempts that GNU make leaves to this process.
+    places: jobserver::Places,
     /// Whether a signal asked the runner to end.
     asked: bool,
     sender: Sender<Ended>,
@@ -173,6 +176,7 @@ impl Disk {
             head: journal.head,
             bytes: journal.bytes,
             attempts: BTreeMap::new(),
+            places: jobserver::Places::of_make(),
             asked: false,
             sender,
             receiver,
@@ -296,6 +300,10 @@ impl World for Disk {
         Ok(())
     }
 
+    fn admits(&mut self, running: usize) -> bool {
+        self.places.admits(running)
+    }
+
     fn start(&mut self, job: Job) {
         let stop = Arc::new(AtomicBool::new(false));
         self.attempts.insert(job.key, Arc::clone(&stop));
@@ -346,6 +354,7 @@ impl World for Disk {
     }
 
     fn wait(&mut self, until: Option<f64>) -> Result<Woken, RunError> {
+        self.places.give_back(self.attempts.len());
         loop {
             if let Err(interrupted) = interrupt::check() {
                 interrupt::await_another();

@@ -11,7 +11,7 @@ use crate::io::digest::{Blake3, hex};
 use crate::plan::condition::Value;
 use crate::plan::schema::Plan;
 use crate::plan::schema::agent::{Agent, REPLY, able};
-use crate::plan::schema::name::Name;
+use crate::plan::schema::name::{Id, Name};
 use crate::plan::schema::policy::{Cache, SideEffects, Timeout};
 use crate::plan::schema::stage::{ForEach, Shards, Stage};
 use crate::plan::template::{Part, Reference, Template};
@@ -34,6 +34,7 @@ pub struct Folders {
 enum Filled {
     Text(String),
     Files(Vec<(String, Artifact)>),
+    Nothing,
 }
 
 /// What fills the references of an instance.
@@ -115,8 +116,7 @@ impl Filler<'_> {
             })
         });
         let mut outputs = outputs.collect::<Result<Vec<_>, String>>()?;
-        let options = stage.consensus.iter().flat_map(|vote| &vote.options).map(ToString::to_string);
-        let options: Vec<String> = options.collect();
+        let options = self.options(key);
         if !options.is_empty() && matches!(agent, Some(Agent::Command(_))) {
             let metrics = !stage.metrics.is_empty();
             let (name, path) = (REPLY.to_owned(), "-".to_owned());
@@ -134,6 +134,16 @@ impl Filler<'_> {
             cached: is_cached(stage, agent),
             options,
         })
+    }
+
+    /// The options of a vote whose candidates have values; none for other work.
+    pub fn options(&self, key: Key) -> Vec<String> {
+        let Some(vote) = &self.plan.stages[key.stage].consensus else { return Vec::new() };
+        let path = |file: &(String, Artifact)| file.0.clone();
+        let is_left = |option: &&Id| {
+            vote.candidates.get(*option).is_none_or(|text| self.text(key, text, &path).is_ok())
+        };
+        vote.options.iter().filter(is_left).map(ToString::to_string).collect()
     }
 
     /// Whether a result of equal work may be used again.
@@ -209,9 +219,8 @@ impl Filler<'_> {
             Some(Agent::Ollama(agent)) => {
                 let prompt = stage.prompt.as_deref().unwrap_or_default();
                 let mut agent = agent.clone();
-                if let Some(vote) = stage.consensus.as_ref().filter(|_| agent.format.is_none()) {
-                    let options: Vec<String> = vote.options.iter().map(ToString::to_string).collect();
-                    agent.format = Some(ballot_schema(&options));
+                if stage.consensus.is_some() && agent.format.is_none() {
+                    agent.format = Some(ballot_schema(&self.options(key)));
                 }
                 Task::Ollama { agent, prompt: self.text(key, prompt, file)?, hosts: hosts() }
             }
@@ -253,6 +262,7 @@ impl Filler<'_> {
             let alone = template.alone().map(|alternatives| self.value(key, alternatives)).transpose()?;
             match alone {
                 Some(Filled::Files(files)) => found.extend(files.iter().map(file)),
+                Some(Filled::Nothing) => {}
                 Some(Filled::Text(_)) | None => {
                     return Err(format!("found `{text}`, expected one reference to files"));
                 }
@@ -269,10 +279,12 @@ impl Filler<'_> {
         file: &impl Fn(&(String, Artifact)) -> String,
     ) -> Result<Vec<String>, String> {
         let template = Template::parse(text).map_err(|why| why.to_string())?;
-        if let Some(alternatives) = template.alone()
-            && let Filled::Files(files) = self.value(key, alternatives)?
-        {
-            return Ok(files.iter().map(file).collect());
+        if let Some(alternatives) = template.alone() {
+            match self.value(key, alternatives)? {
+                Filled::Files(files) => return Ok(files.iter().map(file).collect()),
+                Filled::Nothing => return Ok(Vec::new()),
+                Filled::Text(_) => {}
+            }
         }
         self.fill(key, &template, file).map(|text| vec![text])
     }
@@ -300,6 +312,7 @@ impl Filler<'_> {
         template.fill(|alternatives| match self.value(key, alternatives)? {
             Filled::Text(text) if text.contains(MARK) => Err(nul()),
             Filled::Text(text) => Ok(text),
+            Filled::Nothing => Ok(String::new()),
             Filled::Files(files) => match files.as_slice() {
                 [one] => Ok(file(one)),
                 several => Err(format!(
@@ -374,6 +387,7 @@ impl Filler<'_> {
             Reference::Shard => number(index + 1),
             Reference::Iteration => number(key.iteration),
             Reference::Key => Ok(Filled::Text(key.name(self.plan))),
+            Reference::Nothing => Ok(Filled::Nothing),
         }
     }
 

@@ -7,7 +7,7 @@ use super::event::{Artifact, Event};
 use super::fill::Folders;
 use super::machine::Machine;
 use super::machine::Setup;
-use crate::io::digest::store::identify;
+use crate::io::digest::store::identify_all;
 use crate::io::folder::{self, EntryKind};
 use crate::io::source::identity_of;
 use crate::io::{digest, text};
@@ -64,10 +64,11 @@ fn files(input: &Input, place: &Place) -> Result<Vec<Artifact>, RunError> {
         let most = input.max.map_or(String::new(), |most| format!(" and at most {most}"));
         return Err(fault(format!("found {count} files, expected at least {}{most}", input.min)));
     }
-    let named = place.named.contains_key(input.name.as_str());
-    let files = paths.iter().map(|path| {
-        let absolute = if named { PathBuf::from(path) } else { place.base.join(path) };
-        let stored = identify(&absolute).map_err(|why| fault(format!("{}: {why}", absolute.display())))?;
+    // An absolute path, as of a named input, stays as it is.
+    let absolute: Vec<PathBuf> = paths.iter().map(|path| place.base.join(path)).collect();
+    let found = identify_all(&absolute).into_iter().zip(paths.iter().zip(&absolute));
+    let files = found.map(|(stored, (path, absolute))| {
+        let stored = stored.map_err(|why| fault(format!("{}: {why}", absolute.display())))?;
         Ok(Artifact { path: path.clone(), blake3: stored.blake3, bytes: stored.bytes })
     });
     let files = files.collect::<Result<Vec<_>, RunError>>()?;
@@ -248,16 +249,16 @@ pub fn kept(root: &Path) -> Result<(Plan, PathBuf), RunError> {
 /// Checks that the inputs of a run are what they were when it started.
 fn check_unchanged(inputs: &BTreeMap<String, Vec<Artifact>>, base: &Path) -> Result<(), RunError> {
     for (name, files) in inputs {
-        for file in files {
-            let path = base.join(&file.path);
+        let paths: Vec<PathBuf> = files.iter().map(|file| base.join(&file.path)).collect();
+        for ((file, path), found) in files.iter().zip(&paths).zip(identify_all(&paths)) {
             let fault = |why: String| RunError::Input { input: name.clone(), why };
-            if identity_of(&path).is_none() {
+            if identity_of(path).is_none() {
                 return Err(fault(format!(
                     "{}: the run started with the file, and it is missing",
                     path.display()
                 )));
             }
-            let found = identify(&path).map_err(|why| fault(format!("{}: {why}", path.display())))?;
+            let found = found.map_err(|why| fault(format!("{}: {why}", path.display())))?;
             if found.blake3 != file.blake3 {
                 return Err(fault(format!("{}: changed since the run started", path.display())));
             }

@@ -6,12 +6,13 @@
 use super::event::Failure;
 use super::world::AttemptLimits;
 use crate::io::child::capped::CappedLog;
+use crate::io::child::group::Group;
 use crate::io::child::never_wait;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -64,12 +65,10 @@ pub fn run(invocation: &Invocation<'_>) -> Result<(), Failure> {
         let program = invocation.argv.first().map_or("", String::as_str);
         Failure::Start(format!("`{program}` cannot be started: {why}"))
     };
-    let mut child = spawn(invocation).map_err(started)?;
+    let mut group = start(invocation).map_err(started)?;
     let watched =
-        Watch::new(&mut child, invocation).and_then(|watch| watch.until_end(&mut child, invocation));
-    // Processes that it left behind end with it.
-    signal(&child, Signal::KILL);
-    let status = child.wait().map_err(|why| Failure::Start(why.to_string()))?;
+        Watch::new(group.child(), invocation).and_then(|watch| watch.until_end(&mut group, invocation));
+    let status = group.finish().map_err(|why| Failure::Start(why.to_string()))?;
     if let Some(failure) =
         watched.map_err(|why| Failure::Start(format!("its output cannot be kept: {why}")))?
     {
@@ -91,10 +90,10 @@ pub fn program(name: &str) -> io::Result<PathBuf> {
     if name == "fedmill" { std::env::current_exe() } else { Ok(PathBuf::from(name)) }
 }
 
-fn spawn(invocation: &Invocation<'_>) -> io::Result<Child> {
+fn start(invocation: &Invocation<'_>) -> io::Result<Group> {
     let name = invocation.argv.first().ok_or_else(|| io::Error::other("it has no program"))?;
     let mut command = Command::new(program(name)?);
-    command.args(&invocation.argv[1..]).current_dir(invocation.folder).process_group(0).env_clear();
+    command.args(&invocation.argv[1..]).current_dir(invocation.folder).env_clear();
     let inherited = INHERITED.iter().copied().chain(invocation.inherit.iter().map(String::as_str));
     for name in inherited {
         if let Some(value) = std::env::var_os(name) {
@@ -103,15 +102,7 @@ fn spawn(invocation: &Invocation<'_>) -> io::Result<Child> {
     }
     command.envs(&invocation.env);
     let stdin = if invocation.stdin.is_some() { Stdio::piped() } else { Stdio::null() };
-    command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()
-}
-
-/// Sends a signal to the process group of a command.
-fn signal(child: &Child, signal: Signal) {
-    if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
-        // A group that ended needs no signal.
-        let _ = kill_process_group(group, signal);
-    }
+    Group::start(command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()))
 }
 
 /// What the runner reads of a command, and its times.
@@ -121,9 +112,8 @@ struct Watch {
     stdin: Option<(ChildStdin, Vec<u8>)>,
     started: Instant,
     heard: Instant,
-    /// Why the attempt must end, and when it was asked to.
-    ending: Option<(Failure, Instant)>,
-    forced: bool,
+    /// Why the attempt was asked to end.
+    ending: Option<Failure>,
 }
 
 impl Watch {
@@ -138,12 +128,12 @@ impl Watch {
         err.iter().try_for_each(|(pipe, _)| never_wait(pipe))?;
         stdin.iter().try_for_each(|(pipe, _)| never_wait(pipe))?;
         let now = Instant::now();
-        Ok(Self { out, err, stdin, started: now, heard: now, ending: None, forced: false })
+        Ok(Self { out, err, stdin, started: now, heard: now, ending: None })
     }
 
     /// Reads what a command prints until it ends. Returns why the runner ended it, if it did.
-    fn until_end(mut self, child: &mut Child, invocation: &Invocation<'_>) -> io::Result<Option<Failure>> {
-        let process = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
+    fn until_end(mut self, group: &mut Group, invocation: &Invocation<'_>) -> io::Result<Option<Failure>> {
+        let process = pidfd_open(Pid::from_child(group.child()), PidfdFlags::empty())?;
         let mut ended: Option<Instant> = None;
         loop {
             let mut polled = vec![PollFd::new(&process, PollFlags::IN)];
@@ -160,7 +150,7 @@ impl Watch {
             }
             self.write();
             self.read()?;
-            if ended.is_none() && child.try_wait()?.is_some() {
+            if ended.is_none() && group.status()?.is_some() {
                 ended = Some(Instant::now());
             }
             let drained = self.out.is_none() && self.err.is_none();
@@ -168,7 +158,7 @@ impl Watch {
                 return self.finish();
             }
             if ended.is_none() {
-                self.check(child, invocation);
+                self.check(group, invocation);
             }
         }
     }
@@ -176,19 +166,15 @@ impl Watch {
     fn finish(self) -> io::Result<Option<Failure>> {
         self.out.map_or(Ok(()), |(_, log)| log.finish())?;
         self.err.map_or(Ok(()), |(_, log)| log.finish())?;
-        Ok(self.ending.map(|(why, _)| why))
+        Ok(self.ending)
     }
 
     /// Ends the command if its time is over, or the runner wants it to.
-    fn check(&mut self, child: &Child, invocation: &Invocation<'_>) {
+    fn check(&mut self, group: &mut Group, invocation: &Invocation<'_>) {
         let limits = invocation.limits;
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        if let Some((_, asked)) = &self.ending {
-            if !self.forced && asked.elapsed() >= limits.kill_after {
-                signal(child, Signal::KILL);
-                self.forced = true;
-            }
-            return;
+        if self.ending.is_some() {
+            return group.kill_if_late();
         }
         let why = if invocation.stop.load(Ordering::Relaxed) {
             Failure::Cancelled
@@ -199,8 +185,8 @@ impl Watch {
         } else {
             return;
         };
-        signal(child, Signal::TERM);
-        self.ending = Some((why, Instant::now()));
+        group.ask_to_end(limits.kill_after);
+        self.ending = Some(why);
     }
 
     fn write(&mut self) {

@@ -149,19 +149,12 @@ impl Scope<'_> {
 
 /// A metric of a stage: a number, or a list of those of its instances.
 fn metric(group: &Group, name: &str) -> Option<Value> {
-    let number = |made: &super::event::Made| made.metrics.get(name).map(|number| to_value(*number));
-    let found: Option<Vec<Value>> =
-        group.instances.iter().map(|instance| instance.made.as_ref().and_then(number)).collect();
-    match found?.as_slice() {
-        [] => None,
-        [alone] => Some(alone.clone()),
-        all => Some(Value::List(all.to_vec())),
+    // Conditions compare whole and real numbers with each other, so that a metric may stay real.
+    let found = group.metric(name)?.into_iter().map(Value::Real);
+    match group.instances.len() {
+        1 => found.into_iter().next(),
+        _ => Some(Value::List(found.collect())),
     }
-}
-
-/// Conditions compare whole and real numbers with each other, so that a metric may stay real.
-fn to_value(number: f64) -> Value {
-    Value::Real(number)
 }
 
 fn of_stage(group: &Group, what: &str) -> Option<Value> {

@@ -67,6 +67,14 @@ impl Group {
         }
     }
 
+    /// A metric of the instances that succeeded, in order; `None` if none of them measured it, or one is not over.
+    pub fn metric(&self, name: &str) -> Option<Vec<f64>> {
+        let leaves_out = self.outcome.is_none_or(Outcome::is_fine);
+        let counted = self.instances.iter().filter(|instance| !leaves_out || instance.failure.is_none());
+        let values = counted.map(|instance| instance.made.as_ref()?.metrics.get(name).copied());
+        values.collect::<Option<Vec<f64>>>().filter(|values| !values.is_empty())
+    }
+
     /// Seconds of all attempts of all instances.
     pub fn seconds(&self) -> f64 {
         self.instances.iter().map(|instance| instance.seconds).sum()
@@ -302,11 +310,9 @@ impl State {
             self.groups[stage] = vec![Group::default()];
         }
         for (stage, groups) in self.groups.iter_mut().enumerate() {
-            // The failure that another stage waits for is a result.
-            if graph.needed_by[stage].iter().any(|next| plan.stages[*next].depends.is_some()) {
-                continue;
-            }
-            groups.iter_mut().for_each(Group::open_again);
+            let is_result = graph.failure_is_a_result(plan, stage);
+            let is_kept = |group: &&mut Group| is_result && group.outcome.is_some_and(Outcome::is_failure);
+            groups.iter_mut().filter(|group| !is_kept(group)).for_each(Group::open_again);
         }
         self.tuned.open_again();
         for looped in 0..self.loops.len() {

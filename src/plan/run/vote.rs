@@ -36,10 +36,15 @@ pub struct Tally {
     pub winner: Result<String, String>,
 }
 
+/// The weights of voters with these scores, after the cap.
+pub fn weights(vote: &Consensus, scores: &[f64]) -> Vec<f64> {
+    let weights: Vec<f64> = scores.iter().map(|score| weight(vote.weight, *score)).collect();
+    capped(&weights, vote.weight_cap)
+}
+
 /// Counts a vote; `threshold` is the share that wins.
 pub fn count(vote: &Consensus, threshold: f64, voters: &[Voter]) -> Tally {
-    let weights: Vec<f64> = voters.iter().map(|voter| weight(vote.weight, voter.score)).collect();
-    let weights = capped(&weights, vote.weight_cap);
+    let weights = weights(vote, &voters.iter().map(|voter| voter.score).collect::<Vec<_>>());
     let of = |chose: &dyn Fn(&str) -> bool| {
         let chosen =
             voters.iter().zip(&weights).filter(|(voter, _)| voter.option.as_deref().is_some_and(chose));
@@ -86,12 +91,11 @@ fn winner(
     }
 }
 
-/// The option with the greatest share; of several, the first in the order of the plan.
-pub fn leader(vote: &Consensus, tally: &Tally) -> Option<String> {
-    let share = |option: &str| tally.shares.get(option).copied().unwrap_or(0.0);
-    let most = vote.options.iter().map(|option| share(option.as_str())).fold(0.0, f64::max);
-    let first = vote.options.iter().find(|option| share(option.as_str()) >= most - TOLERANCE);
-    first.map(ToString::to_string)
+/// The option with the greatest share of those that are left; of several, the first in the order of the plan.
+pub fn leader(left: &[String], tally: &Tally) -> Option<String> {
+    let share = |option: &String| tally.shares.get(option).copied().unwrap_or(0.0);
+    let most = left.iter().map(share).fold(0.0, f64::max);
+    left.iter().find(|option| share(option) >= most - TOLERANCE).cloned()
 }
 
 /// The weight of a voter before the cap.

@@ -212,6 +212,12 @@ pub trait World {
     /// When it cannot be written.
     fn write_receipt(&mut self, receipt: &Receipt, cached: bool) -> Result<(), RunError>;
 
+    /// Whether another attempt may begin beside `running` others, as far as other programs leave it a place.
+    fn admits(&mut self, running: usize) -> bool {
+        let _ = running;
+        true
+    }
+
     /// Begins an attempt; [`World::wait`] reports its end.
     fn start(&mut self, job: Job);
 

@@ -42,6 +42,9 @@ pub(super) fn check(lint: &mut Lint) {
             check_text(lint, &Text { takes_several: true, ..found });
             expect_files(lint, &format!("{at}.{key}"), stage, value);
         }
+        for (option, value) in stage.consensus.iter().flat_map(|vote| &vote.candidates) {
+            check_text(lint, &text(format!("{at}.consensus.candidates.{option}"), value));
+        }
         for (number, out) in stage.out.iter().enumerate() {
             let found = text(format!("{at}.out[{number}].path"), out.path.as_str());
             check_text(lint, &Text { is_path: true, ..found });
@@ -137,21 +140,16 @@ fn check_reference(lint: &mut Lint, text: &Text<'_>, reference: &Reference, has_
                 lint.add(&rules::FIRST, text.at.clone(), why);
             }
         }
-        Reference::Key => {}
+        Reference::Key | Reference::Nothing => {}
     }
 }
 
 /// The number of an instance of another stage.
 fn check_place(lint: &mut Lint, text: &Text<'_>, reference: &Reference, (of, place): (&str, u32)) {
     let Some((_, stage)) = lint.index.stage(of) else { return };
-    let count = match &stage.for_each {
-        None if stage.consensus.is_none() => 1,
-        Some(ForEach::Values(values)) => values.len(),
-        Some(ForEach::Range(count) | ForEach::Shards(Shards::Count(count))) => *count as usize,
-        // The number is known once the run starts.
-        _ => return,
-    };
-    if place as usize >= count {
+    // Otherwise the number is known once the run starts.
+    let Some(count) = stage.known_instances() else { return };
+    if place >= count {
         let why =
             format!("found `{reference}`, and stage `{of}` has {count} instances, expected a number below");
         lint.add(&rules::TEMPLATE, text.at.clone(), why);

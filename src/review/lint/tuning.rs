@@ -5,7 +5,7 @@ use super::names::known_stage;
 use super::policy::expect_time;
 use super::rules;
 use crate::plan::schema::looped::{Policy, Preset, Tune, Validate};
-use crate::plan::tunable::{Forbidden, forbidden, not_repeatable};
+use crate::plan::tunable::{Forbidden, forbidden, not_repeatable, tuned_before};
 use std::collections::BTreeSet;
 
 pub(super) fn check(lint: &mut Lint) {
@@ -14,6 +14,9 @@ pub(super) fn check(lint: &mut Lint) {
         if let Some(tune) = &looped.tune {
             let at = format!("$.loops[{place}].tune");
             check_param(lint, &at, tune);
+            if let Some(why) = tuned_before(plan, place) {
+                lint.add(&rules::TUNE, format!("{at}.param"), why);
+            }
             check_ranges(lint, &at, tune);
             check_validation(lint, place, &format!("{at}.validate"), &tune.validate);
             if tune.policy == Policy::Fedexp {

@@ -30,6 +30,19 @@ fn check_vote(lint: &mut Lint, at: &str, stage: &Stage, vote: &Consensus) {
         let why = format!("found {}, expected a share above 0 and up to 1 of all weight", vote.weight_cap);
         lint.add(&rules::VOTE, format!("{at}.weight_cap"), why);
     }
+    for option in vote.candidates.keys().filter(|option| !vote.options.contains(option)) {
+        let known = vote.options.iter().map(|option| option.as_str());
+        let at = format!("{at}.candidates.{option}");
+        lint.add_unknown(&rules::UNKNOWN, at, (option.as_str(), "an option of the vote"), known);
+    }
+    if !(1..=vote.options.len()).contains(&(vote.min_options as usize)) {
+        let why = format!(
+            "found {}, expected 1 to {}, the number of options",
+            vote.min_options,
+            vote.options.len()
+        );
+        lint.add(&rules::VOTE, format!("{at}.min_options"), why);
+    }
     check_voters(lint, at, vote);
     let at_no_winner = format!("{at}.on_no_consensus");
     match (vote.on_no_consensus, &vote.fallback) {

@@ -131,6 +131,16 @@ fn check_fields(lint: &mut Lint, at: &str, stage: &Stage) {
         let why = "found outputs of a stage without an agent, which makes no files";
         lint.add(&rules::FIELD, format!("{at}.out"), why);
     }
+    if let Some(least) = stage.min_succeeded {
+        let at = format!("{at}.min_succeeded");
+        if !stage.works() || stage.consensus.is_some() {
+            let why = "found `min_succeeded` in a stage whose work is no agent's or a vote, which reads none";
+            lint.add(&rules::FIELD, at, why);
+        } else if let Some(count) = stage.known_instances().filter(|count| least > *count) {
+            let why = format!("found {least}, expected at most the {count} instances of the stage");
+            lint.add(&rules::LIMIT, at, why);
+        }
+    }
     if stage.for_each.is_some() && stage.consensus.is_some() {
         let why = "found `for_each` in a vote, which has an instance for each voter";
         lint.add(&rules::FIELD, format!("{at}.for_each"), why);

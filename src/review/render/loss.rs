@@ -219,6 +219,10 @@ fn of_stage(plan: &Plan, stage: &Stage, at: &str, target: Target, found: &mut Fo
     if stage.cache == Cache::Content {
         found.add(format!("{at}.cache"), Level::Replaced, "each task has a separate cache");
     }
+    if stage.fans_out() && stage.min_succeeded.is_some_and(|least| least > 0) {
+        let what = "a task that fails holds up the stages behind the fan-out";
+        found.add(format!("{at}.min_succeeded"), Level::Lost, what);
+    }
     let keeps_going = plan.limits.on_failure == FailureMode::KeepGoing;
     if target == Target::Snakemake && stage.depends.is_some() && keeps_going {
         let what =

@@ -21,6 +21,9 @@ impl Machine<'_> {
         if !stage.works() || count == Some(0) && stage.consensus.is_none() {
             return self.settle(key, Outcome::Ok, String::new(), None, BTreeMap::new(), world);
         }
+        if let Some(why) = stage.consensus.as_ref().and_then(|vote| self.too_few_options(key, vote)) {
+            return self.settle(key, Outcome::Failed, why, None, BTreeMap::new(), world);
+        }
         let most = self.flow.plan.limits.mem_bytes.unwrap_or(u64::MAX);
         if let Some(needs) = stage.mem_bytes.filter(|needs| *needs > most) {
             let why = format!("needs {needs} bytes of memory, and limits.mem_bytes is {most}");
@@ -74,7 +77,8 @@ impl Machine<'_> {
         let mut jobs = Vec::new();
         let mut charges = !self.queues.charging.is_empty();
         for (rank, key) in &self.queues.ready {
-            if self.queues.running.len() + chosen.len() >= most {
+            let at_work = self.queues.running.len() + chosen.len();
+            if at_work >= most || !world.admits(at_work) {
                 break;
             }
             let filler = self.filler();

@@ -102,11 +102,13 @@ impl Machine<'_> {
         Ok(None)
     }
 
-    /// A stage that this one needs, and that neither succeeded nor was skipped.
+    /// A stage that this one needs, that neither succeeded nor was skipped, and that may not fail.
     fn failed_need(&self, key: Key) -> Option<String> {
         self.flow.graph.needs[key.stage].iter().find_map(|need| {
             let seen = self.state.seen_from(*need, key);
-            let fine = self.state.group(seen).outcome.is_none_or(Outcome::is_fine);
+            let may_fail = self.flow.plan.stages[*need].may_fail();
+            let is_fine = |outcome: Outcome| outcome.is_fine() || may_fail && outcome.is_failure();
+            let fine = self.state.group(seen).outcome.is_none_or(is_fine);
             (!fine).then(|| seen.name(self.flow.plan))
         })
     }

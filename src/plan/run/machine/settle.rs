@@ -5,6 +5,7 @@ use crate::plan::condition::{Outcome as Evaluated, Value};
 use crate::plan::run::error::RunError;
 use crate::plan::run::event::{Ending, Event, Failure, Outcome};
 use crate::plan::run::key::Key;
+use crate::plan::run::state::Group;
 use crate::plan::run::world::World;
 use crate::plan::schema::looped::Exhausted;
 use crate::plan::schema::policy::FailureMode;
@@ -21,24 +22,22 @@ impl Machine<'_> {
         if let Some(vote) = &self.stage(key).consensus {
             return self.settle_vote(key, vote, world);
         }
-        let failures = group.instances.iter().filter_map(|instance| instance.failure.as_ref());
-        let worst = failures
-            .max_by_key(|failure| failure.outcome())
-            .map(|failure| (failure.outcome(), failure.to_string()));
-        let fans_out = self.stage(key).fans_out();
-        match (worst, &self.stage(key).success_when) {
-            (Some((outcome, why)), _) => self.settle(key, outcome, why, None, BTreeMap::new(), world),
-            (None, Some(text)) if fans_out => match self.scope(key).evaluate(text) {
+        let why = match fallen_short(group, self.stage(key).min_succeeded) {
+            Ok(why) => why,
+            Err((outcome, why)) => return self.settle(key, outcome, why, None, BTreeMap::new(), world),
+        };
+        match &self.stage(key).success_when {
+            Some(text) if self.stage(key).fans_out() => match self.scope(key).evaluate(text) {
                 Ok(Evaluated { holds, read }) => {
                     let (outcome, why) = match holds {
-                        true => (Outcome::Ok, String::new()),
+                        true => (Outcome::Ok, why),
                         false => (Outcome::Failed, Failure::Unsuccessful(read.clone()).to_string()),
                     };
                     self.settle(key, outcome, why, None, read, world)
                 }
                 Err(why) => self.settle(key, Outcome::Error, why.to_string(), None, BTreeMap::new(), world),
             },
-            (None, _) => self.settle(key, Outcome::Ok, String::new(), None, BTreeMap::new(), world),
+            _ => self.settle(key, Outcome::Ok, why, None, BTreeMap::new(), world),
         }
     }
 
@@ -64,9 +63,9 @@ impl Machine<'_> {
         }
     }
 
-    /// Whether the `depends` of another stage waits for the failure of this one.
+    /// Whether the run goes on after a failure of this stage.
     fn is_handled(&self, stage: usize) -> bool {
-        self.flow.graph.needed_by[stage].iter().any(|next| self.flow.plan.stages[*next].depends.is_some())
+        self.flow.graph.failure_is_a_result(self.flow.plan, stage)
     }
 
     /// Does what the plan says of failures.
@@ -181,5 +180,28 @@ impl Machine<'_> {
         };
         self.record(&[Event::End { ending }]);
         false
+    }
+}
+
+/// How a stage ends some of whose instances failed, if too few succeeded; else what to say of those that failed.
+fn fallen_short(group: &Group, least: Option<u32>) -> Result<String, (Outcome, String)> {
+    let failures: Vec<&Failure> =
+        group.instances.iter().filter_map(|instance| instance.failure.as_ref()).collect();
+    let Some(worst) = failures.iter().max_by_key(|failure| failure.outcome()) else {
+        return Ok(String::new());
+    };
+    let (failed, all) = (failures.len(), group.instances.len());
+    let succeeded = all - failed;
+    // What the runner ended may still succeed in a resumed run.
+    let is_known = !failures.contains(&&Failure::Cancelled);
+    match least {
+        Some(least) if is_known && succeeded >= least.max(1) as usize => {
+            Ok(format!("{failed} of {all} instances failed: {worst}"))
+        }
+        Some(least) if is_known && least > 1 => {
+            let why = format!("{succeeded} of {all} instances succeeded, expected at least {least}: {worst}");
+            Err((worst.outcome(), why))
+        }
+        _ => Err((worst.outcome(), worst.to_string())),
     }
 }

@@ -83,10 +83,8 @@ impl Machine<'_> {
         let of_loop = stages.filter(|stage| self.state.loop_of(**stage) == Some(looped));
         let found = of_loop.filter_map(|stage| {
             let group = self.state.group(Key { stage: *stage, iteration, index: None, shadow });
-            let made =
-                group.instances.iter().map(|instance| instance.made.as_ref()?.metrics.get(name).copied());
-            let values: Vec<f64> = made.collect::<Option<_>>()?;
-            (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+            let values = group.metric(name)?;
+            Some(values.iter().sum::<f64>() / values.len() as f64)
         });
         found.into_iter().next()
     }

@@ -13,6 +13,17 @@ use crate::plan::schema::vote::{Consensus, NoConsensus};
 use std::collections::BTreeMap;
 
 impl Machine<'_> {
+    /// Why a vote asks no agent, if fewer options than its minimum are left.
+    pub(super) fn too_few_options(&self, key: Key, vote: &Consensus) -> Option<String> {
+        let left = self.filler().options(key);
+        let is_too_few = left.len() < vote.min_options as usize;
+        let names = if left.is_empty() { String::new() } else { format!(" ({})", left.join(", ")) };
+        is_too_few.then(|| {
+            let (found, all, least) = (left.len(), vote.options.len(), vote.min_options);
+            format!("{found} of {all} options are left{names}, expected at least {least}")
+        })
+    }
+
     /// Ends a vote once each voter answered or abstained.
     pub(super) fn settle_vote(
         &mut self,
@@ -34,15 +45,24 @@ impl Machine<'_> {
         };
         let why = format!("no consensus: {why}");
         match (vote.on_no_consensus, self.state.group(key).answer) {
-            (NoConsensus::Fallback, _) if let Some(option) = &vote.fallback => {
-                self.choose(key, option.to_string(), why, read, world)
+            (NoConsensus::Fallback, _) if let Some(option) = self.fallback(key, vote) => {
+                self.choose(key, option, why, read, world)
             }
             (NoConsensus::Gate, None) if self.stage(key).gate.is_some() => self.open_gate(key, world),
-            (NoConsensus::Gate, Some(Answer::Approve)) if let Some(option) = leader(vote, &tally) => {
+            (NoConsensus::Gate, Some(Answer::Approve))
+                if let Some(option) = leader(&self.filler().options(key), &tally) =>
+            {
                 self.choose(key, option, why, read, world)
             }
             _ => self.settle(key, Outcome::Failed, why, None, read, world),
         }
+    }
+
+    /// The option that holds without a winner: the one that the plan names, or the first if that one is left out.
+    fn fallback(&self, key: Key, vote: &Consensus) -> Option<String> {
+        let named = vote.fallback.as_ref()?.to_string();
+        let left = self.filler().options(key);
+        if left.contains(&named) { Some(named) } else { left.into_iter().next() }
     }
 
     /// The vote as it stands, and what of it the journal keeps.

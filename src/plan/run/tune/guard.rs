@@ -2,14 +2,15 @@
 
 use crate::plan::schema::Plan;
 use crate::plan::schema::looped::{Policy, Preset, Tune};
-use crate::plan::tunable::{Forbidden, forbidden, not_repeatable, parameter};
+use crate::plan::tunable::{Forbidden, forbidden, not_repeatable, parameter, tuned_before};
 
 /// The first tuning of a plan that a runner refuses: its place in the plan, and why.
 pub fn fault(plan: &Plan) -> Option<(String, String)> {
     let tuned =
         plan.loops.iter().enumerate().filter_map(|(place, looped)| Some((place, looped.tune.as_ref()?)));
     tuned.into_iter().find_map(|(place, tune)| {
-        let (field, why) = fault_of(plan, tune)?;
+        let twice = tuned_before(plan, place).map(|why| ("param", why));
+        let (field, why) = twice.or_else(|| fault_of(plan, tune))?;
         Some((format!("$.loops[{place}].tune.{field}"), why))
     })
 }
