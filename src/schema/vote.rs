@@ -20,7 +20,7 @@ pub struct Consensus {
     /// value is left out of the vote.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub candidates: BTreeMap<Id, String>,
-    /// The fewest options that must be left; with fewer the stage failed, and no agent is asked.
+    /// The fewest options that must be left, 2 by default; with fewer the stage failed, and no agent is asked.
     #[serde(default = "two", skip_serializing_if = "is_two")]
     pub min_options: u32,
     /// The share of all weight that wins; `limits.consensus_threshold` by default.

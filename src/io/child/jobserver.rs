@@ -41,7 +41,7 @@ impl Places {
             Some(value.to_owned())
         };
         // The last one holds.
-        match makeflags.split_whitespace().filter_map(auth).last() {
+        match makeflags.split_whitespace().filter_map(auth).next_back() {
             None => Self::Free,
             Some(auth) => Client::open(&auth).map_or(Self::One, Self::Shared),
         }
