@@ -7,6 +7,7 @@ mod jobserver;
 mod killed;
 mod lint;
 mod metrics;
+mod nested;
 mod new;
 mod next;
 mod parsers;

@@ -65,8 +65,13 @@ pub fn not_repeatable(stage: &Stage) -> Option<&'static str> {
     if stage.side_effects != SideEffects::None {
         return Some("has side effects, expected none in a shadow run");
     }
-    let works = stage.works() && !stage.decides() && stage.consensus.is_none() && stage.gate.is_none();
-    (!works).then_some("decides, votes or waits for a person, expected work alone in a shadow run")
+    let works = stage.works()
+        && stage.plan.is_none()
+        && !stage.decides()
+        && stage.consensus.is_none()
+        && stage.gate.is_none();
+    (!works)
+        .then_some("runs a plan, decides, votes or waits for a person, expected work alone in a shadow run")
 }
 
 fn protects(word: &str) -> bool {

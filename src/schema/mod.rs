@@ -1,13 +1,14 @@
 //! The plan file: `fedmill.plan/1`, as its types.
 //!
 //! [`name`] has the words that name its parts, [`stage`] the work, [`agent`] who does it, [`policy`] failures, time and
-//! effects, [`vote`] votes, [`reduce`] reducers, [`looped`] loops and their tuning, [`limits`] what a run may use, [`value`] plain values, and [`publish`] the JSON
+//! effects, [`vote`] votes, [`reduce`] reducers, [`nested`] plans inside of plans, [`looped`] loops and their tuning, [`limits`] what a run may use, [`value`] plain values, and [`publish`] the JSON
 //! Schema that is made from these types.
 
 pub mod agent;
 pub mod limits;
 pub mod looped;
 pub mod name;
+pub mod nested;
 pub mod policy;
 pub mod publish;
 pub mod reduce;

@@ -2,6 +2,7 @@
 
 use super::agent::Pool;
 use super::name::{Id, Name};
+use super::nested::Nested;
 use super::policy::{Cache, Gate, Retry, SideEffects, Timeout};
 use super::reduce::Reduce;
 use super::value::{Scalar, is_default};
@@ -17,7 +18,7 @@ use std::collections::BTreeMap;
 pub struct Stage {
     /// The name.
     pub id: Id,
-    /// `decide` chooses one of the cases, and `reduce` makes one file of several. Any other stage has no kind.
+    /// `decide` chooses one of the cases, `plan` runs another plan, and `reduce` makes one file of several. Any other stage has no kind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<Kind>,
 
@@ -42,6 +43,9 @@ pub struct Stage {
     /// The JSON body of a request; its texts are templates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<Value>,
+    /// The plan that a stage of kind `plan` runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Nested>,
     /// The files that a stage of kind `reduce` makes one of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reduce: Option<Reduce>,
@@ -112,6 +116,8 @@ pub struct Stage {
 pub enum Kind {
     /// It chooses one of its cases.
     Decide,
+    /// It runs another plan.
+    Plan,
     /// It makes one file of several.
     Reduce,
 }
@@ -186,7 +192,7 @@ impl Stage {
 
     /// Whether the runner itself does the work of the stage.
     pub fn is_built_in(&self) -> bool {
-        self.kind == Some(Kind::Reduce)
+        matches!(self.kind, Some(Kind::Plan | Kind::Reduce))
     }
 
     /// Whether attempts do the work of the stage: those of an agent, of several, or of the runner itself.
@@ -211,7 +217,13 @@ impl Stage {
     /// The texts with references of work that the runner itself does, with their places in the stage.
     pub fn texts_of_built_in(&self) -> Vec<(String, &str)> {
         let files = self.reduce.iter().flat_map(|reduce| &reduce.files).enumerate();
-        files.map(|(place, text)| (format!("reduce.files[{place}]"), text.as_str())).collect()
+        let reduced = files.map(|(place, text)| (format!("reduce.files[{place}]"), text.as_str()));
+        let inputs = self.plan.iter().flat_map(|nested| &nested.inputs);
+        let inputs = inputs.flat_map(|(name, files)| {
+            let files = files.iter().enumerate();
+            files.map(move |(place, text)| (format!("plan.inputs.{name}[{place}]"), text.as_str()))
+        });
+        reduced.chain(inputs).collect()
     }
 
     /// Whether the stage has several instances: one for each value, or for each voter.

@@ -50,6 +50,9 @@ pub(super) fn sound() -> Value {
             {"id": "clean", "agent": "sh", "argv": ["{make.part}"]},
             {"id": "join", "kind": "reduce", "needs": ["make"], "reduce": {"by": "lines", "files": ["{make.part}"]},
                 "out": [{"name": "all", "path": "all.txt"}]},
+            {"id": "inside", "kind": "plan", "needs": ["make"], "plan": {"file": "in.json",
+                "params": {"x": "{params.n}"}, "inputs": {"parts": ["{make.part}"]}},
+                "out": [{"name": "all", "path": "join.all"}]},
         ],
         "loops": [{"id": "rounds", "over": ["step", "redo"], "carry": {"model": {"from": "step.model", "init": "base"}},
             "until": "metrics.loss < 0.1 || iteration.k > 3", "max_iters": 9,
@@ -97,6 +100,17 @@ fn broken() -> Vec<(&'static str, Value, &'static str, &'static str, &'static st
         agent
     };
     vec![
+        // Plans inside of plans.
+        (
+            "/stages/11/plan/file",
+            s("../in.json"),
+            "nested",
+            "$.stages[11].plan.file",
+            "inside of the plan's folder",
+        ),
+        ("/stages/11/plan", Value::Null, "missing", "$.stages[11]", "found no `plan`"),
+        ("/stages/11/kind", Value::Null, "field", "$.stages[11].plan", "expected `kind: plan`"),
+        ("/stages/11/plan/params/x", s("{params.nn}"), "unknown", "$.stages[11].plan.params.x", "found `nn`"),
         // Reductions.
         ("/stages/10/kind", Value::Null, "work", "$.stages[10]", "found no work"),
         ("/stages/10/kind", Value::Null, "field", "$.stages[10].reduce", "expected `kind: reduce`"),
@@ -190,7 +204,7 @@ fn broken() -> Vec<(&'static str, Value, &'static str, &'static str, &'static st
             "found `updaets`",
         ),
         // Work.
-        ("/stages/-", json!({"id": "idle"}), "work", "$.stages[11]", "found no work"),
+        ("/stages/-", json!({"id": "idle"}), "work", "$.stages[12]", "found no work"),
         (
             "/stages/0/consensus",
             json!({"capability": "vote", "options": ["a", "b"]}),
@@ -368,7 +382,7 @@ fn broken() -> Vec<(&'static str, Value, &'static str, &'static str, &'static st
             "/stages/-",
             stage("far", json!({"argv": ["{say.reply}"]})),
             "order",
-            "$.stages[11].argv[0]",
+            "$.stages[12].argv[0]",
             "does not wait for `say`",
         ),
         // Conditions.

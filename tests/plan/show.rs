@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 /// A folder with the sound plan.
 fn dir() -> Dir {
     let dir = Dir::new();
+    dir.write("in.json", r#"{"schema": "fedmill.plan/1", "id": "in", "stages": []}"#);
     dir.write("plan.json", sound().to_string());
     dir
 }
@@ -44,6 +45,7 @@ fn graphviz_reads_the_picture() {
     ], "loops": [{"id": "graph", "over": ["node", "subgraph"], "until": "'\"\\\n\t' == ''", "max_iters": 2}]});
     for plan in [sound(), hostile] {
         let dir = Dir::new();
+        dir.write("in.json", r#"{"schema": "fedmill.plan/1", "id": "in", "stages": []}"#);
         dir.write("plan.json", plan.to_string());
         let text = shown(&dir, &["--format", "dot"]);
         assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text}");

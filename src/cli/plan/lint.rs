@@ -4,11 +4,11 @@ use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print};
 use crate::cli::cells::wrapped;
 use crate::plan::read;
 use crate::plan::schema::Plan;
-use crate::review::lint::{Finding, Level, lint};
+use crate::review::lint::{Finding, Level, lint_with_nested};
 use clap::Args;
 use std::path::{Path, PathBuf};
 
-/// Check a plan without running it.
+/// Check a plan, and the plans that its stages run, without running them.
 ///
 /// Prints each finding with its place in the file, what was found and what was expected. Exit status: 0 if no finding is
 /// an error, else 2.
@@ -25,7 +25,7 @@ pub(in crate::cli) struct Arguments {
 impl Arguments {
     pub(super) fn run(&self, _: &Common) -> Result<Outcome, Failure> {
         let plan = read::plan(&self.plan).map_err(Failure::of)?;
-        let findings = lint(&plan);
+        let findings = lint_with_nested(&plan, &self.plan);
         let text = match self.json {
             true => {
                 let found =
@@ -66,7 +66,7 @@ const MOST_LISTED: usize = 20;
 
 /// Refuses a plan with errors.
 pub(super) fn refuse_errors(plan: &Plan, path: &Path) -> Result<(), Failure> {
-    let findings = lint(plan);
+    let findings = lint_with_nested(plan, path);
     let count = errors(&findings).count();
     if count == 0 {
         return Ok(());

@@ -2,7 +2,7 @@
 
 use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print};
 use super::lint::refuse_errors;
-use super::run::{Jobs, base_of, named};
+use super::run::{Jobs, base_of, files_of, named};
 use crate::io::folder;
 use crate::plan::read;
 use crate::plan::run::prepare::Place;
@@ -10,7 +10,6 @@ use crate::review::render::loss::{Level, Report, Target, losses, text};
 use crate::review::render::{File, slurm, snakemake};
 use crate::tasks::folder::prepare;
 use clap::{Args, ValueEnum};
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Make a directory from which another program runs a plan.
@@ -55,7 +54,7 @@ impl Arguments {
     pub(super) fn run(&self, _: &Common) -> Result<Outcome, Failure> {
         let plan = read::plan(&self.plan).map_err(Failure::of)?;
         refuse_errors(&plan, &self.plan)?;
-        let named = self.inputs.iter().cloned().collect::<BTreeMap<_, _>>();
+        let named = files_of(&self.inputs);
         let place = Place { root: self.output.clone(), base: base_of(&self.plan), named };
         let target = match self.target {
             Program::Slurm => Target::Slurm,

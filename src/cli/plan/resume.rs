@@ -2,9 +2,9 @@
 
 use super::super::{Common, Failure, INPUTS, Outcome};
 use super::run::{Uses, run};
+use crate::plan::run::given::given;
 use crate::plan::run::prepare::{Place, kept};
 use clap::Args;
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Go on with a run: finished stages stay finished, failed ones are tried again.
@@ -31,7 +31,7 @@ pub(super) fn settled(text: &str) -> Result<(String, bool), String> {
 impl Arguments {
     pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
         let (plan, base) = kept(&self.dir).map_err(Failure::of)?;
-        let place = Place { root: self.dir.clone(), base, named: BTreeMap::new() };
+        let place = Place { root: self.dir.clone(), base, named: given(&self.dir) };
         run(&plan, &place, &self.settle, &self.uses, common)
     }
 }

@@ -67,6 +67,11 @@ pub(super) fn named(text: &str) -> Result<(String, PathBuf), String> {
     Ok((name.to_owned(), PathBuf::from(path)))
 }
 
+/// The files that options name for inputs.
+pub(super) fn files_of(inputs: &[(String, PathBuf)]) -> BTreeMap<String, Vec<PathBuf>> {
+    inputs.iter().map(|(name, path)| (name.clone(), vec![path.clone()])).collect()
+}
+
 impl Jobs {
     pub(super) fn number(&self) -> u32 {
         let processors = || std::thread::available_parallelism().map_or(1, |count| count.get() as u32);
@@ -83,11 +88,7 @@ impl Arguments {
             (None, true) => return Err(anyhow::anyhow!("a plan from standard input needs --dir").into()),
             (None, false) => self.plan.with_extension("run"),
         };
-        let place = Place {
-            root,
-            base: base_of(&self.plan),
-            named: self.inputs.iter().cloned().collect::<BTreeMap<_, _>>(),
-        };
+        let place = Place { root, base: base_of(&self.plan), named: files_of(&self.inputs) };
         run(&plan, &place, &[], &self.uses, common)
     }
 }

@@ -1,15 +1,16 @@
 //! `fedmill plan show`: a picture of a plan.
 
 use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print};
-use crate::plan::read;
+use super::run::base_of;
 use crate::plan::run::disk::Journal;
 use crate::plan::schema::Plan;
+use crate::plan::{nested, read};
 use crate::review::show::picture::Picture;
 use crate::review::show::{commands, dot, json, mermaid, tree};
 use crate::telemetry::escape::escaped;
 use crate::watch::rest::seconds;
 use clap::{Args, ValueEnum};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Draw a plan without running it.
 ///
@@ -48,7 +49,13 @@ impl Arguments {
     pub(super) fn run(&self, _: &Common) -> Result<Outcome, Failure> {
         let plan = read::plan(&self.plan).map_err(Failure::of)?;
         if self.commands {
-            print(&lines(&commands::list(&plan)))?;
+            let inner = nested::all(&plan, &base_of(&self.plan), self.plan.file_name().map(Path::new));
+            let inner = inner.map_err(|(at, why)| anyhow::anyhow!("{}: {at}: {why}", self.plan.display()))?;
+            let mut text = commands::list(&plan);
+            for inner in inner {
+                text += &format!("\n{}:\n{}", inner.file.display(), commands::list(&inner.plan));
+            }
+            print(&lines(&text))?;
             return Ok(Outcome::Done);
         }
         let costs = self.dir.as_ref().map(|dir| costs(&plan, dir)).transpose()?;

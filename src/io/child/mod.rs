@@ -31,7 +31,11 @@ pub fn with_variable(name: &str, value: &str) -> Vec<i32> {
     let ids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     let carries = |id: &i32| {
         let environment = fs::read(format!("/proc/{id}/environ")).unwrap_or_default();
-        environment.split(|byte| *byte == 0).any(|variable| variable == wanted)
+        environment.split(|byte| *byte == 0).any(|variable| {
+            // A folder below stands for a run inside of the run.
+            let rest = variable.strip_prefix(wanted.as_slice());
+            rest.is_some_and(|rest| rest.first().is_none_or(|byte| *byte == b'/'))
+        })
     };
     ids.filter(|id| u32::try_from(*id) != Ok(std::process::id())).filter(carries).collect()
 }

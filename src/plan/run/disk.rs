@@ -12,6 +12,7 @@ use super::error::RunError;
 use super::event::{Event, Failure, Line, Made};
 use super::key::Key;
 use super::ledger;
+use super::nest;
 use super::process::{self, Invocation, MARK};
 use super::publish::{self, Places};
 use super::quote::with_texts;
@@ -416,6 +417,7 @@ fn make(root: &Path, job: &Job, stop: &Arc<AtomicBool>, spent: &mut Spent) -> Re
             let option = publish::ballot(job, &stdout)?;
             Made { option, ..publish::take(job, &places)? }
         }
+        Task::Plan { .. } => nest::run(job, &places, stop)?,
         Task::Reduce { by, files } => {
             let output = job.outputs.first().ok_or_else(|| Failure::Outputs("has no output".to_owned()))?;
             reduce(*by, files, &publish::place(output, &places)?, &job.limits, stop)?;

@@ -1,6 +1,7 @@
 //! The work of an instance: its arguments, files and limits, with all references filled.
 
 use super::event::Artifact;
+use super::given::pin_of;
 use super::key::Key;
 use super::quote::{MARK, quote};
 use super::scope::Names;
@@ -9,6 +10,7 @@ use super::vote::ballot_schema;
 use super::world::{AttemptLimits, Job, Output, Task};
 use crate::io::digest::{Blake3, hex};
 use crate::plan::condition::Value;
+use crate::plan::nested::file_of;
 use crate::plan::schema::Plan;
 use crate::plan::schema::agent::{Agent, REPLY, able};
 use crate::plan::schema::name::{Id, Name};
@@ -110,7 +112,7 @@ impl Filler<'_> {
         let outputs = stage.out.iter().map(|out| {
             Ok(Output {
                 name: out.name.to_string(),
-                path: self.text(key, &out.path, &here)?,
+                path: if stage.plan.is_some() { out.path.clone() } else { self.text(key, &out.path, &here)? },
                 metrics: out.metrics,
                 optional: out.optional,
             })
@@ -193,6 +195,7 @@ impl Filler<'_> {
         let stage = &self.plan.stages[key.stage];
         let hosts = || self.plan.limits.hosts.clone();
         Ok(match agent {
+            None if stage.plan.is_some() => self.nested(key, file)?,
             None => {
                 let reduce =
                     stage.reduce.as_ref().ok_or("found no agent that can do what the stage needs")?;
@@ -224,6 +227,26 @@ impl Filler<'_> {
                 }
                 Task::Ollama { agent, prompt: self.text(key, prompt, file)?, hosts: hosts() }
             }
+        })
+    }
+
+    /// The plan that a stage runs.
+    fn nested(&self, key: Key, file: &impl Fn(&(String, Artifact)) -> String) -> Result<Task, String> {
+        let nested = self.plan.stages[key.stage].plan.as_ref().ok_or("found no plan that the stage runs")?;
+        let path = file_of(nested)?.to_string_lossy();
+        let pinned = self.state.inputs.get(&pin_of(&nested.file)).and_then(|files| files.first());
+        let pinned = pinned.ok_or_else(|| format!("{path}: the run started without the plan"))?;
+        let params = nested.params.iter().map(|(name, value)| {
+            let text = self.text(key, &value.to_string(), file)?;
+            Ok((name.to_string(), text))
+        });
+        let inputs =
+            nested.inputs.iter().map(|(name, texts)| Ok((name.to_string(), self.files(key, texts, file)?)));
+        Ok(Task::Plan {
+            file: format!("{}/{path}", self.folders.inputs),
+            blake3: pinned.blake3.clone(),
+            params: params.collect::<Result<_, String>>()?,
+            inputs: inputs.collect::<Result<_, String>>()?,
         })
     }
 

@@ -6,7 +6,8 @@
 //! real world, where [`process`] runs commands and [`publish`] takes their outputs into the store. [`prepare`] pins inputs and
 //! opens a run, and [`drive`] is the loop. [`endpoint`] makes the requests of agents that are no commands, and [`vote`]
 //! counts ballots. [`reduce`] makes one file of
-//! several. [`quote`] puts texts of files into requests, and [`score`] says what the attempts of agents came to.
+//! several, and [`nest`] runs another plan, with
+//! what [`given`] keeps for it. [`quote`] puts texts of files into requests, and [`score`] says what the attempts of agents came to.
 //! [`tune`] tunes parameters of loops. [`ledger`] reads privacy budgets, and [`error`] says why it cannot go on.
 
 pub mod disk;
@@ -15,9 +16,11 @@ pub mod endpoint;
 pub mod error;
 pub mod event;
 pub mod fill;
+pub mod given;
 pub mod key;
 pub mod ledger;
 pub mod machine;
+pub mod nest;
 pub mod prepare;
 pub mod process;
 pub mod publish;

@@ -5,14 +5,15 @@ use super::endpoint::check;
 use super::error::RunError;
 use super::event::{Artifact, Event};
 use super::fill::Folders;
+use super::given;
 use super::machine::Machine;
 use super::machine::Setup;
 use crate::io::digest::store::identify_all;
 use crate::io::folder::{self, EntryKind};
 use crate::io::source::identity_of;
 use crate::io::{digest, text};
-use crate::plan::read;
 use crate::plan::schema::{Input, Pin, Plan};
+use crate::plan::{nested, read};
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
@@ -24,7 +25,7 @@ pub struct Place {
     /// The folder of the plan's inputs.
     pub base: PathBuf,
     /// Files or folders that the operator names for inputs.
-    pub named: BTreeMap<String, PathBuf>,
+    pub named: BTreeMap<String, Vec<PathBuf>>,
 }
 
 /// Finds the files of all inputs of a plan, and takes their digests.
@@ -42,13 +43,17 @@ pub fn pin(plan: &Plan, place: &Place) -> Result<BTreeMap<String, Vec<Artifact>>
             why: format!("the plan has no such input; it has {known}"),
         });
     }
-    plan.inputs.iter().map(|input| Ok((input.name.to_string(), files(input, place)?))).collect()
+    let inputs = plan.inputs.iter().map(|input| Ok((input.name.to_string(), files(input, place)?)));
+    inputs.chain(given::pins(plan, &place.base)).collect()
 }
 
 fn files(input: &Input, place: &Place) -> Result<Vec<Artifact>, RunError> {
     let fault = |why: String| RunError::Input { input: input.name.to_string(), why };
     let paths = match (place.named.get(input.name.as_str()), &input.path, &input.glob) {
-        (Some(named), _, _) => listed(named, "").map_err(fault)?,
+        (Some(named), _, _) => {
+            let listed = named.iter().map(|named| listed(named, "").map_err(fault));
+            listed.collect::<Result<Vec<_>, RunError>>()?.concat()
+        }
         (None, Some(path), None) => {
             inside(path).map_err(fault)?;
             listed(&place.base, path).map_err(fault)?
@@ -152,6 +157,7 @@ pub fn open<'p>(plan: &'p Plan, place: &Place, parallel: u32) -> Result<Opened<'
     if let Some((at, why)) = check::faults(plan).into_iter().next() {
         return Err(RunError::Plan { at, why });
     }
+    nested::check(plan, &base, None).map_err(|(at, why)| RunError::Plan { at, why })?;
     let digest = read::digest(plan);
     let lock = disk::lock(&root)?;
     check_room(&root, plan.limits.max_parallel_workflows)?;

@@ -29,7 +29,7 @@ pub fn quote(path: &str) -> String {
 pub fn with_texts(job: &Job) -> Result<Job, Failure> {
     let mut job = job.clone();
     match &mut job.task {
-        Task::Command { .. } | Task::Reduce { .. } => {}
+        Task::Command { .. } | Task::Plan { .. } | Task::Reduce { .. } => {}
         Task::Http { body, .. } => body.iter_mut().try_for_each(fill_json)?,
         Task::Ollama { prompt, .. } => *prompt = fill(prompt)?,
     }

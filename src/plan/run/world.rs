@@ -61,6 +61,17 @@ pub enum Task {
         /// Hosts that the plan may call.
         hosts: Vec<String>,
     },
+    /// Runs another plan.
+    Plan {
+        /// Its file.
+        file: String,
+        /// BLAKE3 of the file when the run started.
+        blake3: String,
+        /// Values of its parameters.
+        params: BTreeMap<String, String>,
+        /// Files of its inputs.
+        inputs: BTreeMap<String, Vec<String>>,
+    },
     /// Makes one file of several.
     Reduce {
         /// How.

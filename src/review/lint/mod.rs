@@ -8,6 +8,7 @@
 //! - `templates`: references. `conditions`: syntax and types. `variables`: what conditions read.
 //! - `metrics`: who measures what. `order`: whether what a stage reads is there before it.
 //! - `votes`: decisions and votes. `limits`: limits, invariants and frozen values. `tuning`: tuned parameters.
+//! - `nested`: plans that stages run.
 //! - `secrets`: secrets in plain text. `endpoints`: hosts and models.
 
 mod conditions;
@@ -19,6 +20,7 @@ mod limits;
 mod loops;
 mod metrics;
 mod names;
+mod nested;
 mod order;
 mod paths;
 mod policy;
@@ -35,12 +37,22 @@ pub use finding::{Finding, Level};
 
 use crate::plan::schema::Plan;
 use finding::Lint;
+use std::path::Path;
+
+/// The findings about a plan in a file, and about the plans that its stages run.
+pub fn lint_with_nested(plan: &Plan, path: &Path) -> Vec<Finding> {
+    let mut findings = lint(plan);
+    findings.extend(nested::findings(plan, path));
+    findings.sort_by_key(|finding| finding.level);
+    findings
+}
 
 /// The findings about a plan: errors first, each group in the order of the checks.
 pub fn lint(plan: &Plan) -> Vec<Finding> {
     let mut lint = Lint::of(plan);
     names::check(&mut lint);
     work::check(&mut lint);
+    nested::check(&mut lint);
     paths::check(&mut lint);
     graph::check(&mut lint);
     unreachable::check(&mut lint);

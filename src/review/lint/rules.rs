@@ -29,6 +29,7 @@ rules! {
     FIELD = Error "field": "A stage has no field that its kind, or the kind of its agent, does not read.";
     MISSING = Error "missing": "A command has arguments, a model has a prompt, a decision has cases and `else`, a reduction has files and one output.";
     PATH = Error "path": "An input has either `path` or `glob`, and no path leaves its folder.";
+    NESTED = Error "nested": "A plan inside of a plan lies in its folder, has the names that its stage gives and takes, and exceeds no limit.";
     NEEDS = Error "needs": "A stage has `needs` or `depends`, not both.";
     CYCLE = Error "cycle": "No stages wait for each other, loops and handlers included.";
     NEVER = Warning "never": "Each stage can run.";

@@ -5,6 +5,7 @@ use super::names::{known_input, known_stage};
 use super::order::{self, Viewer};
 use super::rules;
 use crate::plan::schema::stage::{ForEach, Shards, Stage};
+use crate::plan::schema::value::Scalar;
 use crate::plan::template::{Part, Reference, Template, each_text};
 
 /// A text with references.
@@ -44,6 +45,11 @@ pub(super) fn check(lint: &mut Lint) {
         }
         for (option, value) in stage.consensus.iter().flat_map(|vote| &vote.candidates) {
             check_text(lint, &text(format!("{at}.consensus.candidates.{option}"), value));
+        }
+        for (name, value) in stage.plan.iter().flat_map(|nested| &nested.params) {
+            if let Scalar::Text(value) = value {
+                check_text(lint, &text(format!("{at}.plan.params.{name}"), value));
+            }
         }
         for (number, out) in stage.out.iter().enumerate() {
             let found = text(format!("{at}.out[{number}].path"), out.path.as_str());

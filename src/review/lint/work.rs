@@ -37,6 +37,7 @@ fn kinds(stage: &Stage) -> Vec<&'static str> {
         (pool, "for_each.agents"),
         (stage.consensus.is_some(), "consensus"),
         (stage.decides(), "kind: decide"),
+        (stage.kind == Some(Kind::Plan), "kind: plan"),
         (stage.kind == Some(Kind::Reduce), "kind: reduce"),
     ];
     stated.into_iter().filter(|(is_stated, _)| *is_stated).map(|(_, name)| name).collect()
@@ -45,8 +46,8 @@ fn kinds(stage: &Stage) -> Vec<&'static str> {
 fn check_kind(lint: &mut Lint, at: &str, stage: &Stage) {
     match kinds(stage).as_slice() {
         [] if stage.gate.is_none() => {
-            let why = "found no work, expected `agent`, `needs_capability`, `consensus`, `gate`, `kind: decide` or \
-                `kind: reduce`";
+            let why = "found no work, expected `agent`, `needs_capability`, `consensus`, `gate`, `kind: decide`, \
+                `kind: plan` or `kind: reduce`";
             lint.add(&rules::WORK, at, why);
         }
         [] | [_] => {}

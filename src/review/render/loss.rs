@@ -205,6 +205,9 @@ fn of_stage(plan: &Plan, stage: &Stage, at: &str, target: Target, found: &mut Fo
     if stage.decides() {
         found.add(format!("{at}.kind"), Level::Inside, "a job chooses the case; stages behind it look it up");
     }
+    if stage.plan.is_some() {
+        found.add(format!("{at}.plan"), Level::Inside, "one job runs the whole plan of the file");
+    }
     if stage.consensus.is_some() {
         found.add(format!("{at}.consensus"), Level::Inside, "one job asks all voters and counts");
     }

@@ -18,6 +18,9 @@ pub fn list(plan: &Plan) -> String {
     let mut text = String::new();
     let (mut hosts, mut variables) = (BTreeSet::new(), BTreeSet::new());
     for stage in &plan.stages {
+        if let Some(nested) = &stage.plan {
+            text += &format!("{}: the plan {}\n", stage.id, word(&nested.file));
+        }
         if let Some(reduce) = &stage.reduce {
             let files: Vec<String> = reduce.files.iter().map(|file| word(file)).collect();
             text += &format!("{}: {} {} (fedmill itself)\n", stage.id, reduce.by.word(), files.join(" "));

@@ -109,6 +109,9 @@ pub fn worker(stage: &Stage) -> Option<String> {
     if let Some(agent) = &stage.agent {
         return Some(agent.to_string());
     }
+    if let Some(nested) = &stage.plan {
+        return Some(format!("plan {}", nested.file));
+    }
     if let Some(reduce) = &stage.reduce {
         return Some(reduce.by.word().to_owned());
     }

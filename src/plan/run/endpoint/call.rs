@@ -55,14 +55,16 @@ pub fn call(job: &Job, stop: &Arc<AtomicBool>, exchange: &mut Exchange) -> Resul
     exchange.reply = match &job.task {
         Task::Ollama { agent, .. } => of_model(agent, &reply.body, &mut exchange.spent)?,
         Task::Http { agent, .. } => of_http(agent, reply.body)?,
-        Task::Command { .. } | Task::Reduce { .. } => reply.body,
+        Task::Command { .. } | Task::Plan { .. } | Task::Reduce { .. } => reply.body,
     };
     Ok(())
 }
 
 fn prepare(job: &Job) -> Result<Prepared<'_>, String> {
     match &job.task {
-        Task::Command { .. } | Task::Reduce { .. } => Err("found no endpoint, expected one".to_owned()),
+        Task::Command { .. } | Task::Plan { .. } | Task::Reduce { .. } => {
+            Err("found no endpoint, expected one".to_owned())
+        }
         Task::Http { agent, body, hosts } => {
             let (method, body) = match (agent.method, body) {
                 (Method::Get, Some(_)) => {

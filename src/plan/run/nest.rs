@@ -1,0 +1,164 @@
+//! Runs a plan inside of a plan: a runner of its run, as the command of an attempt.
+//!
+//! The run lies in `plans/STAGE` of the directory of the outer run, and stays there between attempts. So an attempt that a
+//! crash interrupted goes on with it: stages of the inner plan that are done stay done.
+
+use super::disk::{Journal, PLAN};
+use super::event::{Failure, Made};
+use super::given::GIVEN;
+use super::prepare::{Place, keep_plan};
+use super::process::{self, Invocation, MARK};
+use super::publish::{self, Places};
+use super::reduce::reduce;
+use super::state::State;
+use super::world::{Job, Task};
+use crate::io::digest::store::identify;
+use crate::io::{child, folder};
+use crate::plan::graph::Graph;
+use crate::plan::nested;
+use crate::plan::read;
+use crate::plan::schema::Plan;
+use crate::plan::schema::agent::Agent;
+use crate::plan::schema::reduce::Reducer;
+use crate::plan::schema::value::Scalar;
+use rustix::process::{Pid, Signal, kill_process};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+/// Runs the plan of a job, or goes on with its run, and takes its outputs.
+///
+/// # Errors
+///
+/// Why it failed.
+pub fn run(job: &Job, places: &Places<'_>, stop: &AtomicBool) -> Result<Made, Failure> {
+    let Task::Plan { file, blake3, params, inputs } = &job.task else {
+        return Err(Failure::Start("found no plan".to_owned()));
+    };
+    let root = places.run.join("plans").join(&job.name);
+    let file = Path::new(file);
+    let start = |why: String| Failure::Start(why);
+    let (plan, base) = compose(file, blake3, params, places.run).map_err(start)?;
+    let place = Place { root: root.clone(), base, named: BTreeMap::new() };
+    let text = serde_json::to_string(inputs).unwrap_or_default() + "\n";
+    let written = folder::write_file_on_disk(&root.join(GIVEN), text.as_bytes());
+    written.map_err(|why| start(format!("{}: {why}", root.join(GIVEN).display())))?;
+    keep_plan(&plan, &place).map_err(|why| start(why.to_string()))?;
+    let inner = nested::check(&plan, &place.base, None).map_err(|(at, why)| start(format!("{at}: {why}")))?;
+    let inherit: Vec<String> =
+        std::iter::once(&plan).chain(inner.iter().map(|inner| &inner.plan)).flat_map(variables).collect();
+    let argv = ["fedmill", "plan", "resume", "-q"].map(str::to_owned).into_iter();
+    let argv: Vec<String> = argv.chain([root.to_string_lossy().into_owned()]).collect();
+    let env = BTreeMap::from([(MARK.to_owned(), places.run.to_string_lossy().into_owned())]);
+    let ran = process::run(&Invocation {
+        argv: &argv,
+        env,
+        inherit: &inherit,
+        stdin: None,
+        folder: places.work,
+        stdout: places.stdout,
+        stderr: &places.stdout.with_file_name("stderr"),
+        limits: job.limits,
+        stop,
+    });
+    // Commands of a runner that was ended by force.
+    for pid in child::with_variable(MARK, &root.to_string_lossy()).into_iter().filter_map(Pid::from_raw) {
+        let _ = kill_process(pid, Signal::KILL);
+    }
+    ran?;
+    take(job, &root, &plan, places)
+}
+
+/// The variables of the runner that the agents of a plan read.
+fn variables(plan: &Plan) -> Vec<String> {
+    let of = |agent: &Agent| match agent {
+        Agent::Command(agent) => agent.env.clone(),
+        Agent::Http(agent) => {
+            agent.headers.values().filter_map(|value| value.strip_prefix("env:")).map(str::to_owned).collect()
+        }
+        Agent::Ollama(_) => Vec::new(),
+    };
+    plan.agents.values().flat_map(of).collect()
+}
+
+/// The plan that the inner run has: the file, with the values that the stage gives, and no limit above the outer one.
+fn compose(
+    file: &Path,
+    blake3: &str,
+    params: &BTreeMap<String, String>,
+    outer: &Path,
+) -> Result<(Plan, PathBuf), String> {
+    let shown = file.display();
+    let found = identify(file).map_err(|why| format!("{shown}: {why}"))?.blake3;
+    if found != blake3 {
+        return Err(format!("{shown}: changed since the run started"));
+    }
+    let mut plan = read::plan(file).map_err(|why| why.to_string())?;
+    for (name, text) in params {
+        let value = plan.params.iter_mut().find(|(id, _)| id.as_str() == name).map(|(_, value)| value);
+        let value = value.ok_or_else(|| format!("{shown}: the plan has no parameter `{name}`"))?;
+        *value = parsed(value, text).ok_or_else(|| {
+            format!("parameter `{name}`: found `{text}`, expected a value as `{value}` in {shown}")
+        })?;
+    }
+    let own = outer.join(PLAN);
+    // The directory of a task lies in `tasks` of that of the plan.
+    let kept = if folder::exists(&own) { own } else { outer.join("../..").join(PLAN) };
+    let limits = read::plan(&kept).map_err(|why| why.to_string())?.limits;
+    let inner = &mut plan.limits;
+    let smaller = |a: Option<u64>, b: Option<u64>| a.into_iter().chain(b).min();
+    inner.max_parallel = inner.max_parallel.into_iter().chain(limits.max_parallel).min();
+    inner.agent_pool_size = inner.agent_pool_size.min(limits.agent_pool_size);
+    inner.mem_bytes = smaller(inner.mem_bytes, limits.mem_bytes);
+    // The folder of inner runs is that of one run, whose limits hold.
+    inner.max_parallel_workflows = u32::MAX;
+    inner.log_bytes = inner.log_bytes.min(limits.log_bytes);
+    Ok((plan, file.parent().unwrap_or(Path::new(".")).to_owned()))
+}
+
+/// A text as a value of the same type as another one.
+fn parsed(like: &Scalar, text: &str) -> Option<Scalar> {
+    Some(match like {
+        Scalar::Bool(_) => Scalar::Bool(text.parse().ok()?),
+        Scalar::Int(_) => Scalar::Int(text.parse().ok()?),
+        Scalar::Real(_) => Scalar::Real(text.parse().ok().filter(|number: &f64| number.is_finite())?),
+        Scalar::Text(_) => Scalar::Text(text.to_owned()),
+    })
+}
+
+/// Takes outputs of stages of the inner run as those of the attempt.
+fn take(job: &Job, root: &Path, plan: &Plan, places: &Places<'_>) -> Result<Made, Failure> {
+    let fault = |why: String| Failure::Outputs(why);
+    let graph = Graph::of(plan).map_err(|why| fault(why.to_string()))?;
+    let journal = Journal::read(root).map_err(|why| fault(why.to_string()))?;
+    let mut state = State::new(plan, &graph);
+    for event in journal.events() {
+        state.add(&event, &graph, plan);
+    }
+    let mut job = job.clone();
+    let mut kept = Vec::new();
+    for mut output in job.outputs {
+        let named = output.path.split_once('.');
+        let made = named.and_then(|(stage, name)| {
+            let place = plan.stages.iter().position(|found| found.id.as_str() == stage)?;
+            let made = state.instance(state.current(place))?.made.as_ref()?;
+            made.outputs.get(name)
+        });
+        match made {
+            Some(artifact) => {
+                let file = Path::new(&artifact.path).file_name().unwrap_or_default().to_string_lossy();
+                let path = format!("{}/{file}", output.name);
+                let into = places.work.join(&path);
+                folder::make_folder_unsynced(&into).map_err(|why| fault(why.to_string()))?;
+                let from = [root.join(&artifact.path).to_string_lossy().into_owned()];
+                reduce(Reducer::Concat, &from, &into, &job.limits, &AtomicBool::new(false))?;
+                output.path = path;
+                kept.push(output);
+            }
+            None if output.optional => {}
+            None => return Err(fault(format!("output `{}`: {} made no file", output.name, output.path))),
+        }
+    }
+    job.outputs = kept;
+    publish::take(&job, places)
+}
