@@ -213,11 +213,26 @@ fn thresholds_ties_and_quorums_hold_to_the_letter() {
             vec![(0.5, "accept"), (0.2, "accept")],
             "none: no voter with weight answered",
         ),
+        // A score of 1 counts as 0.999999, whose log-odds are 13.8; those of 0.999 are 6.9.
         (
             json!({"weight_cap": 1, "weight": "log_odds"}),
-            0.9,
-            vec![(1.0, "accept"), (0.6, "reject")],
+            0.66,
+            vec![(1.0, "accept"), (0.999, "reject")],
             "accept",
+        ),
+        (
+            json!({"weight_cap": 1, "weight": "log_odds"}),
+            0.68,
+            vec![(1.0, "accept"), (0.999, "reject")],
+            "none: no option has 0.68 of all weight: accept 0.667, later 0, reject 0.333",
+        ),
+        // Eight tenths add up to less than 0.8 in f64.
+        (json!({}), 0.8, of_ten(8, "reject"), "accept"),
+        (
+            json!({}),
+            0.800_001,
+            of_ten(8, "reject"),
+            "none: no option has 0.8 of all weight: accept 0.8, later 0, reject 0.2",
         ),
     ] {
         assert_eq!(count(more.clone(), threshold, &ballots), expected, "{more} {threshold} {ballots:?}");
