@@ -501,6 +501,12 @@ fn plans(covered: &mut Covered) {
         &["out/start.json", "out/submit.sh"],
     );
     covered.run(&dir, "plan task out a", &["out/done/a.json", "out/tasks/a/receipts/a.json"]);
+    let exports = |name: &str| format!("--prometheus {name}.prom --trace {name}.json");
+    let run = format!("plan run plan.json --dir exported/run {}", exports("run"));
+    covered.run(&dir, &run, &["run.prom", "run.json"]);
+    covered.run(&dir, &format!("plan resume exported/run {}", exports("more")), &["more.prom", "more.json"]);
+    let export = format!("plan export exported {} --events all.jsonl", exports("all"));
+    covered.run(&dir, &export, &["all.prom", "all.json", "all.jsonl"]);
     for reader in [
         "resume run",
         "status run",

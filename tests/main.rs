@@ -26,7 +26,7 @@
 //! - `compress`: updates compressed and decompressed, files to files, and encoded updates in a merge.
 //! - `doctor`: the output of `fedmill doctor`: adapters, tests, advice.
 //! - `bench`: the output of `fedmill bench`. No test compares times.
-//! - `monitoring`: what rounds export, read by Prometheus, node_exporter, TensorBoard and a browser.
+//! - `monitoring`: what rounds and runs export, read by Prometheus, node_exporter, TensorBoard, OpenTelemetry and a browser.
 //! - `mutations`: files changed at random, through every command that reads them.
 //! - `durability`: published files are on disk before the command reports them, as `strace` sees it.
 //! - `kill`: runs that a signal ends at random moments.

@@ -1,6 +1,6 @@
-//! What monitoring exports, read by its readers: Prometheus, TensorBoard, a browser.
+//! What monitoring exports, read by Prometheus, TensorBoard, OpenTelemetry, brokers and a browser.
 //!
-//! The tests need Python with `prometheus_client` and `tensorboard`, `prometheus-node-exporter` and `chromium`. Without
+//! The tests need Python with the packages of `data/requirements.txt`, `prometheus-node-exporter` and `chromium`. Without
 //! one of them the tests that need it print that they are skipped, or fail if `FEDMILL_REQUIRE_MONITORING` is set. The
 //! textfiles, the pages and their screenshots stay in the folder that `FEDMILL_MONITORING_KEEP` names.
 
@@ -9,6 +9,7 @@ mod examples;
 mod exporter;
 mod page;
 mod parsers;
+mod runs;
 
 use crate::harness::{skip, source_tree};
 use std::path::PathBuf;

@@ -3,6 +3,7 @@
 mod endpoints;
 mod engines;
 mod flow;
+mod found;
 mod jobserver;
 mod killed;
 mod lint;

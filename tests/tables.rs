@@ -17,6 +17,7 @@ use fedmill::settings::{Definition, RegistryEntry, Setting};
 use fedmill::strategies::STRATEGIES;
 use fedmill::telemetry::figures::FIGURES;
 use fedmill::telemetry::prometheus::PREFIX;
+use fedmill::watch::figures as runs;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -179,6 +180,17 @@ fn the_table_of_exported_figures_is_that_of_the_exporter() {
     });
     let head = ["name", "group", "type", "label", "what it is"];
     check(&root.join("docs/monitoring.md"), "figures", &head, rows);
+}
+
+#[test]
+fn the_table_of_figures_of_runs_is_that_of_the_exporter() {
+    let Some(root) = source_tree() else { return };
+    let rows = std::iter::once(&runs::RUNS).chain(runs::FIGURES).map(|figure| {
+        let label = figure.label.map(|label| format!("`{label}`")).unwrap_or_default();
+        let name = format!("`{PREFIX}{}`", figure.name);
+        line([name, figure.kind.name().to_owned(), label, figure.help.to_owned()])
+    });
+    check(&root.join("docs/monitoring.md"), "run-figures", &["name", "type", "label", "what it is"], rows);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 mod cancel;
 mod diff;
+mod export;
 mod history;
 mod lint;
 mod metrics;
@@ -41,6 +42,7 @@ subcommands! {
     Render: render::Arguments, reads [];
     Task: task::Arguments, reads [];
     History: history::Arguments, reads [];
+    Export: export::Arguments, reads [];
     Cancel: cancel::Arguments, reads [];
     Schema: schema::Arguments, reads [];
 }

@@ -1,6 +1,6 @@
 //! The output of a run besides its model.
 //!
-//! [`report`] is the JSON report, [`progress`] the progress bar, [`console`] prints messages, [`warnings`] keeps those
+//! [`report`] is the JSON report, [`progress`] the progress bar, [`console`] prints messages, [`cells`] has tables and texts of a terminal, [`warnings`] keeps those
 //! that are warnings, [`escape`] keeps the text of others from acting on a terminal, and [`explain`] adds a remedy and a
 //! signal to an error.
 //!
@@ -8,6 +8,7 @@
 //! [`figures`] the table of what is exported, [`prometheus`] and [`tensorboard`] export it,
 //! [`html`] is the report page.
 
+pub mod cells;
 pub mod console;
 pub mod derived;
 pub mod escape;

@@ -4,37 +4,63 @@
 //! samples with equal labels; one faulty file takes all figures of its folder away.
 
 use super::derived::Derived;
-use super::figures::FIGURES;
+use super::figures::{FIGURES, Kind};
 use super::metrics::RoundRecord;
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 /// What the name of every figure starts with.
 pub const PREFIX: &str = "fedmill_";
 
-/// The figures of the last round. `federation` is the label that distinguishes federations on one machine.
-///
-/// Figures without a value are left out; none is 0 for lack of a value.
-pub fn text(record: &RoundRecord, derived: &Derived, federation: &str) -> String {
+/// A figure with its samples.
+pub struct Family<'a> {
+    /// Its name without [`PREFIX`].
+    pub name: &'static str,
+    /// How it changes.
+    pub kind: Kind,
+    /// What it is.
+    pub help: &'static str,
+    /// Its values, each with its labels.
+    pub samples: Vec<(Labels<'a>, f64)>,
+}
+
+/// The names of labels with their values.
+pub type Labels<'a> = Vec<(&'static str, Cow<'a, str>)>;
+
+/// The text of figures. Leaves out values that are not finite, the second value of equal labels, and figures without a
+/// value; none is 0 for lack of a value.
+pub fn page<'a>(families: impl IntoIterator<Item = Family<'a>>) -> String {
     let mut text = String::new();
-    let federation = escaped(federation);
-    for figure in FIGURES {
-        let values = figure.values(record, derived);
-        if values.is_empty() {
-            continue;
-        }
-        let name = figure.name;
-        let _ = writeln!(text, "# HELP {PREFIX}{name} {}", figure.help);
-        let _ = writeln!(text, "# TYPE {PREFIX}{name} {}", figure.kind.name());
-        for (of, value) in values {
-            let _ = write!(text, "{PREFIX}{name}{{federation=\"{federation}\"");
-            if let (Some(label), Some(of)) = (figure.label(), of) {
-                let _ = write!(text, ",{label}=\"{}\"", escaped(of));
+    for Family { name, kind, help, samples } in families {
+        let mut seen = BTreeSet::new();
+        for (labels, value) in samples.into_iter().filter(|(_, value)| value.is_finite()) {
+            let labels: Vec<String> =
+                labels.iter().map(|(label, of)| format!("{label}=\"{}\"", escaped(of))).collect();
+            let labels = labels.join(",");
+            if seen.contains(&labels) {
+                continue;
             }
-            let _ = writeln!(text, "}} {value:?}");
+            if seen.is_empty() {
+                let _ = writeln!(text, "# HELP {PREFIX}{name} {help}\n# TYPE {PREFIX}{name} {}", kind.name());
+            }
+            let _ = writeln!(text, "{PREFIX}{name}{{{labels}}} {value:?}");
+            seen.insert(labels);
         }
     }
     text
+}
+
+/// The figures of the last round. `federation` is the label that distinguishes federations on one machine.
+pub fn text(record: &RoundRecord, derived: &Derived, federation: &str) -> String {
+    page(FIGURES.iter().map(|figure| {
+        let sample = |(of, value): (Option<&'_ str>, f64)| {
+            let own = figure.label().zip(of).map(|(label, of)| (label, of.to_owned().into()));
+            (std::iter::once(("federation", federation.into())).chain(own).collect(), value)
+        };
+        let samples = figure.values(record, derived).into_iter().map(sample).collect();
+        Family { name: figure.name, kind: figure.kind, help: figure.help, samples }
+    }))
 }
 
 /// A label's value as it stands between quotes.
@@ -50,7 +76,6 @@ mod tests {
     use super::*;
     use crate::telemetry::figures::Figure;
     use crate::telemetry::metrics::ClientFigures;
-    use std::collections::BTreeSet;
 
     fn text_of(record: &RoundRecord) -> String {
         let derived = Derived::of(std::slice::from_ref(record), 10).unwrap();

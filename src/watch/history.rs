@@ -1,12 +1,16 @@
 //! What happened: the runs in a folder, and the events of a run.
 
+use super::search::Filter;
 use super::status::Watched;
 use crate::io::folder::{self, EntryKind};
+use crate::io::interrupt;
 use crate::plan::run::disk::PLAN;
 use crate::plan::run::error::RunError;
 use crate::plan::run::event::{Ending, Event, Line};
 use crate::plan::run::key::Key;
+use crate::plan::run::prepare::BASE;
 use crate::schema::Plan;
+use rayon::prelude::*;
 use serde::Serialize;
 use std::path::Path;
 
@@ -29,6 +33,12 @@ pub struct PastRun {
     pub stages: usize,
     /// Why it ended so, or why it cannot be read.
     pub why: String,
+    /// Where a search found its text.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub found: Vec<String>,
+    /// The value of the metric that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<f64>,
 }
 
 /// An event of a run.
@@ -48,30 +58,40 @@ pub struct PastEvent {
     pub data: Event,
 }
 
-/// Whether a directory holds a run.
+/// Whether a directory holds a run. A folder with a plan alone is none: its runs may lie beside the plan.
 pub fn is_run(root: &Path) -> bool {
-    folder::exists(&root.join(PLAN))
+    folder::exists(&root.join(PLAN)) && folder::is_plain_file(&root.join(BASE))
 }
 
-/// The runs in a folder, the last first.
+/// The runs in a folder that a filter takes, the last first. All threads of the current pool share the work.
 ///
 /// # Errors
 ///
-/// When the folder cannot be listed.
-pub fn runs(at: &Path) -> Result<Vec<PastRun>, RunError> {
+/// When the folder cannot be listed or holds no run, or a signal ends the command.
+pub fn runs(at: &Path, filter: &Filter) -> Result<Vec<PastRun>, RunError> {
     let listed = folder::entries(at).map_err(|source| RunError::Read { path: at.to_owned(), source })?;
     let folders =
         listed.into_iter().filter(|(name, kind)| *kind == EntryKind::Folder && is_run(&at.join(name)));
-    let mut found: Vec<PastRun> = folders.map(|(name, _)| past(&at.join(&name), name)).collect();
+    let names: Vec<String> = folders.map(|(name, _)| name).collect();
+    if names.is_empty() {
+        return Err(RunError::NoRuns { path: at.to_owned() });
+    }
+    let read = |name: String| {
+        interrupt::check()?;
+        Ok(past(&at.join(&name), name, filter))
+    };
+    let found: Result<Vec<Option<PastRun>>, RunError> = names.into_par_iter().map(read).collect();
+    let mut found: Vec<PastRun> = found?.into_iter().flatten().collect();
     found.sort_by(|a, b| b.started.cmp(&a.started).then(a.run.cmp(&b.run)));
     Ok(found)
 }
 
-fn past(root: &Path, run: String) -> PastRun {
-    let watched = match Watched::read(root) {
-        Ok(watched) => watched,
+/// A run of a folder, if the filter takes it.
+fn past(root: &Path, run: String, filter: &Filter) -> Option<PastRun> {
+    match Watched::read(root) {
+        Ok(watched) => filter.take(summary(&watched, run), Some(&watched)),
         Err(why) => {
-            return PastRun {
+            let unreadable = PastRun {
                 run,
                 plan: String::new(),
                 state: "unreadable".to_owned(),
@@ -80,9 +100,15 @@ fn past(root: &Path, run: String) -> PastRun {
                 over: 0,
                 stages: 0,
                 why: why.to_string(),
+                found: Vec::new(),
+                value: None,
             };
+            filter.take(unreadable, None)
         }
-    };
+    }
+}
+
+fn summary(watched: &Watched, run: String) -> PastRun {
     let failed = || {
         let keys = (0..watched.plan.stages.len()).map(|stage| watched.state.current(stage));
         let first = keys
@@ -106,26 +132,32 @@ fn past(root: &Path, run: String) -> PastRun {
         over: watched.over(),
         stages: watched.plan.stages.len(),
         why,
+        found: Vec::new(),
+        value: None,
     }
 }
 
-/// The events of a run, the first first.
+/// The events of a run that a filter takes by their texts and times, the first first.
 ///
 /// # Errors
 ///
 /// When the directory holds no run, or it cannot be read.
-pub fn events(root: &Path) -> Result<Vec<PastEvent>, RunError> {
+pub fn events(root: &Path, filter: &Filter) -> Result<Vec<PastEvent>, RunError> {
     let watched = Watched::read(root)?;
     let event = |(seq, line): (usize, &Line)| {
         let (name, what) = told(&watched.plan, &line.data);
         let (time, data) = (line.time.clone(), line.data.clone());
         PastEvent { seq: seq as u64, time, event: data.name(), name, what, data }
     };
-    Ok(watched.journal.lines.iter().map(|line| &line.entry).enumerate().map(event).collect())
+    let all = watched.journal.lines.iter().map(|line| &line.entry).enumerate().map(event);
+    let is_taken = |event: &PastEvent| {
+        filter.takes_time(Some(&event.time)) && filter.takes_text(&[event.event, &event.name, &event.what])
+    };
+    Ok(all.filter(is_taken).collect())
 }
 
 /// The stage or loop of an event, and what happened, in words.
-fn told(plan: &Plan, event: &Event) -> (String, String) {
+pub(super) fn told(plan: &Plan, event: &Event) -> (String, String) {
     let of = |key: &Key| key.name(plan);
     match event {
         Event::Start { plan, inputs, .. } => {

@@ -1,10 +1,18 @@
 //! Looks at the directories of runs, and ends runs.
 //!
-//! [`status`] says where a run is, [`rest`] how long it may still take, [`series`] what it
-//! measured, [`history`] what happened, and [`cancel`] ends it.
+//! [`status`] says where a run is, [`rest`] how long it may still take and what takes most of its time, [`series`] what it
+//! measured, [`history`] what happened, [`search`] finds runs, [`tables`] shows all of that, and [`cancel`] ends a run. For
+//! other programs, [`export`] writes files: [`figures`] is the textfile for Prometheus, [`trace`] a trace of OpenTelemetry,
+//! and [`cloud`] has events for message brokers.
 
 pub mod cancel;
+pub mod cloud;
+pub mod export;
+pub mod figures;
 pub mod history;
 pub mod rest;
+pub mod search;
 pub mod series;
 pub mod status;
+pub mod tables;
+pub mod trace;

@@ -1,4 +1,4 @@
-//! How long a run may still take, from the seconds that stages took before.
+//! How long a run may still take, and which stage takes most, from the seconds of stages.
 
 use crate::plan::graph::Graph;
 use crate::plan::run::error::RunError;
@@ -22,31 +22,38 @@ pub fn replay<'e>(plan: &Plan, events: impl Iterator<Item = &'e Event>) -> Resul
     Ok((graph, state))
 }
 
-/// The seconds of all attempts of each stage, over all iterations, by name.
+/// The seconds from the beginning to the end of each stage, over all iterations, by place.
+pub fn spent(plan: &Plan, state: &State) -> Vec<f64> {
+    let parallel = f64::from(parallel(plan, state));
+    state.groups.iter().map(|groups| groups.iter().map(|group| elapsed(group, parallel)).sum()).collect()
+}
+
+/// The seconds from the beginning to the end of each stage, over all iterations, by name.
 ///
 /// # Errors
 ///
 /// When stages of the plan wait for each other.
 pub fn seconds(plan: &Plan, events: &[Event]) -> Result<BTreeMap<String, f64>, RunError> {
     let (_, state) = replay(plan, events.iter())?;
-    let of_stage = |groups: &Vec<Group>| groups.iter().map(Group::seconds).sum();
-    Ok(plan.stages.iter().map(|stage| stage.id.to_string()).zip(state.groups.iter().map(of_stage)).collect())
+    Ok(plan.stages.iter().map(|stage| stage.id.to_string()).zip(spent(plan, &state)).collect())
 }
 
-/// The seconds from the beginning to the end of each stage that succeeded, by name: the mean of its iterations. The
-/// instances of a fan-out share the attempts that run at a time.
+/// The seconds of a stage from its beginning to its end: the instances of a fan-out share the attempts that run at a
+/// time.
+fn elapsed(group: &Group, parallel: f64) -> f64 {
+    let longest = group.instances.iter().map(|instance| instance.seconds).fold(0.0, f64::max);
+    longest.max(group.seconds() / parallel)
+}
+
+/// The seconds from the beginning to the end of each stage that succeeded, by name: the mean of its iterations.
 pub fn durations(plan: &Plan, state: &State) -> BTreeMap<String, f64> {
     let parallel = f64::from(parallel(plan, state));
-    let of_group = |group: &&Group| {
-        let longest = group.instances.iter().map(|instance| instance.seconds).fold(0.0, f64::max);
-        longest.max(group.seconds() / parallel)
-    };
     let mut found = BTreeMap::new();
     for (stage, groups) in plan.stages.iter().zip(&state.groups) {
         let done: Vec<f64> = groups
             .iter()
             .filter(|group| group.outcome == Some(Outcome::Ok))
-            .map(|group| of_group(&group))
+            .map(|group| elapsed(group, parallel))
             .collect();
         if !done.is_empty() {
             found.insert(stage.id.to_string(), done.iter().sum::<f64>() / done.len() as f64);
@@ -93,4 +100,58 @@ impl Rest {
         let has_any = open.is_empty() || open.iter().any(|stage| known(*stage).is_some());
         Self { seconds: has_any.then_some(chain), unknown }
     }
+}
+
+/// The stage that takes most of a run's time.
+#[derive(Clone, PartialEq, Serialize, Debug)]
+pub struct Bottleneck {
+    /// The stage.
+    pub stage: String,
+    /// Its seconds, over all iterations.
+    pub seconds: f64,
+    /// Its share of the seconds of the critical path, from 0 to 1.
+    pub share: f64,
+}
+
+impl Bottleneck {
+    /// The bottleneck of a run: `running` has the seconds since stages began that run. `None` before any attempt took time.
+    pub fn of(plan: &Plan, graph: &Graph, state: &State, running: &BTreeMap<usize, f64>) -> Option<Self> {
+        let mut costs = spent(plan, state);
+        running.iter().for_each(|(stage, seconds)| costs[*stage] += seconds.max(0.0));
+        let path = graph.critical_path(|stage| costs[stage]);
+        let total: f64 = path.iter().map(|stage| costs[*stage]).sum();
+        let stage =
+            path.into_iter().max_by(|a, b| costs[*a].total_cmp(&costs[*b])).filter(|_| total > 0.0)?;
+        Some(Self {
+            stage: plan.stages[stage].id.to_string(),
+            seconds: costs[stage],
+            share: costs[stage] / total,
+        })
+    }
+}
+
+/// The part of a run that is done, from 0 to 1: seconds that are over by all seconds, along the longest chain of stages.
+///
+/// A stage without a past time counts as the mean of those that have one; if none has one, each stage counts as 1 s. Counts
+/// no further iterations of loops.
+pub fn progress(
+    plan: &Plan,
+    graph: &Graph,
+    state: &State,
+    past: &BTreeMap<String, f64>,
+    running: &BTreeMap<usize, f64>,
+) -> f64 {
+    let works: Vec<bool> = plan.stages.iter().map(|stage| stage.works()).collect();
+    let known: Vec<Option<f64>> =
+        plan.stages.iter().map(|stage| past.get(stage.id.as_str()).copied()).collect();
+    let times: Vec<f64> = known.iter().flatten().copied().collect();
+    let mean = if times.is_empty() { 1.0 } else { times.iter().sum::<f64>() / times.len() as f64 };
+    let cost = |stage: usize| known[stage].unwrap_or(if works[stage] { mean } else { 0.0 });
+    let left = |stage: usize| match state.group(state.current(stage)).outcome {
+        Some(_) => 0.0,
+        None => (cost(stage) - running.get(&stage).copied().unwrap_or(0.0)).max(0.0),
+    };
+    let longest = |chains: Vec<f64>| chains.into_iter().fold(0.0, f64::max);
+    let all = longest(graph.remaining(cost));
+    if all > 0.0 { (1.0 - longest(graph.remaining(left)) / all).clamp(0.0, 1.0) } else { 1.0 }
 }

@@ -1,6 +1,6 @@
 //! Where a run is: its stages, what runs, what waits for what, and what it used of its limits.
 
-use super::rest::{Rest, durations, replay};
+use super::rest::{Bottleneck, Rest, durations, progress, replay};
 use crate::plan::graph::Graph;
 use crate::plan::run::disk::{self, Journal};
 use crate::plan::run::error::RunError;
@@ -38,6 +38,10 @@ pub struct Status {
     pub over: usize,
     /// How long it may still take.
     pub rest: Rest,
+    /// The part that is done, from 0 to 1: seconds that are over by all seconds, along the longest chain of stages.
+    pub progress: f64,
+    /// The stage that takes most of the time.
+    pub bottleneck: Option<Bottleneck>,
     /// What it used of its limits.
     pub limits: Vec<Used>,
     /// Its stages, one row for each iteration.
@@ -159,6 +163,11 @@ impl Watched {
         Ok(Self { plan, journal, runner, graph, state })
     }
 
+    /// BLAKE3 of the first event, in hex: a name that no other run has.
+    pub fn id(&self) -> String {
+        self.journal.digest()
+    }
+
     /// The word for the state of the run.
     pub fn word(&self) -> &'static str {
         match (&self.state.ending, &self.runner) {
@@ -226,6 +235,8 @@ impl Watched {
         let until = self.until();
         let running =
             began.iter().filter(|(key, _)| self.is_running(**key)).map(|(key, at)| (key.stage, until - at));
+        let running: BTreeMap<usize, f64> = running.collect();
+        let (plan, graph, state) = (&self.plan, &self.graph, &self.state);
         Status {
             plan: self.plan.id.to_string(),
             state: self.word().to_owned(),
@@ -234,7 +245,9 @@ impl Watched {
             started: self.started().map(str::to_owned),
             seconds: self.seconds(),
             over: self.over(),
-            rest: Rest::of(&self.plan, &self.graph, &self.state, past, &running.collect()),
+            rest: Rest::of(plan, graph, state, past, &running),
+            progress: progress(plan, graph, state, past, &running),
+            bottleneck: Bottleneck::of(plan, graph, state, &running),
             limits: self.limits(),
             stages: rows.map(|key| self.row(key)).collect(),
             tuning: tuning(&self.plan, &self.state),

@@ -7,24 +7,26 @@ use fedmill::telemetry::metrics::RoundRecord;
 use fedmill::telemetry::prometheus;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-const PROGRAM: &str = "prometheus-node-exporter";
+pub(super) const PROGRAM: &str = "prometheus-node-exporter";
 
 /// A node_exporter that ends with the test.
-struct Exporter {
+pub(super) struct Exporter {
     process: Child,
     address: String,
 }
 
 impl Exporter {
-    fn start(dir: &Dir) -> Self {
+    /// Starts one that reads the textfiles in a folder.
+    pub(super) fn start(folder: &Path) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let address = format!("127.0.0.1:{port}");
         let process = Command::new(PROGRAM)
             .args(["--collector.disable-defaults", "--collector.textfile"])
-            .arg(format!("--collector.textfile.directory={}", dir.path("").display()))
+            .arg(format!("--collector.textfile.directory={}", folder.display()))
             .arg(format!("--web.listen-address={address}"))
             .stderr(Stdio::null())
             .spawn()
@@ -33,7 +35,7 @@ impl Exporter {
     }
 
     /// The page that Prometheus scrapes. Waits until the program listens.
-    fn scrape(&self) -> String {
+    pub(super) fn scrape(&self) -> String {
         let deadline = Instant::now() + Duration::from_secs(30);
         let mut connection = loop {
             match TcpStream::connect(&self.address) {
@@ -78,7 +80,7 @@ fn node_exporter_takes_every_sample_of_every_federation() {
         }
         dir.write(&file, text);
     }
-    let exporter = Exporter::start(&dir);
+    let exporter = Exporter::start(&dir.path(""));
     let page = exporter.scrape();
     assert!(page.lines().any(|line| line == "node_textfile_scrape_error 0"), "{page}");
     // The exporter sorts labels and writes numbers in Go's way, so samples are counted.

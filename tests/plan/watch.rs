@@ -206,6 +206,8 @@ fn history_lists_events_and_runs() {
     assert!(table.contains("stage `a` failed") && table.lines().count() == 3, "{table}");
 
     plan.dir.write("runs/broken/plan.json", "{}");
+    plan.dir.write("runs/broken/inputs", ".");
+    plan.dir.write("runs/plans/plan.json", "{}");
     let other = plan.dir.path("runs/good");
     fedmill(&plan.dir, &["plan", "run", "plan.json", "--dir", other.to_str().unwrap()]);
     plan.dir.write("runs/no-run/file", "");
@@ -213,10 +215,12 @@ fn history_lists_events_and_runs() {
     let lines: Vec<&str> = table.lines().collect();
     assert!(lines[1].trim_start().starts_with("good") && lines[1].contains("failed"), "{table}");
     assert!(table.contains("broken") && table.contains("unreadable") && !table.contains("no-run"), "{table}");
+    assert!(!table.contains("plans"), "a plan beside its runs is no run: {table}");
     assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
     let run = told(&plan, &["history", "--json", "runs"]);
     let first: Value = serde_json::from_str(run.stdout.lines().next().unwrap()).unwrap();
     assert_eq!((&first["run"], &first["stages"], &first["over"]), (&json!("good"), &json!(2), &json!(1)));
+    assert!(told(&plan, &["history", "."]).stdout.contains("plan.run"), "the run beside the plan");
     fedmill(&plan.dir, &["plan", "history", "runs/no-run"]).assert_fails(2, &["runs/no-run: found no run"]);
 }
 

@@ -29,7 +29,7 @@ pub(in crate::cli) struct Arguments {
     json: bool,
 }
 
-fn time(text: &str) -> Result<Duration, String> {
+pub(super) fn time(text: &str) -> Result<Duration, String> {
     let time = text.parse::<SignedDuration>().ok().and_then(|time| Duration::try_from(time).ok());
     time.ok_or_else(|| format!("found `{text}`, expected a duration such as 30s or 5m"))
 }

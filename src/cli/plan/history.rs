@@ -1,11 +1,16 @@
 //! `fedmill plan history`: the runs in a folder, or the events of a run.
 
 use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print};
-use crate::cli::cells::{fit, row};
-use crate::watch::history::{PastEvent, PastRun, events, is_run, runs};
+use super::cancel::time;
+use crate::watch::figures::STATES;
+use crate::watch::history::{events, is_run, runs};
+use crate::watch::search::Filter;
+use crate::watch::tables;
 use clap::Args;
+use clap::builder::PossibleValuesParser;
 use serde::Serialize;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// List the events of a run, the first first, or the runs in a folder, the last first.
 ///
@@ -16,6 +21,22 @@ pub(in crate::cli) struct Arguments {
     /// The directory of a run, or a folder that holds such directories.
     #[arg(value_name = "DIR", help_heading = INPUTS)]
     dir: PathBuf,
+    /// List runs with this text in their name, plan, goal, stages, parameters or reasons, and where it stands; of a run,
+    /// events with this text. Upper and lower case are the same.
+    #[arg(long, value_name = "TEXT", help_heading = INPUTS)]
+    search: Option<String>,
+    /// List runs of the plan with this name.
+    #[arg(long, value_name = "ID", help_heading = INPUTS)]
+    plan: Option<String>,
+    /// List runs in this state.
+    #[arg(long, value_name = "STATE", value_parser = states(), help_heading = INPUTS)]
+    state: Option<String>,
+    /// List runs that started, or events that happened, less than this long ago, such as 12h or 7d.
+    #[arg(long, value_name = "TIME", value_parser = time, help_heading = INPUTS)]
+    since: Option<Duration>,
+    /// List runs that measured this metric, with its last value in each.
+    #[arg(long, value_name = "NAME", help_heading = INPUTS)]
+    metric: Option<String>,
     /// The most to list: the last events of a run, or the last runs of a folder. By default all.
     #[arg(long, value_name = "N", help_heading = OUTPUT)]
     limit: Option<usize>,
@@ -24,23 +45,39 @@ pub(in crate::cli) struct Arguments {
     json: bool,
 }
 
+fn states() -> PossibleValuesParser {
+    STATES.into_iter().chain(["unreadable"]).into()
+}
+
 impl Arguments {
     pub(super) fn run(&self, _: &Common) -> Result<Outcome, Failure> {
         let most = self.limit.unwrap_or(usize::MAX);
+        let filter = Filter {
+            text: self.search.clone(),
+            plan: self.plan.clone(),
+            state: self.state.clone(),
+            since: self.since,
+            metric: self.metric.clone(),
+        };
         if is_run(&self.dir) {
-            let events = events(&self.dir).map_err(Failure::of)?;
+            self.refuse_filters_of_folders()?;
+            let events = events(&self.dir, &filter).map_err(Failure::of)?;
             let last = &events[events.len().saturating_sub(most)..];
-            return self.tell(last, of_events);
+            return self.tell(last, tables::events);
         }
-        let runs = runs(&self.dir).map_err(Failure::of)?;
-        if runs.is_empty() {
-            let found = format!(
-                "{}: found no run, expected the directory of a run or a folder of runs",
-                self.dir.display()
-            );
-            return Err(anyhow::anyhow!(found).into());
+        let found = runs(&self.dir, &filter).map_err(Failure::of)?;
+        self.tell(&found[..found.len().min(most)], |runs| tables::runs(runs, self.metric.as_deref()))
+    }
+
+    fn refuse_filters_of_folders(&self) -> Result<(), Failure> {
+        let filters = [("--plan", &self.plan), ("--state", &self.state), ("--metric", &self.metric)];
+        match filters.into_iter().find(|(_, value)| value.is_some()) {
+            Some((option, _)) => {
+                let found = self.dir.display();
+                Err(anyhow::anyhow!("{option}: {found} is a run, expected a folder of runs").into())
+            }
+            None => Ok(()),
         }
-        self.tell(&runs[..runs.len().min(most)], of_runs)
     }
 
     fn tell<T: Serialize>(&self, rows: &[T], table: impl Fn(&[T]) -> String) -> Result<Outcome, Failure> {
@@ -53,34 +90,4 @@ impl Arguments {
         }
         Ok(Outcome::Done)
     }
-}
-
-fn of_events(events: &[PastEvent]) -> String {
-    let mut table = comfy_table::Table::new();
-    table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(["time (UTC)", "event", "of", "what"]);
-    for event in events {
-        let time = event.time.get(..19).unwrap_or(&event.time).replace('T', " ");
-        table.add_row(row([time, event.event.to_owned(), event.name.clone(), event.what.clone()]));
-    }
-    fit(&mut table, &[2, 3])
-}
-
-fn of_runs(runs: &[PastRun]) -> String {
-    let mut table = comfy_table::Table::new();
-    table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(["run", "plan", "state", "started (UTC)", "seconds", "stages", "why"]);
-    for run in runs {
-        let started = run.started.as_deref().unwrap_or_default();
-        table.add_row(row([
-            run.run.clone(),
-            run.plan.clone(),
-            run.state.clone(),
-            started.get(..16).unwrap_or(started).replace('T', " "),
-            format!("{:.1}", run.seconds),
-            format!("{}/{}", run.over, run.stages),
-            run.why.clone(),
-        ]));
-    }
-    fit(&mut table, &[0, 1, 6])
 }

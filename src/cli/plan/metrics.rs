@@ -8,9 +8,9 @@ use crate::measures::{self, gain::gain};
 use crate::modes::shards::measured::measured;
 use crate::plan::run::disk::Journal;
 use crate::plan::run::prepare::kept;
-use crate::review::show::picture::Picture;
 use crate::rules::metrics::RoundMetrics;
 use crate::watch;
+use crate::watch::rest::Bottleneck;
 use clap::Args;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -113,15 +113,10 @@ impl Arguments {
         for (name, values) in watch::series::series(&plan, &events).map_err(Failure::of)? {
             self.add_series(&name, &values, found);
         }
-        let seconds = watch::rest::seconds(&plan, &events).map_err(Failure::of)?;
-        let costs: Vec<f64> =
-            plan.stages.iter().map(|stage| seconds.get(stage.id.as_str()).copied().unwrap_or(0.0)).collect();
-        let picture = Picture::of(&plan, Some(costs)).map_err(|cycle| anyhow::anyhow!("found {cycle}"))?;
-        let path = picture.critical.iter().map(|stage| (picture.costs[*stage], *stage));
-        let total: f64 = path.clone().map(|(cost, _)| cost).sum();
-        if let Some((cost, stage)) = path.max_by(|a, b| a.0.total_cmp(&b.0)).filter(|_| total > 0.0) {
-            found.bottleneck = Some(plan.stages[stage].id.to_string());
-            found.rows.push(("bottleneck_share".to_owned(), "bottleneck_share", Some(cost / total)));
+        let (graph, state) = watch::rest::replay(&plan, events.iter()).map_err(Failure::of)?;
+        if let Some(found_one) = Bottleneck::of(&plan, &graph, &state, &BTreeMap::new()) {
+            found.bottleneck = Some(found_one.stage);
+            found.rows.push(("bottleneck_share".to_owned(), "bottleneck_share", Some(found_one.share)));
         }
         Ok(())
     }

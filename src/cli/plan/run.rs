@@ -1,6 +1,7 @@
 //! `fedmill plan run`: runs a plan to its end.
 
 use super::super::{COMMON, Common, Failure, INPUTS, OUTPUT, Outcome, print};
+use super::export::Exports;
 use super::lint::refuse_errors;
 use crate::cli::agents::registry::record;
 use crate::io::child::jobserver::Places;
@@ -52,6 +53,8 @@ pub(super) struct Uses {
     /// Keep what the attempts of agents came to in the registry of this state directory, and retire weak agents.
     #[arg(long, value_name = "DIR", help_heading = OUTPUT)]
     agents: Option<PathBuf>,
+    #[command(flatten)]
+    exports: Exports,
 }
 
 /// The folder of a plan, where its inputs lie.
@@ -112,7 +115,9 @@ pub(super) fn run(
     for (stage, done) in settled {
         machine.attest(stage, *done, &mut world).map_err(Failure::of)?;
     }
-    let ending = drive(&mut machine, inputs, &mut world).map_err(Failure::of)?;
+    // The world ends with the work, so that the exports see no runner.
+    let driven = uses.exports.of(&place.root, || drive(&mut machine, inputs, &mut { world }))?;
+    let ending = driven.map_err(Failure::of)?;
     tell(plan, &machine, common);
     if let Some(agents) = &uses.agents {
         record(agents, &place.root, common.quiet)?;

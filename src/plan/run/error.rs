@@ -27,6 +27,8 @@ pub enum RunError {
     OtherPlan { path: PathBuf, found: String, expected: String },
     #[error("{}: holds no run", .path.display())]
     NoRun { path: PathBuf },
+    #[error("{}: found no run, expected the directory of a run or a folder of runs", .path.display())]
+    NoRuns { path: PathBuf },
     #[error("{}: holds no rendered plan", .path.display())]
     NoTasks { path: PathBuf },
     #[error("the plan has no task `{task}`; it has {known}")]

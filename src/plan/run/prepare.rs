@@ -232,7 +232,7 @@ pub fn keep_plan(plan: &Plan, place: &Place) -> Result<(), RunError> {
 }
 
 /// The file that names the folder of the inputs, in the directory of a run.
-const BASE: &str = "inputs";
+pub const BASE: &str = "inputs";
 
 /// The plan of the run in a directory, and the folder of its inputs.
 ///

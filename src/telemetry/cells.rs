@@ -6,15 +6,15 @@ use crate::telemetry::escape::escaped;
 use comfy_table::{ColumnConstraint, ContentArrangement, Table};
 
 /// Columns of a terminal.
-pub(super) const WIDTH: u16 = 80;
+pub const WIDTH: u16 = 80;
 
 /// A row of a table.
-pub(super) fn row<const N: usize>(cells: [String; N]) -> Vec<String> {
+pub fn row<const N: usize>(cells: [String; N]) -> Vec<String> {
     cells.iter().map(|cell| escaped(cell).into_owned()).collect()
 }
 
 /// The text of a table whose cells in some columns wrap, so that its rows fit [`WIDTH`]. The other columns keep theirs.
-pub(super) fn fit(table: &mut Table, wrapped: &[usize]) -> String {
+pub fn fit(table: &mut Table, wrapped: &[usize]) -> String {
     table.set_content_arrangement(ContentArrangement::Dynamic).set_width(WIDTH);
     for (place, column) in table.column_iter_mut().enumerate() {
         if !wrapped.contains(&place) {
@@ -25,7 +25,7 @@ pub(super) fn fit(table: &mut Table, wrapped: &[usize]) -> String {
 }
 
 /// A number for people: four decimals at most, or an exponent where they say nothing.
-pub(super) fn number(value: f64) -> String {
+pub fn number(value: f64) -> String {
     let is_plain = value == 0.0 || (1e-3..1e6).contains(&value.abs()) || !value.is_finite();
     if !is_plain {
         return format!("{value:.4e}");
@@ -35,7 +35,7 @@ pub(super) fn number(value: f64) -> String {
 }
 
 /// The start of a text, with dots where it goes on.
-pub(super) fn cut(text: &str, most: usize) -> String {
+pub fn cut(text: &str, most: usize) -> String {
     match text.char_indices().nth(most) {
         None => text.to_owned(),
         Some((end, _)) => format!("{}...", text[..end].trim_end()),
@@ -43,7 +43,7 @@ pub(super) fn cut(text: &str, most: usize) -> String {
 }
 
 /// Text in lines of at most [`WIDTH`] columns, each behind some spaces.
-pub(super) fn wrapped(text: &str, spaces: usize) -> String {
+pub fn wrapped(text: &str, spaces: usize) -> String {
     let (mut lines, mut line) = (String::new(), " ".repeat(spaces));
     let mut is_empty = true;
     for word in escaped(text).split_whitespace() {

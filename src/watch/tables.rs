@@ -1,0 +1,152 @@
+//! What a terminal shows of runs.
+
+use super::history::{PastEvent, PastRun};
+use super::rest::Bottleneck;
+use super::status::{StageRow, Status, StepRow};
+use crate::telemetry::cells::{fit, number, row, wrapped};
+use crate::telemetry::escape::escaped;
+
+/// The state of a run, its stages, and what they used.
+pub fn status(status: &Status) -> String {
+    let why = status.why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+    let runner = status.runner.as_ref().map(|runner| format!(" ({runner})")).unwrap_or_default();
+    let mut text = wrapped(&format!("{}: {}{runner}{why}", status.plan, status.state), 0);
+    let started = status.started.as_deref().map_or("not started", |time| time.get(..19).unwrap_or(time));
+    let total = status.stages.iter().filter(|stage| stage.is_current).count();
+    text += &wrapped(
+        &format!(
+            "started {started} UTC, {:.1} s; {} of {total} stages are over, {:.0} % of the work",
+            status.seconds,
+            status.over,
+            100.0 * status.progress
+        ),
+        0,
+    );
+    if status.over < total {
+        text += &wrapped(&rest(status), 0);
+    }
+    if let Some(Bottleneck { stage, seconds, share }) = &status.bottleneck {
+        let share = 100.0 * share;
+        text += &wrapped(
+            &format!("bottleneck: stage {stage}, {seconds:.2} s, {share:.0} % of the critical path"),
+            0,
+        );
+    }
+    for used in &status.limits {
+        text += &wrapped(
+            &format!("limits.{}: {} of {} {}", used.limit, number(used.used), number(used.bound), used.unit),
+            0,
+        );
+    }
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_header(row(["stage", "state", "attempts", "seconds", "about"].map(str::to_owned)));
+    for stage in &status.stages {
+        table.add_row(row([
+            stage.name.clone(),
+            stage.state.clone(),
+            stage.attempts.to_string(),
+            format!("{:.2}", stage.seconds),
+            about(stage),
+        ]));
+    }
+    text = format!("{text}\n{}\n", fit(&mut table, &[0, 4]));
+    for stage in status.stages.iter().filter(|stage| stage.is_current && !stage.ballots.is_empty()) {
+        text += &votes(stage);
+    }
+    for tuning in &status.tuning {
+        text += &format!("loop {}: {} is {}\n", tuning.r#loop, tuning.param, tuning.value);
+        let line =
+            |step: &StepRow| format!("  iteration {}: {}\n", step.iteration, escaped(&step.step.to_string()));
+        text.extend(tuning.steps.iter().map(line));
+    }
+    text
+}
+
+/// The ballots of a vote: its last iteration.
+fn votes(stage: &StageRow) -> String {
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_header(row(["voter", "weight", "ballot"].map(str::to_owned)));
+    for ballot in &stage.ballots {
+        let chosen = match (&ballot.option, &ballot.why) {
+            (Some(option), _) => option.clone(),
+            (None, Some(why)) => format!("abstains: {why}"),
+            (None, None) => "has not answered".to_owned(),
+        };
+        table.add_row(row([ballot.agent.clone(), format!("{:.3}", ballot.weight), chosen]));
+    }
+    format!("\nvotes in {}:\n{}\n", stage.name, fit(&mut table, &[0, 2]))
+}
+
+fn rest(status: &Status) -> String {
+    let unknown = match status.rest.unknown {
+        0 => String::new(),
+        1 => "; 1 stage without a past time counts as 0 s".to_owned(),
+        count => format!("; {count} stages without a past time count as 0 s"),
+    };
+    match status.rest.seconds {
+        Some(seconds) => format!("rest: about {seconds:.1} s along the longest chain{unknown}"),
+        None => "rest: not known, since no stage that is not over has a past time".to_owned(),
+    }
+}
+
+/// What is to say about a stage, in words.
+fn about(stage: &StageRow) -> String {
+    let mut parts = Vec::new();
+    if stage.instances > 1 && stage.state != "ok" {
+        parts.push(format!("{} of {} over", stage.instances_over, stage.instances));
+    }
+    if stage.instances > 1 && !stage.running.is_empty() {
+        let word = if stage.state == "running" { "now" } else { "began" };
+        parts.push(format!("{word} {}", stage.running.join(" ")));
+    }
+    if !stage.waits_for.is_empty() {
+        parts.push(format!("waits for {}", stage.waits_for.join(", ")));
+    }
+    parts.extend(stage.choice.as_ref().map(|choice| format!("chose {choice}")));
+    parts.extend(Some(stage.why.clone()).filter(|why| !why.is_empty()));
+    parts.join("; ")
+}
+
+/// Events of a run.
+pub fn events(events: &[PastEvent]) -> String {
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_header(["time (UTC)", "event", "of", "what"]);
+    for event in events {
+        let time = event.time.get(..19).unwrap_or(&event.time).replace('T', " ");
+        table.add_row(row([time, event.event.to_owned(), event.name.clone(), event.what.clone()]));
+    }
+    fit(&mut table, &[2, 3])
+}
+
+/// Runs of a folder: with a metric its values, and with a search the places of its text.
+pub fn runs(runs: &[PastRun], metric: Option<&str>) -> String {
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    let found = if runs.iter().any(|run| !run.found.is_empty()) { "found" } else { "why" };
+    table.set_header(row([
+        "run",
+        "plan",
+        "state",
+        "started (UTC)",
+        "seconds",
+        metric.unwrap_or("stages"),
+        found,
+    ]
+    .map(str::to_owned)));
+    for run in runs {
+        let started = run.started.as_deref().unwrap_or_default();
+        table.add_row(row([
+            run.run.clone(),
+            run.plan.clone(),
+            run.state.clone(),
+            started.get(..16).unwrap_or(started).replace('T', " "),
+            format!("{:.1}", run.seconds),
+            run.value.map_or_else(|| format!("{}/{}", run.over, run.stages), number),
+            if run.found.is_empty() { run.why.clone() } else { run.found.join("; ") },
+        ]));
+    }
+    fit(&mut table, &[0, 1, 6])
+}
