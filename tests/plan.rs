@@ -1,5 +1,6 @@
 //! Plan files: what they say, and what the runner does, on the real program.
 
+mod claims;
 mod endpoints;
 mod engines;
 mod flow;
@@ -11,6 +12,7 @@ mod metrics;
 mod nested;
 mod new;
 mod next;
+mod once;
 mod parsers;
 mod reduce;
 mod render;

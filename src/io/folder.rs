@@ -139,6 +139,15 @@ pub fn is_plain_folder(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir())
 }
 
+/// The one absolute path of a folder or file that exists, without links and dots.
+///
+/// # Errors
+///
+/// When it does not exist, or a folder on the way cannot be looked into.
+pub fn real(path: &Path) -> io::Result<PathBuf> {
+    fs::canonicalize(path)
+}
+
 /// Whether there is something at a path, a broken link too.
 pub fn exists(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok()

@@ -11,17 +11,16 @@ use super::units::{Task, Units};
 use crate::io::{folder, text};
 use crate::plan::graph::Graph;
 use crate::plan::read;
+use crate::plan::run::claim::{START, check_free_for_tasks, kept};
 use crate::plan::run::error::RunError;
 use crate::plan::run::event::{Artifact, Ending, Event};
-use crate::plan::run::prepare::{Place, keep_plan, kept, pin};
+use crate::plan::run::prepare::{Place, keep_plan, pin};
+use crate::plan::run::publish::is_output;
 use crate::plan::run::state::State;
 use crate::plan::schema::Plan;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
-
-/// The file with the digests of the inputs.
-const START: &str = "start.json";
 
 /// What came of a task.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
@@ -79,6 +78,7 @@ pub fn prepare(plan: &Plan, place: &Place, shards: u32) -> Result<Shared, RunErr
         }
         return Ok(found);
     }
+    check_free_for_tasks(&place.root, &digest)?;
     let shards = plan.limits.max_parallel.unwrap_or(shards).max(1);
     let start = Event::Start { plan: digest, inputs: pin(plan, &place)?, shards };
     keep_plan(plan, &place)?;
@@ -155,8 +155,36 @@ impl Shared {
 
     fn record(&self, task: Task, folder: &str) -> Result<Option<Record>, RunError> {
         let record: Option<Record> = read_json(&self.path(task, folder))?;
-        // A record of another plan proves nothing.
-        Ok(record.filter(|record| record.plan == self.digest && record.task == self.units.name(task)))
+        // A record of another plan, or one that names files of others, proves nothing.
+        let is_ours = |record: &Record| {
+            let events = &mut record.events.iter();
+            record.plan == self.digest
+                && record.task == self.units.name(task)
+                && events.all(|event| self.is_of(task, event))
+        };
+        Ok(record.filter(is_ours))
+    }
+
+    /// Whether an event can be one of a task: of its stages, and with outputs in its own directory.
+    fn is_of(&self, task: Task, event: &Event) -> bool {
+        let stages = &self.units.all[task.unit].stages;
+        match event {
+            Event::Made { key, made, .. } => {
+                let home = format!("../{}/", self.units.name(task));
+                let is_output = |artifact: &Artifact| {
+                    artifact.path.strip_prefix(&home).is_some_and(|path| {
+                        let artifact = Artifact { path: path.to_owned(), ..artifact.clone() };
+                        is_output(&artifact, &key.name(&self.plan))
+                    })
+                };
+                stages.contains(&key.stage) && made.outputs.values().all(is_output)
+            }
+            Event::Failed { key, .. } | Event::Settled { key, .. } => stages.contains(&key.stage),
+            Event::Iterated { looped, .. } => {
+                stages.iter().all(|stage| self.plan.loop_of(*stage) == Some(*looped))
+            }
+            _ => false,
+        }
     }
 
     fn path(&self, task: Task, folder: &str) -> PathBuf {

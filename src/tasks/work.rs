@@ -12,7 +12,7 @@ use crate::plan::run::fill::Folders;
 use crate::plan::run::key::Key;
 use crate::plan::run::machine::{Machine, Part, Setup};
 use crate::plan::run::state::{Group, State};
-use crate::plan::schema::policy::FailureMode;
+use crate::plan::schema::policy::{FailureMode, SideEffects};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -45,6 +45,7 @@ pub fn run(shared: &Shared, name: &str, settled: &[(String, bool)], parallel: u3
     }
     let root = shared.folder(task);
     let lock = disk::lock(&root)?;
+    let root = folder::real(&root).map_err(|source| RunError::Read { path: root, source })?;
     if let Some(record) = shared.done(task)? {
         // Written anew, since some programs compare times.
         shared.keep(task, &record)?;
@@ -56,6 +57,7 @@ pub fn run(shared: &Shared, name: &str, settled: &[(String, bool)], parallel: u3
     before.extend(events_before(shared, task)?);
     let mut journal = Journal::read(&root)?;
     if !goes_on(shared, task, &journal, &before) {
+        before.extend(unclear(shared, &journal.events(), settled)?);
         let path = root.join(JOURNAL);
         folder::remove(&path).map_err(|source| RunError::Write { path, source })?;
         journal = Journal::read(&root)?;
@@ -101,6 +103,28 @@ fn goes_on(shared: &Shared, task: Task, journal: &Journal, before: &[Event]) -> 
     let ended = events.iter().any(|event| matches!(event, Event::End { .. }));
     let is_handler = shared.units.all[task.unit].handler.is_some();
     events.starts_with(before) && !(ended && is_handler)
+}
+
+/// The beginnings of attempts of `once` stages that may have happened, and that the operator settles now: a new journal
+/// has them too.
+fn unclear(shared: &Shared, events: &[Event], settled: &[(String, bool)]) -> Result<Vec<Event>, RunError> {
+    let mut state = State::new(&shared.plan, &shared.units.graph);
+    for event in events {
+        state.add(event, &shared.units.graph, &shared.plan);
+    }
+    let mut found = BTreeMap::new();
+    for event in events {
+        let Event::Begin { key, .. } = event else { continue };
+        let is_once = shared.plan.stages[key.stage].side_effects == SideEffects::Once;
+        if is_once && state.instance(*key).is_some_and(|instance| instance.may_have_happened) {
+            let stage = key.name(&shared.plan);
+            if settled.iter().all(|(name, _)| *name != stage) {
+                return Err(RunError::Ambiguous { stage });
+            }
+            found.insert(*key, event.clone());
+        }
+    }
+    Ok(found.into_values().collect())
 }
 
 /// Checks that no failure ends the run before this task.

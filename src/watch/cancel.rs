@@ -2,6 +2,7 @@
 
 use super::status::Watched;
 use crate::io::{folder, interrupt};
+use crate::plan::run::claim::{self, Holds};
 use crate::plan::run::disk::{self, Disk, Journal};
 use crate::plan::run::error::RunError;
 use crate::plan::run::event::{Ending, Event};
@@ -41,8 +42,10 @@ pub struct Cancelled {
 ///
 /// When the directory holds no run, it cannot be read or written, or a signal ends the wait.
 pub fn cancel(root: &Path, now: bool, wait: Option<Duration>) -> Result<Cancelled, RunError> {
-    let root =
-        std::path::absolute(root).map_err(|source| RunError::Read { path: root.to_owned(), source })?;
+    let root = folder::real(root).map_err(|source| RunError::Read { path: root.to_owned(), source })?;
+    if let Holds::Task(above) = claim::of(&root) {
+        return Err(RunError::OfRendered { path: root, above });
+    }
     let watched = Watched::read(&root)?;
     let was = watched.word().to_owned();
     if let Some(runner) = &watched.runner {

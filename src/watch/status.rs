@@ -2,12 +2,12 @@
 
 use super::rest::{Bottleneck, Rest, durations, progress, replay};
 use crate::plan::graph::Graph;
+use crate::plan::run::claim::read_run;
 use crate::plan::run::disk::{self, Journal};
 use crate::plan::run::error::RunError;
 use crate::plan::run::event::{Ending, Event, Outcome};
 use crate::plan::run::fill::members;
 use crate::plan::run::key::Key;
-use crate::plan::run::prepare::kept;
 use crate::plan::run::state::{Group, Instance, State};
 use crate::plan::run::tune::Step;
 use crate::plan::run::vote::weights;
@@ -156,9 +156,8 @@ impl Watched {
     ///
     /// When it holds no run, or its plan or journal cannot be read.
     pub fn read(root: &Path) -> Result<Self, RunError> {
-        let (plan, _) = kept(root)?;
         let runner = disk::holder(root)?;
-        let journal = Journal::read(root)?;
+        let (plan, _, journal) = read_run(root)?;
         let (graph, state) = replay(&plan, journal.lines.iter().map(|line| &line.entry.data))?;
         Ok(Self { plan, journal, runner, graph, state })
     }

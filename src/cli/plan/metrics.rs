@@ -6,8 +6,7 @@ use crate::io::{folder, text};
 use crate::measures::series::Sensitivity;
 use crate::measures::{self, gain::gain};
 use crate::modes::shards::measured::measured;
-use crate::plan::run::disk::Journal;
-use crate::plan::run::prepare::kept;
+use crate::plan::run::claim::read_run;
 use crate::rules::metrics::RoundMetrics;
 use crate::watch;
 use crate::watch::rest::Bottleneck;
@@ -108,8 +107,8 @@ impl Arguments {
     }
 
     fn of_run(&self, dir: &Path, found: &mut Found) -> Result<(), Failure> {
-        let (plan, _) = kept(dir).map_err(Failure::of)?;
-        let events = Journal::read(dir).map_err(Failure::of)?.events();
+        let (plan, _, journal) = read_run(dir).map_err(Failure::of)?;
+        let events = journal.events();
         for (name, values) in watch::series::series(&plan, &events).map_err(Failure::of)? {
             self.add_series(&name, &values, found);
         }

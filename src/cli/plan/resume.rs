@@ -2,8 +2,10 @@
 
 use super::super::{Common, Failure, INPUTS, Outcome};
 use super::run::{Uses, run};
+use crate::plan::run::claim::{self, Holds};
+use crate::plan::run::error::RunError;
 use crate::plan::run::given::given;
-use crate::plan::run::prepare::{Place, kept};
+use crate::plan::run::prepare::Place;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -30,7 +32,10 @@ pub(super) fn settled(text: &str) -> Result<(String, bool), String> {
 
 impl Arguments {
     pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
-        let (plan, base) = kept(&self.dir).map_err(Failure::of)?;
+        if let Holds::Task(above) = claim::of(&self.dir) {
+            return Err(Failure::of(RunError::OfRendered { path: self.dir.clone(), above }));
+        }
+        let (plan, base, _) = claim::read_run(&self.dir).map_err(Failure::of)?;
         let place = Place { root: self.dir.clone(), base, named: given(&self.dir) };
         run(&plan, &place, &self.settle, &self.uses, common)
     }

@@ -6,6 +6,7 @@ use super::lint::refuse_errors;
 use crate::cli::agents::registry::record;
 use crate::io::child::jobserver::Places;
 use crate::plan::read;
+use crate::plan::run::claim::directory_for;
 use crate::plan::run::drive::drive;
 use crate::plan::run::event::{Ending, Outcome as StageOutcome};
 use crate::plan::run::machine::Machine;
@@ -27,7 +28,8 @@ pub(in crate::cli) struct Arguments {
     /// The plan; `-` is standard input.
     #[arg(value_name = "PLAN", help_heading = INPUTS)]
     plan: PathBuf,
-    /// The directory of the run; by default that of the plan with the ending `.run`.
+    /// The directory of the run; by default that of the plan with the ending `.run`, or `.DIGEST.run` if a run of another
+    /// plan succeeded there.
     #[arg(long, value_name = "DIR", help_heading = OUTPUT)]
     dir: Option<PathBuf>,
     /// Read an input of the plan from a file or folder elsewhere. May be repeated.
@@ -89,7 +91,7 @@ impl Arguments {
         let root = match (&self.dir, self.plan.as_os_str() == "-") {
             (Some(dir), _) => dir.clone(),
             (None, true) => return Err(anyhow::anyhow!("a plan from standard input needs --dir").into()),
-            (None, false) => self.plan.with_extension("run"),
+            (None, false) => directory_for(&self.plan, &read::digest(&plan)),
         };
         let place = Place { root, base: base_of(&self.plan), named: files_of(&self.inputs) };
         run(&plan, &place, &[], &self.uses, common)
@@ -110,7 +112,7 @@ pub(super) fn run(
              command in the Makefile passes it on",
         );
     }
-    let Opened { mut machine, mut world, inputs } =
+    let Opened { mut machine, mut world, inputs, finished } =
         open(plan, place, uses.jobs.number()).map_err(Failure::of)?;
     for (stage, done) in settled {
         machine.attest(stage, *done, &mut world).map_err(Failure::of)?;
@@ -119,6 +121,12 @@ pub(super) fn run(
     let driven = uses.exports.of(&place.root, || drive(&mut machine, inputs, &mut { world }))?;
     let ending = driven.map_err(Failure::of)?;
     tell(plan, &machine, common);
+    if let Some(time) = finished.filter(|_| !common.quiet) {
+        let dir = place.root.display();
+        console::tell(&format!(
+            "{dir}: the run finished at {time}, and nothing ran now; --dir names another directory for a new run"
+        ));
+    }
     if let Some(agents) = &uses.agents {
         record(agents, &place.root, common.quiet)?;
     }

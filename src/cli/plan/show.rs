@@ -2,7 +2,7 @@
 
 use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print};
 use super::run::base_of;
-use crate::plan::run::disk::Journal;
+use crate::plan::run::claim::read_run;
 use crate::plan::schema::Plan;
 use crate::plan::{nested, read};
 use crate::review::show::picture::Picture;
@@ -74,8 +74,7 @@ impl Arguments {
 
 /// The seconds of each stage in a run of the same stages.
 fn costs(plan: &Plan, dir: &std::path::Path) -> Result<Vec<f64>, Failure> {
-    let (kept, _) = crate::plan::run::prepare::kept(dir).map_err(Failure::of)?;
-    let journal = Journal::read(dir).map_err(Failure::of)?;
+    let (kept, _, journal) = read_run(dir).map_err(Failure::of)?;
     let measured = seconds(&kept, &journal.events()).map_err(Failure::of)?;
     let of =
         |stage: &crate::plan::schema::stage::Stage| measured.get(stage.id.as_str()).copied().unwrap_or(0.0);

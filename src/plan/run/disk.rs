@@ -9,11 +9,11 @@
 
 use super::endpoint::call::{Exchange, call};
 use super::error::RunError;
-use super::event::{Event, Failure, Line, Made};
+use super::event::{Ending, Event, Failure, Line, Made};
 use super::key::Key;
 use super::ledger;
 use super::nest;
-use super::process::{self, Invocation, MARK};
+use super::process::{self, ATTEMPTS, Invocation, MARK};
 use super::publish::{self, Places};
 use super::quote::with_texts;
 use super::reduce::reduce;
@@ -23,8 +23,8 @@ use crate::io::child::jobserver;
 use crate::io::digest::store::Stored;
 use crate::io::digest::{Blake3, hex};
 use crate::io::interrupt;
-use crate::io::journal::{Lock, Taken};
-use crate::io::{child, folder, text};
+use crate::io::journal::{JournalError, Lock, Taken};
+use crate::io::{folder, journal, text};
 use crate::plan::schema::agent::REPLY;
 use crate::plan::schema::policy::Answer;
 use crate::record::{Head, Record, read, seal};
@@ -44,6 +44,9 @@ pub const JOURNAL: &str = "events.jsonl";
 
 /// The plan, in the directory of a run.
 pub const PLAN: &str = "plan.json";
+
+/// The lock, in the directory of a run.
+pub const LOCK: &str = "lock";
 
 /// Time for which processes that a killed runner left behind may end by themselves.
 const GRACE: Duration = Duration::from_secs(2);
@@ -90,12 +93,12 @@ impl Journal {
     pub fn read(root: &Path) -> Result<Self, RunError> {
         let path = root.join(JOURNAL);
         let mut journal = Self { lines: Vec::new(), head: None, bytes: 0 };
-        if !folder::exists(&path) {
-            return Ok(journal);
-        }
-        let text = text::read(&path).map_err(|source| RunError::Read { path: path.clone(), source })?;
-        let whole = text.rfind('\n').map_or(0, |end| end + 1);
-        for (number, line) in text[..whole].lines().enumerate() {
+        let unreadable = |why: JournalError| match why {
+            JournalError::Read { path, source } => RunError::Read { path, source },
+            why => RunError::Read { path: path.clone(), source: std::io::Error::other(why.to_string()) },
+        };
+        let lines = journal::read(&path).map_err(unreadable)?;
+        for (number, line) in lines.text.lines().enumerate() {
             let damaged = |why: crate::record::ChainFault| RunError::Damaged {
                 path: path.clone(),
                 line: number + 1,
@@ -105,7 +108,7 @@ impl Journal {
             journal.lines.push(record);
             journal.head = Some(head);
         }
-        journal.bytes = whole as u64;
+        journal.bytes = lines.text.len() as u64;
         Ok(journal)
     }
 
@@ -113,6 +116,20 @@ impl Journal {
     pub fn digest(&self) -> String {
         let first = self.lines.first().and_then(|record| serde_json::to_string(&record.entry).ok());
         first.map_or_else(String::new, |line| hex(&Blake3::of_bytes(line.as_bytes())))
+    }
+
+    /// The digest of the plan with which the run began.
+    pub fn plan(&self) -> Option<String> {
+        self.lines.iter().find_map(|record| match &record.entry.data {
+            Event::Start { plan, .. } => Some(plan.clone()),
+            _ => None,
+        })
+    }
+
+    /// When the run succeeded, in RFC 3339; `None` if it did not, or goes on.
+    pub fn finished(&self) -> Option<&str> {
+        let last = &self.lines.last()?.entry;
+        matches!(last.data, Event::End { ending: Ending::Succeeded }).then_some(last.time.as_str())
     }
 
     /// The events.
@@ -127,7 +144,7 @@ impl Journal {
 ///
 /// When another runner holds it, or it cannot be taken.
 pub fn lock(root: &Path) -> Result<Lock, RunError> {
-    let path = root.join("lock");
+    let path = root.join(LOCK);
     let fault = |why: crate::io::journal::JournalError| RunError::Write {
         path: path.clone(),
         source: std::io::Error::other(why.to_string()),
@@ -150,7 +167,7 @@ pub fn lock(root: &Path) -> Result<Lock, RunError> {
 ///
 /// When its lock cannot be read.
 pub fn holder(root: &Path) -> Result<Option<String>, RunError> {
-    let path = root.join("lock");
+    let path = root.join(LOCK);
     let fault = |source| RunError::Read { path: path.clone(), source };
     let is_taken = Lock::is_taken(&path).map_err(|why| fault(std::io::Error::other(why.to_string())))?;
     if is_taken { text::read(&path).map(Some).map_err(fault) } else { Ok(None) }
@@ -189,7 +206,7 @@ impl Disk {
 
     /// The processes of the run's commands.
     fn commands(&self) -> Vec<i32> {
-        child::with_variable(MARK, &self.root.to_string_lossy())
+        process::commands_of(&self.root)
     }
 
     fn signal_commands(&self, signal: Signal) {
@@ -219,19 +236,21 @@ impl Disk {
         self.root.join("receipts").join(format!("{name}.json"))
     }
 
-    fn read_receipt(&self, path: &Path) -> Result<Option<Receipt>, RunError> {
+    /// The receipt in a file; of the instance with this name, where one is stated.
+    fn read_receipt(&self, path: &Path, instance: Option<&str>) -> Result<Option<Receipt>, RunError> {
         if !folder::exists(path) {
             return Ok(None);
         }
         let text = text::read(path).map_err(|source| RunError::Read { path: path.to_owned(), source })?;
         // A receipt that is no receipt proves nothing: the work is done again.
         let Ok(receipt) = serde_json::from_str::<Receipt>(&text) else { return Ok(None) };
+        let is_its_own = instance.is_none_or(|instance| receipt.instance == instance);
         let store = publish::store_of(&self.root);
-        let holds =
-            receipt.made.outputs.values().all(|artifact| {
-                store.holds(&Stored { blake3: artifact.blake3.clone(), bytes: artifact.bytes })
-            });
-        Ok(holds.then_some(receipt))
+        let holds = receipt.made.outputs.values().all(|artifact| {
+            let stored = Stored { blake3: artifact.blake3.clone(), bytes: artifact.bytes };
+            publish::is_output(artifact, &receipt.instance) && store.holds(&stored)
+        });
+        Ok((is_its_own && holds).then_some(receipt))
     }
 }
 
@@ -271,11 +290,11 @@ impl World for Disk {
     }
 
     fn receipt(&mut self, name: &str) -> Result<Option<Receipt>, RunError> {
-        self.read_receipt(&self.receipt_path(name))
+        self.read_receipt(&self.receipt_path(name), Some(name))
     }
 
     fn equal_work(&mut self, job: &Job) -> Result<Option<Made>, RunError> {
-        let Some(receipt) = self.read_receipt(&self.root.join("cache").join(&job.work))? else {
+        let Some(receipt) = self.read_receipt(&self.root.join("cache").join(&job.work), None)? else {
             return Ok(None);
         };
         let store = publish::store_of(&self.root);
@@ -384,7 +403,7 @@ impl World for Disk {
 
 /// Makes an attempt in a fresh folder, and takes its outputs into the store.
 fn make(root: &Path, job: &Job, stop: &Arc<AtomicBool>, spent: &mut Spent) -> Result<Made, Failure> {
-    let base = root.join("attempts").join(&job.name);
+    let base = root.join(ATTEMPTS).join(&job.name);
     let work = base.join("work");
     let failure = |why: std::io::Error| Failure::Start(format!("{}: {why}", work.display()));
     folder::remove_unsynced(&work).map_err(failure)?;
@@ -426,7 +445,7 @@ fn make(root: &Path, job: &Job, stop: &Arc<AtomicBool>, spent: &mut Spent) -> Re
         Task::Http { .. } | Task::Ollama { .. } => ask(job, &places, stop, spent)?,
     };
     // Only what the outputs name is kept of an attempt that succeeded.
-    folder::remove_unsynced(&work).map_err(failure)?;
+    folder::remove_unsynced(&work).map_err(|why| Failure::Outputs(format!("{}: {why}", work.display())))?;
     Ok(made)
 }
 
@@ -434,7 +453,7 @@ fn make(root: &Path, job: &Job, stop: &Arc<AtomicBool>, spent: &mut Spent) -> Re
 /// output has the body as it came.
 fn ask(job: &Job, places: &Places<'_>, stop: &Arc<AtomicBool>, spent: &mut Spent) -> Result<Made, Failure> {
     let file = places.work.join(REPLY);
-    let failure = |why: std::io::Error| Failure::Start(format!("{}: {why}", file.display()));
+    let failure = |why: std::io::Error| Failure::Outputs(format!("{}: {why}", file.display()));
     let mut exchange = Exchange::default();
     let called = call(&with_texts(job)?, stop, &mut exchange);
     *spent = exchange.spent;

@@ -25,6 +25,18 @@ pub enum RunError {
     Damaged { path: PathBuf, line: usize, why: String },
     #[error("{}: holds a run of another plan: found {found}, expected {expected}", .path.display())]
     OtherPlan { path: PathBuf, found: String, expected: String },
+    #[error("{}: is not the plan with which the run began: found digest {found}, expected {expected}", .path.display())]
+    Edited { path: PathBuf, found: String, expected: String },
+    #[error("{}: holds a rendered plan, expected a run", .path.display())]
+    Rendered { path: PathBuf },
+    #[error("{}: holds a task of the rendered plan {}, expected a run", .path.display(), .above.display())]
+    OfRendered { path: PathBuf, above: PathBuf },
+    #[error("{}: is no file of a run of this plan: expected an empty directory, or an earlier run", .path.display())]
+    Foreign { path: PathBuf },
+    #[error("{}: the run finished at {time} with other inputs: {why}", .path.display())]
+    Finished { path: PathBuf, time: String, why: String },
+    #[error("--input {input}: found {found}, and the run in {} began with {began}", .path.display())]
+    OtherInput { input: String, path: PathBuf, found: String, began: String },
     #[error("{}: holds no run", .path.display())]
     NoRun { path: PathBuf },
     #[error("{}: found no run, expected the directory of a run or a folder of runs", .path.display())]
@@ -39,9 +51,11 @@ pub enum RunError {
     Locked { path: PathBuf, holder: String },
     #[error("{}: {} runs are at work, and limits.max_parallel_workflows is {most}: {}", .folder.display(), .live.len(), .live.join(", "))]
     TooMany { folder: PathBuf, live: Vec<String>, most: u32 },
-    #[error("stage `{stage}` may have done its work before the runner ended: it must not happen twice")]
+    #[error(
+        "stage `{stage}` may have done its work: an attempt began and has no receipt, and it must not happen twice"
+    )]
     Ambiguous { stage: String },
-    #[error("--settle {stage}: no attempt of that name began without an end")]
+    #[error("--settle {stage}: no attempt of that name may have happened without a receipt")]
     Settled { stage: String },
     #[error(transparent)]
     Interrupted(#[from] Interrupted),
@@ -51,7 +65,23 @@ impl Explain for RunError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::OtherPlan { .. } => Some("--dir names another directory for a run of this plan".to_owned()),
-            Self::NoRun { .. } => Some("`fedmill plan run PLAN --dir DIR` starts one".to_owned()),
+            Self::Edited { .. } => Some("restore the file; --dir names a directory for a run of an edited plan".to_owned()),
+            Self::Rendered { .. } => Some(
+                "bash DIR/submit.sh, or bash DIR/run.sh for Snakemake, goes on; `fedmill plan status DIR` shows the tasks"
+                    .to_owned(),
+            ),
+            Self::OfRendered { above, .. } => Some(format!(
+                "`fedmill plan task` goes on with the task, and `fedmill plan cancel {}` ends all",
+                above.display()
+            )),
+            Self::Foreign { .. } => Some("name a directory that does not exist yet".to_owned()),
+            Self::Finished { .. } | Self::OtherInput { .. } => {
+                Some("--dir names another directory for a new run".to_owned())
+            }
+            Self::NoRun { .. } => Some(
+                "`fedmill plan run PLAN --dir DIR` starts one, and `fedmill plan history FOLDER` lists the runs in a folder"
+                    .to_owned(),
+            ),
             Self::NoTasks { .. } => Some("`fedmill plan render PLAN -o DIR` makes one".to_owned()),
             Self::Ambiguous { stage } => Some(format!(
                 "look whether it happened, and pass --settle {stage}=done or --settle {stage}=again to `plan resume`"

@@ -57,7 +57,7 @@ pub enum Failure {
     Idle(u64),
     /// An output or a metric is missing, or no file.
     Outputs(String),
-    /// The command cannot be started, or the runner cannot keep its files.
+    /// The work did not start: the command cannot be started, or the request is not sent.
     Start(String),
     /// The endpoint answered with this status.
     Http(u16),
@@ -102,6 +102,11 @@ impl Failure {
             Self::Reference(_) => Outcome::Error,
             _ => Outcome::Failed,
         }
+    }
+
+    /// Whether the work of the attempt may have happened, as a whole or in part.
+    pub fn may_have_started(&self) -> bool {
+        !matches!(self, Self::Start(_))
     }
 
     /// Whether a retry after such failures covers this one.

@@ -13,7 +13,7 @@ use super::reduce::reduce;
 use super::state::State;
 use super::world::{Job, Task};
 use crate::io::digest::store::identify;
-use crate::io::{child, folder};
+use crate::io::folder;
 use crate::plan::graph::Graph;
 use crate::plan::nested;
 use crate::plan::read;
@@ -62,7 +62,7 @@ pub fn run(job: &Job, places: &Places<'_>, stop: &AtomicBool) -> Result<Made, Fa
         stop,
     });
     // Commands of a runner that was ended by force.
-    for pid in child::with_variable(MARK, &root.to_string_lossy()).into_iter().filter_map(Pid::from_raw) {
+    for pid in process::commands_of(&root).into_iter().filter_map(Pid::from_raw) {
         let _ = kill_process(pid, Signal::KILL);
     }
     ran?;

@@ -1,5 +1,6 @@
 //! Prepares the directory of a run: finds and pins the inputs, and keeps the plan.
 
+use super::claim::{self, BASE};
 use super::disk::{self, Disk, JOURNAL, Journal, PLAN};
 use super::endpoint::check;
 use super::error::RunError;
@@ -8,10 +9,10 @@ use super::fill::Folders;
 use super::given;
 use super::machine::Machine;
 use super::machine::Setup;
+use crate::io::digest;
 use crate::io::digest::store::identify_all;
 use crate::io::folder::{self, EntryKind};
 use crate::io::source::identity_of;
-use crate::io::{digest, text};
 use crate::plan::schema::{Input, Pin, Plan};
 use crate::plan::{nested, read};
 use std::collections::BTreeMap;
@@ -34,6 +35,13 @@ pub struct Place {
 ///
 /// When an input lies outside of the folder of the plan, has too few or too many files, or is not what its pin says.
 pub fn pin(plan: &Plan, place: &Place) -> Result<BTreeMap<String, Vec<Artifact>>, RunError> {
+    check_names(plan, place)?;
+    let inputs = plan.inputs.iter().map(|input| Ok((input.name.to_string(), files(input, place)?)));
+    inputs.chain(given::pins(plan, &place.base)).collect()
+}
+
+/// Checks that the plan has each input that the operator names.
+fn check_names(plan: &Plan, place: &Place) -> Result<(), RunError> {
     let unknown = place.named.keys().find(|name| plan.input(name).is_none());
     if let Some(name) = unknown {
         let known: Vec<&str> = plan.inputs.iter().map(|input| input.name.as_str()).collect();
@@ -43,11 +51,11 @@ pub fn pin(plan: &Plan, place: &Place) -> Result<BTreeMap<String, Vec<Artifact>>
             why: format!("the plan has no such input; it has {known}"),
         });
     }
-    let inputs = plan.inputs.iter().map(|input| Ok((input.name.to_string(), files(input, place)?)));
-    inputs.chain(given::pins(plan, &place.base)).collect()
+    Ok(())
 }
 
-fn files(input: &Input, place: &Place) -> Result<Vec<Artifact>, RunError> {
+/// The paths of the files of an input.
+fn paths(input: &Input, place: &Place) -> Result<Vec<String>, RunError> {
     let fault = |why: String| RunError::Input { input: input.name.to_string(), why };
     let paths = match (place.named.get(input.name.as_str()), &input.path, &input.glob) {
         (Some(named), _, _) => {
@@ -64,6 +72,12 @@ fn files(input: &Input, place: &Place) -> Result<Vec<Artifact>, RunError> {
         }
         _ => return Err(fault("expected either `path` or `glob`".to_owned())),
     };
+    Ok(paths)
+}
+
+fn files(input: &Input, place: &Place) -> Result<Vec<Artifact>, RunError> {
+    let fault = |why: String| RunError::Input { input: input.name.to_string(), why };
+    let paths = paths(input, place)?;
     let count = paths.len() as u64;
     if count < input.min || input.max.is_some_and(|most| count > most) {
         let most = input.max.map_or(String::new(), |most| format!(" and at most {most}"));
@@ -143,6 +157,8 @@ pub struct Opened<'p> {
     pub world: Disk,
     /// The files of the inputs.
     pub inputs: BTreeMap<String, Vec<Artifact>>,
+    /// When the run succeeded, in RFC 3339, if an earlier runner came to its end.
+    pub finished: Option<String>,
 }
 
 /// Opens the run of a plan in a directory: a new one, or the one that the directory holds.
@@ -151,15 +167,21 @@ pub struct Opened<'p> {
 ///
 /// When another runner works on it, it belongs to another plan, or its inputs changed.
 pub fn open<'p>(plan: &'p Plan, place: &Place, parallel: u32) -> Result<Opened<'p>, RunError> {
-    let root = absolute(&place.root).map_err(|why| RunError::Plan { at: "--dir".to_owned(), why })?;
-    let base = absolute(&place.base).map_err(|why| RunError::Plan { at: "--dir".to_owned(), why })?;
-    let place = Place { root: root.clone(), base: base.clone(), named: place.named.clone() };
     if let Some((at, why)) = check::faults(plan).into_iter().next() {
         return Err(RunError::Plan { at, why });
     }
+    let base = absolute(&place.base).map_err(|why| RunError::Plan { at: "--dir".to_owned(), why })?;
     nested::check(plan, &base, None).map_err(|(at, why)| RunError::Plan { at, why })?;
     let digest = read::digest(plan);
-    let lock = disk::lock(&root)?;
+    let free = claim::check_free_for_run(&place.root, plan, &digest);
+    if !folder::exists(&place.root.join(JOURNAL)) {
+        free?;
+    }
+    let lock = disk::lock(&place.root)?;
+    // One directory has one name, whatever links and dots lead to it: the processes of its attempts carry the name.
+    let fault = |source| RunError::Read { path: place.root.clone(), source };
+    let root = folder::real(&place.root).map_err(fault)?;
+    let place = Place { root: root.clone(), base: base.clone(), named: place.named.clone() };
     check_room(&root, plan.limits.max_parallel_workflows)?;
     let journal = Journal::read(&root)?;
     let events = journal.events();
@@ -172,10 +194,15 @@ pub fn open<'p>(plan: &'p Plan, place: &Place, parallel: u32) -> Result<Opened<'
             return Err(RunError::OtherPlan { path: root.join(JOURNAL), found, expected: digest });
         }
         Some((_, inputs)) => {
-            check_unchanged(&inputs, &base)?;
+            check_named(plan, &place, &inputs)?;
+            match journal.finished() {
+                Some(time) => check_same(plan, &place, &inputs, time)?,
+                None => check_unchanged(&inputs, &base)?,
+            }
             inputs
         }
         None => {
+            claim::check_free_for_run(&root, plan, &digest)?;
             let inputs = pin(plan, &place)?;
             keep_plan(plan, &place)?;
             inputs
@@ -185,7 +212,8 @@ pub fn open<'p>(plan: &'p Plan, place: &Place, parallel: u32) -> Result<Opened<'
     let folders =
         Folders { inputs: base.to_string_lossy().into_owned(), run: root.to_string_lossy().into_owned() };
     let machine = Machine::new(Setup { plan, digest, folders, parallel, part: None }, &events, &mut world)?;
-    Ok(Opened { machine, world, inputs })
+    let finished = journal.finished().map(str::to_owned);
+    Ok(Opened { machine, world, inputs, finished })
 }
 
 /// Checks that the folder of a run has room for one more live run. Each runner counts after it took its own lock: of two
@@ -223,7 +251,8 @@ fn is_run(root: &Path) -> bool {
 pub fn keep_plan(plan: &Plan, place: &Place) -> Result<(), RunError> {
     let plan = serde_json::to_string_pretty(plan).unwrap_or_default() + "\n";
     let base = place.base.to_string_lossy().into_owned() + "\n";
-    for (name, text) in [(PLAN, plan), (BASE, base)] {
+    // A directory with the plan has the rest too.
+    for (name, text) in [(BASE, base), (PLAN, plan)] {
         let path = place.root.join(name);
         let written = folder::write_file_on_disk(&path, text.as_bytes());
         written.map_err(|source| RunError::Write { path, source })?;
@@ -231,6 +260,7 @@ pub fn keep_plan(plan: &Plan, place: &Place) -> Result<(), RunError> {
     Ok(())
 }
 
+<<<<<<< HEAD
 /// The file that names the folder of the inputs, in the directory of a run.
 pub const BASE: &str = "inputs";
 
@@ -243,13 +273,48 @@ pub fn kept(root: &Path) -> Result<(Plan, PathBuf), RunError> {
     let path = root.join(PLAN);
     if !folder::exists(&path) {
         return Err(RunError::NoRun { path: root.to_owned() });
+=======
+/// Checks that the files that the operator names for inputs are those with which the run started.
+fn check_named(plan: &Plan, place: &Place, inputs: &BTreeMap<String, Vec<Artifact>>) -> Result<(), RunError> {
+    check_names(plan, place)?;
+    for input in plan.inputs.iter().filter(|input| place.named.contains_key(input.name.as_str())) {
+        let found = paths(input, place)?;
+        let began: Vec<&str> =
+            inputs.get(input.name.as_str()).into_iter().flatten().map(|file| file.path.as_str()).collect();
+        if found != began {
+            let list =
+                |paths: &[&str]| if paths.is_empty() { "no file".to_owned() } else { paths.join(", ") };
+            let found = list(&found.iter().map(String::as_str).collect::<Vec<_>>());
+            let (input, began) = (input.name.to_string(), list(&began));
+            return Err(RunError::OtherInput { input, path: place.root.clone(), found, began });
+        }
+>>>>>>> 116e7d1 (Ask before a once stage runs again, however it ended)
     }
-    let unreadable =
-        |why: crate::plan::error::PlanError| RunError::Plan { at: PLAN.to_owned(), why: why.to_string() };
-    let plan = read::plan(&path).map_err(unreadable)?;
-    let path = root.join(BASE);
-    let base = text::read(&path).map_err(|source| RunError::Read { path, source })?;
-    Ok((plan, PathBuf::from(base.trim_end_matches('\n'))))
+    Ok(())
+}
+
+/// Checks that the inputs of a plan are those of its run that succeeded at a time.
+fn check_same(
+    plan: &Plan,
+    place: &Place,
+    inputs: &BTreeMap<String, Vec<Artifact>>,
+    time: &str,
+) -> Result<(), RunError> {
+    let finished = |why: String| RunError::Finished { path: place.root.clone(), time: time.to_owned(), why };
+    check_unchanged(inputs, &place.base).map_err(|why| finished(why.to_string()))?;
+    for input in plan.inputs.iter().filter(|input| !place.named.contains_key(input.name.as_str())) {
+        let began = inputs.get(input.name.as_str()).map_or(&[][..], Vec::as_slice);
+        if began.iter().any(|file| file.path.starts_with('/')) {
+            // The operator named its files elsewhere when the run started.
+            continue;
+        }
+        if let Some(new) =
+            paths(input, place)?.iter().find(|path| began.iter().all(|file| file.path != **path))
+        {
+            return Err(finished(format!("input `{}`: {new}: the run did not have the file", input.name)));
+        }
+    }
+    Ok(())
 }
 
 /// Checks that the inputs of a run are what they were when it started.

@@ -1,16 +1,18 @@
 //! Runs the command of an attempt, in a process group that the runner can end.
 //!
-//! The command gets a clean environment, and prints into log files. Its processes carry [`MARK`], so that a later runner
-//! finds those that a killed one left behind.
+//! The command gets a clean environment, and prints into log files. Its processes carry [`MARK`] and [`RUNNER`], so that a
+//! later runner finds those that a killed one left behind.
 
 use super::event::Failure;
 use super::world::AttemptLimits;
 use crate::io::child::capped::CappedLog;
 use crate::io::child::group::Group;
-use crate::io::child::never_wait;
+use crate::io::child::{self, never_wait};
+use crate::io::source::identity_of;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::io::{self, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -20,6 +22,9 @@ use std::time::{Duration, Instant};
 
 /// The variable that names the directory of the run.
 pub const MARK: &str = "FEDMILL_RUN_DIR";
+
+/// The variable that names the runner that started a command: its id, and when it began.
+const RUNNER: &str = "FEDMILL_RUNNER";
 
 /// Variables that every command inherits.
 pub const INHERITED: [&str; 5] = ["PATH", "HOME", "LANG", "TZ", "TMPDIR"];
@@ -68,9 +73,9 @@ pub fn run(invocation: &Invocation<'_>) -> Result<(), Failure> {
     let mut group = start(invocation).map_err(started)?;
     let watched =
         Watch::new(group.child(), invocation).and_then(|watch| watch.until_end(&mut group, invocation));
-    let status = group.finish().map_err(|why| Failure::Start(why.to_string()))?;
+    let status = group.finish().map_err(|why| Failure::Outputs(why.to_string()))?;
     if let Some(failure) =
-        watched.map_err(|why| Failure::Start(format!("its output cannot be kept: {why}")))?
+        watched.map_err(|why| Failure::Outputs(format!("its output cannot be kept: {why}")))?
     {
         return Err(failure);
     }
@@ -80,6 +85,25 @@ pub fn run(invocation: &Invocation<'_>) -> Result<(), Failure> {
         (None, signal) => Err(Failure::Signal(signal.unwrap_or(0))),
     }
 }
+
+/// The processes of commands that runners of this run started, however the directory was named then. A process that only
+/// carries the name of the directory, such as a shell of the operator, is none.
+pub fn commands_of(root: &Path) -> Vec<i32> {
+    let place = identity_of(root);
+    child::processes(|process| {
+        let runner_began = process.variable(RUNNER).and_then(OsStr::to_str);
+        let runner_began = runner_began.and_then(|runner| runner.split_once('-')?.1.parse::<u64>().ok());
+        let follows = runner_began.is_some() && process.began() >= runner_began;
+        let named = process.variable(MARK).map(Path::new);
+        // A folder below is the directory of a run inside of the run.
+        let is_ours = |named: &Path| named.starts_with(root) || identity_of(named) == place;
+        let works_inside = || process.folder().is_some_and(|folder| folder.starts_with(root));
+        follows && named.is_some_and(|named| is_ours(named) || works_inside())
+    })
+}
+
+/// The folder of attempts, in the directory of a run.
+pub const ATTEMPTS: &str = "attempts";
 
 /// The program of a name: `fedmill` is this one.
 ///
@@ -100,7 +124,7 @@ fn start(invocation: &Invocation<'_>) -> io::Result<Group> {
             command.env(name, value);
         }
     }
-    command.envs(&invocation.env);
+    command.envs(&invocation.env).env(RUNNER, child::this_process());
     let stdin = if invocation.stdin.is_some() { Stdio::piped() } else { Stdio::null() };
     Group::start(command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()))
 }

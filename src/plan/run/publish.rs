@@ -30,6 +30,18 @@ pub fn outputs_of(name: &str) -> PathBuf {
     Path::new("out").join(name)
 }
 
+/// Whether an artifact names a file among the outputs of an instance, and an object of the store by its digest.
+pub fn is_output(artifact: &Artifact, instance: &str) -> bool {
+    let path = Path::new(&artifact.path);
+    let is_plain = path.components().all(|part| matches!(part, Component::Normal(_)));
+    is_plain && path.starts_with(outputs_of(instance)) && is_digest(&artifact.blake3)
+}
+
+/// Whether a text is a BLAKE3 in lower-case hex.
+pub fn is_digest(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 /// The store of a run.
 pub fn store_of(run: &Path) -> Store {
     Store::new(run.join("store"))

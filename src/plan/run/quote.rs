@@ -58,7 +58,7 @@ fn fill(quoted: &str) -> Result<String, Failure> {
 }
 
 fn read(path: &Path) -> Result<String, Failure> {
-    let fault = |why: String| Failure::Reference(format!("{}: {why}", path.display()));
+    let fault = |why: String| Failure::Start(format!("{}: {why}", path.display()));
     let bytes = folder::bytes(path).map_err(|why| fault(why.to_string()))?;
     if bytes > MOST_BYTES {
         return Err(fault(format!("found {bytes} bytes in a request, expected at most {MOST_BYTES}")));

@@ -6,7 +6,7 @@ use super::event::{Artifact, Ending, Event, Failure, Made, Outcome};
 use super::key::Key;
 use crate::plan::graph::Graph;
 use crate::plan::schema::Plan;
-use crate::plan::schema::policy::Answer;
+use crate::plan::schema::policy::{Answer, SideEffects};
 use shadows::Tuned;
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -18,6 +18,8 @@ pub struct Instance {
     pub attempts: u32,
     /// Whether an attempt began and did not end.
     pub running: bool,
+    /// Whether an attempt began whose work may have happened: it neither succeeded nor is known not to have started.
+    pub may_have_happened: bool,
     /// The key of the work of the attempt that began last.
     pub work: String,
     /// The agent of that attempt.
@@ -85,11 +87,7 @@ impl Group {
         if !self.fell_short() {
             return;
         }
-        let instances = self.instances.iter().map(|instance| match &instance.made {
-            Some(_) => instance.clone(),
-            None => Instance::default(),
-        });
-        let instances: Vec<Instance> = instances.collect();
+        let instances: Vec<Instance> = self.instances.iter().map(Instance::open_again).collect();
         let over = instances.iter().filter(|instance| instance.is_over()).count() as u32;
         *self = Self { instances, over, ..Self::default() };
     }
@@ -232,20 +230,23 @@ impl State {
             Event::Begin { key, work, calls, agent, .. } => {
                 self.calls += calls;
                 let instance = self.instance_mut(*key);
-                (instance.running, instance.work, instance.agent) = (true, work.clone(), agent.clone());
+                (instance.running, instance.may_have_happened) = (true, true);
+                (instance.work, instance.agent) = (work.clone(), agent.clone());
             }
             Event::Attested { key, done } => {
                 let instance = self.instance_mut(*key);
-                instance.running = false;
+                let was_over = instance.is_over();
+                (instance.running, instance.may_have_happened) = (false, false);
                 if *done {
-                    instance.made = Some(Made::default());
-                    self.group_mut(*key).over += 1;
+                    (instance.made, instance.failure) = (Some(Made::default()), None);
+                    self.group_mut(*key).over += u32::from(!was_over);
                 }
             }
             Event::Made { key, made, seconds, .. } => {
                 self.tokens += made.tokens;
                 let instance = self.instance_mut(*key);
                 instance.made = Some(made.clone());
+                instance.may_have_happened = false;
                 instance.end(*seconds, true);
                 self.group_mut(*key).over += 1;
             }
@@ -253,6 +254,7 @@ impl State {
                 self.tokens += tokens;
                 let instance = self.instance_mut(*key);
                 instance.failure = (!again).then(|| failure.clone());
+                instance.may_have_happened &= failure.may_have_started();
                 // An attempt that the runner ended says nothing about the work.
                 instance.end(*seconds, *failure != Failure::Cancelled);
                 self.group_mut(*key).over += u32::from(!again);
@@ -307,7 +309,13 @@ impl State {
         let last = plan.on.failure.iter().chain(&plan.on.exit);
         for stage in last.filter_map(|id| plan.stages.iter().position(|stage| stage.id == *id)) {
             // The stages of the end run at each end.
-            self.groups[stage] = vec![Group::default()];
+            let is_once = plan.stages[stage].side_effects == SideEffects::Once;
+            let instances = self.groups[stage].iter().flat_map(|group| &group.instances);
+            let unclear: Vec<Instance> = instances.map(Instance::open_again).collect();
+            let keeps = is_once && unclear.iter().any(|instance| instance.may_have_happened);
+            let instances = if keeps { unclear } else { Vec::new() };
+            let over = instances.iter().filter(|instance| instance.is_over()).count() as u32;
+            self.groups[stage] = vec![Group { instances, over, ..Group::default() }];
         }
         for (stage, groups) in self.groups.iter_mut().enumerate() {
             let is_result = graph.failure_is_a_result(plan, stage);
@@ -377,6 +385,15 @@ impl State {
 }
 
 impl Instance {
+    /// The instance with another chance, if it did not succeed. What may have happened stays known.
+    fn open_again(&self) -> Self {
+        if self.made.is_some() {
+            return self.clone();
+        }
+        let (work, agent) = (self.work.clone(), self.agent.clone());
+        Self { may_have_happened: self.may_have_happened, work, agent, ..Self::default() }
+    }
+
     fn end(&mut self, seconds: f64, counts: bool) {
         self.running = false;
         self.attempts += u32::from(counts);

@@ -44,19 +44,22 @@ impl Machine<'_> {
 
     /// Takes up an instance whose attempt began before this runner. Returns whether its work is done.
     fn take_up(&mut self, key: Key, world: &mut impl World) -> Result<bool, RunError> {
-        let Some(instance) = self.state.instance(key).filter(|instance| instance.running) else {
+        let is_once = self.stage(key).side_effects == SideEffects::Once;
+        let Some(instance) = self.state.instance(key) else { return Ok(false) };
+        if !instance.running && !is_once {
             return Ok(false);
-        };
-        let work = instance.work.clone();
+        }
+        let (work, unclear) = (instance.work.clone(), instance.running || instance.may_have_happened);
+        // The receipt of a `once` stage holds even if the journal lost the attempt.
         if let Some(receipt) = world.receipt(&key.name(self.flow.plan))?
-            && receipt.work == work
+            && (receipt.work == work || is_once)
             && receipt.plan == self.flow.digest
         {
             let (made, seconds) = (receipt.made, receipt.seconds);
             self.record(&[Event::Made { key, made, seconds, read: BTreeMap::new() }]);
             return Ok(true);
         }
-        if self.stage(key).side_effects == SideEffects::Once {
+        if is_once && unclear {
             return Err(RunError::Ambiguous { stage: key.name(self.flow.plan) });
         }
         self.state.instance_mut(key).running = false;
@@ -221,7 +224,9 @@ impl Machine<'_> {
             Err(failure) => {
                 let attempts = self.state.instance(key).map_or(0, |instance| instance.attempts) + 1;
                 let retry = self.stage(key).retry.as_ref();
+                let is_once = self.stage(key).side_effects == SideEffects::Once;
                 let again = self.state.stop.is_none()
+                    && !(is_once && failure.may_have_started())
                     && attempts < self.stage(key).max_attempts()
                     && retry.is_some_and(|retry| failure.is_covered(&retry.on));
                 if again && let Some(retry) = retry {

@@ -203,7 +203,7 @@ impl<'p> Machine<'p> {
     ///
     /// # Errors
     ///
-    /// When no attempt of an instance with this name began without an end.
+    /// When no attempt of an instance with this name may have happened.
     pub fn attest(&mut self, name: &str, done: bool, world: &mut impl World) -> Result<(), RunError> {
         let keys = (0..self.flow.plan.stages.len()).flat_map(|stage| {
             let key = self.state.current(stage);
@@ -211,8 +211,10 @@ impl<'p> Machine<'p> {
             let count = self.state.group(key).instances.len() as u32;
             (0..count).map(move |index| Key { index: fans_out.then_some(index), ..key })
         });
-        let running = |key: &Key| self.state.instance(*key).is_some_and(|instance| instance.running);
-        let found = keys.filter(running).find(|key| key.name(self.flow.plan) == name);
+        let unclear = |key: &Key| {
+            self.state.instance(*key).is_some_and(|instance| instance.running || instance.may_have_happened)
+        };
+        let found = keys.filter(unclear).find(|key| key.name(self.flow.plan) == name);
         match found {
             Some(key) => {
                 self.record(&[Event::Attested { key, done }]);

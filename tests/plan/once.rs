@@ -1,0 +1,130 @@
+//! Stages with side effects that must not happen twice, however an attempt ended.
+
+use super::Workflow;
+use crate::harness::{Run, fedmill, fedmill_after};
+use serde_json::{Value, json};
+
+/// Runs fedmill with `$HOME` as the folder of the plan.
+fn at_home(plan: &Workflow, args: &[&str]) -> Run {
+    let home = format!("export HOME={}", plan.dir.path("").display());
+    fedmill_after(&plan.dir, &home, &[&["plan"], args].concat())
+}
+
+fn log(plan: &Workflow) -> String {
+    String::from_utf8(plan.dir.read("log")).unwrap()
+}
+
+/// A `once` stage that writes a line to `log` and then does this; with more fields of the stage.
+fn pays(then: &str, more: &Value) -> Workflow {
+    let mut stage =
+        json!({"id": "pay", "side_effects": "once", "sh": format!("echo x >> $HOME/log; {then}")});
+    stage.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    Workflow::new(&json!([stage, {"id": "other", "sh": "test ! -e $HOME/fails || (sleep 0.5; exit 1)"}]))
+}
+
+/// Checks that `resume` asks the operator, and that the work is not done again.
+fn asks(plan: &Workflow, how: &str) {
+    for _ in 0..2 {
+        at_home(plan, &["resume", "plan.run"])
+            .assert_fails(1, &["stage `pay` may have done its work", "--settle pay=done"]);
+    }
+    assert_eq!(log(plan), "x\n", "{how}");
+}
+
+#[test]
+fn an_attempt_that_began_and_did_not_succeed_asks_the_operator_however_it_ended() {
+    let out = json!({"out": [{"name": "o", "path": "o"}]});
+    let none = json!({});
+    let plans = [
+        ("a status", pays("exit 3", &none)),
+        ("no output", pays("true", &out)),
+        (
+            "no success",
+            pays("true", &json!({"success_when": "params.n > 1"})).with("params", json!({"n": 1})),
+        ),
+        ("a timeout", pays("sleep 60", &json!({"timeout": {"run": "300ms"}}))),
+        ("SIGKILL", pays("kill -9 $$", &none)),
+        ("wall", pays("sleep 60", &none).with("limits.wall", json!("500ms"))),
+        (
+            "fail_fast",
+            pays("touch $HOME/fails; sleep 60", &none).with("limits.on_failure", json!("fail_fast")),
+        ),
+        ("the kill file", pays("touch $FEDMILL_RUN_DIR/STOP; sleep 60", &none)),
+        ("SIGTERM", pays("kill -TERM $PPID; sleep 60", &none)),
+        ("SIGINT", pays("kill -INT $PPID; sleep 60", &none)),
+        ("SIGHUP", pays("kill -HUP $PPID; sleep 60", &none)),
+    ];
+    for (how, plan) in plans {
+        plan.write();
+        if how == "fail_fast" {
+            plan.dir.write("fails", "");
+        }
+        let run = at_home(&plan, &["run", "plan.json"]);
+        assert!(!matches!(run.code, None | Some(0)), "{how}: {run:#?}");
+        let _ = std::fs::remove_file(plan.dir.path("plan.run/STOP"));
+        asks(&plan, how);
+    }
+}
+
+#[test]
+fn the_operator_settles_what_an_orderly_end_left_open() {
+    for (word, lines, code) in [("done", "x\n", 0), ("again", "x\nx\n", 2)] {
+        let plan = pays("exit 3", &json!({}));
+        plan.write();
+        at_home(&plan, &["run", "plan.json"]).assert_fails(2, &["stage `pay`: exited with status 3"]);
+        let settle = format!("pay={word}");
+        let run = at_home(&plan, &["resume", "plan.run", "--settle", &settle]);
+        assert_eq!((run.code, log(&plan).as_str()), (Some(code), lines), "{run:#?}");
+    }
+}
+
+#[test]
+fn a_program_that_never_started_did_nothing() {
+    let plan = Workflow::new(&json!([{"id": "pay", "side_effects": "once", "agent": "tool", "argv": ["x"]}]));
+    let tool = plan.dir.path("tool");
+    let plan = plan.with("agents.tool", json!({"kind": "command", "argv": [tool]}));
+    plan.run().assert_fails(2, &["cannot be started"]);
+    plan.dir.write("tool", "#!/bin/sh\nexit 0\n");
+    std::fs::set_permissions(&tool, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let run = fedmill(&plan.dir, &["plan", "resume", "plan.run"]);
+    assert_eq!(run.code, Some(0), "{run:#?}");
+}
+
+#[test]
+fn a_receipt_holds_although_the_journal_is_lost() {
+    let plan = Workflow::new(&json!([
+        {"id": "pay", "side_effects": "once", "sh": "echo x >> $HOME/log; echo 7", "out": [{"name": "o", "path": "-"}]},
+        {"id": "next", "needs": ["pay"], "agent": "shell", "argv": ["cat $0", "{pay.o}"], "out": [{"name": "o", "path": "-"}]},
+    ]));
+    plan.write();
+    assert_eq!(at_home(&plan, &["run", "plan.json"]).code, Some(0));
+    let journal = plan.dir.read("plan.run/events.jsonl");
+    for lines in [0, 1, 2] {
+        let kept: Vec<&[u8]> = journal.split_inclusive(|byte| *byte == b'\n').take(lines).collect();
+        // A killed runner may leave a part of a letter.
+        plan.dir.write("plan.run/events.jsonl", [kept.concat(), vec![0xc3]].concat());
+        let run = at_home(&plan, &["resume", "plan.run"]);
+        assert_eq!((run.code, log(&plan).as_str()), (Some(0), "x\n"), "{lines}: {run:#?}");
+        assert_eq!(plan.output("next/o"), "7\n");
+    }
+    // A receipt proves only what lies in the store: this one names another file.
+    let receipt = String::from_utf8(plan.dir.read("plan.run/receipts/pay.json")).unwrap();
+    plan.dir.write("plan.run/receipts/pay.json", receipt.replace("out/pay/o", "out/pay/../../plan.json"));
+    let began = journal.split_inclusive(|byte| *byte == b'\n').take(2).collect::<Vec<_>>().concat();
+    assert!(String::from_utf8_lossy(&began).contains("\"begin\""));
+    plan.dir.write("plan.run/events.jsonl", began);
+    at_home(&plan, &["resume", "plan.run"]).assert_fails(1, &["stage `pay` may have done its work"]);
+}
+
+#[test]
+fn a_task_that_a_signal_ended_asks_the_operator() {
+    let plan = pays("test -e $HOME/mended || (kill -TERM $PPID; sleep 60)", &json!({}));
+    plan.write();
+    let run = at_home(&plan, &["render", "plan.json", "--target", "slurm", "-o", "rendered"]);
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    assert_eq!(at_home(&plan, &["task", "rendered", "pay"]).code, Some(143));
+    at_home(&plan, &["task", "rendered", "pay"]).assert_fails(1, &["stage `pay` may have done its work"]);
+    assert_eq!(log(&plan), "x\n");
+    let run = at_home(&plan, &["task", "rendered", "pay", "--settle", "pay=done"]);
+    assert_eq!((run.code, log(&plan).as_str()), (Some(0), "x\n"), "{run:#?}");
+}
