@@ -74,14 +74,18 @@ fn files_of_others_are_not_overwritten() {
     };
     let run = |dir: &str| fedmill(&plan.dir, &["plan", "run", "plan.json", "--dir", dir]);
     for dir in ["mine", "plans", "."] {
-        let file = if dir == "mine" { "mine/submit.sh" } else { "plan.json: is no file" };
+        let file = match dir {
+            "mine" => "mine/submit.sh: is no part",
+            "plans" => "plans/plan.json: is no part",
+            _ => "/mine: is no part",
+        };
         render(dir).assert_fails(2, &[file]);
-        run(dir).assert_fails(2, &[if dir == "." { "./" } else { file }]);
+        run(dir).assert_fails(2, &[file]);
     }
     plan.dir.assert_unchanged_since(&before);
     assert_eq!((run("p.run").code, render("rendered").code), (Some(0), Some(0)));
-    render("p.run").assert_fails(2, &["p.run/attempts: is no file"]);
-    run("rendered").assert_fails(2, &["rendered/", ": is no file"]);
+    render("p.run").assert_fails(2, &["p.run/attempts: is no part"]);
+    run("rendered").assert_fails(2, &["rendered/", ": is no part"]);
     // What fedmill made from the same plan, it takes up.
     assert_eq!((run("p.run").code, render("rendered").code), (Some(0), Some(0)));
     // An empty folder is free.

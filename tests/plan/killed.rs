@@ -191,7 +191,8 @@ fn a_damaged_journal_is_refused() {
     plan.dir.write("plan.run/events.jsonl", text.replacen("\"attempt\":1", "\"attempt\":2", 1));
     plan.run().assert_fails(2, &["events.jsonl: line ", "the digest is "]);
     plan.dir.write("plan.run/events.jsonl", text);
-    plan.with("params", json!({"x": 1}))
-        .run()
+    let other = plan.with("params", json!({"x": 1}));
+    other.write();
+    fedmill(&other.dir, &["plan", "run", "plan.json", "--dir", "plan.run"])
         .assert_fails(2, &["holds a run of another plan", "--dir names"]);
 }

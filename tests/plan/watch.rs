@@ -208,6 +208,7 @@ fn history_lists_events_and_runs() {
     plan.dir.write("runs/broken/plan.json", "{}");
     plan.dir.write("runs/broken/inputs", ".");
     plan.dir.write("runs/plans/plan.json", "{}");
+    plan.dir.write("runs/broken/lock", "");
     let other = plan.dir.path("runs/good");
     fedmill(&plan.dir, &["plan", "run", "plan.json", "--dir", other.to_str().unwrap()]);
     plan.dir.write("runs/no-run/file", "");

@@ -91,9 +91,11 @@ pub fn read_run(root: &Path) -> Result<(Plan, PathBuf, Journal), RunError> {
 ///
 /// When it holds a file of others; the error names it.
 pub fn check_free_for_run(root: &Path, plan: &Plan, digest: &str) -> Result<(), RunError> {
-    let began = folder::is_plain_file(&root.join(LOCK)) && is_plan(root, digest);
+    // A runner takes the lock, and writes the folder of the inputs and the plan, in this order.
+    let is_locked = folder::is_plain_file(&root.join(LOCK));
+    let began = is_locked && is_plan(root, digest);
     let ours = [LOCK, GATES, plan.safety.kill_file.as_str()];
-    check_free(root, |name| ours.contains(&name) || began && !matches!(name, START))
+    check_free(root, |name| ours.contains(&name) || is_locked && name == BASE || began && name != START)
 }
 
 /// Checks that a directory may take a rendered plan: it is empty, or holds what an earlier `render` of this plan left.
@@ -103,7 +105,7 @@ pub fn check_free_for_run(root: &Path, plan: &Plan, digest: &str) -> Result<(), 
 /// When it holds a file of others; the error names it.
 pub fn check_free_for_tasks(root: &Path, digest: &str) -> Result<(), RunError> {
     let began = is_plan(root, digest) && folder::is_plain_file(&root.join(BASE));
-    check_free(root, |name| name == BASE && folder::is_plain_file(&root.join(BASE)) || began && name == PLAN)
+    check_free(root, |name| name == BASE && folder::is_plain_file(&root.join(name)) || began && name == PLAN)
 }
 
 fn check_free(root: &Path, is_ours: impl Fn(&str) -> bool) -> Result<(), RunError> {

@@ -31,7 +31,7 @@ pub enum RunError {
     Rendered { path: PathBuf },
     #[error("{}: holds a task of the rendered plan {}, expected a run", .path.display(), .above.display())]
     OfRendered { path: PathBuf, above: PathBuf },
-    #[error("{}: is no file of a run of this plan: expected an empty directory, or an earlier run", .path.display())]
+    #[error("{}: is no part of an earlier run of this plan, expected that or an empty directory", .path.display())]
     Foreign { path: PathBuf },
     #[error("{}: the run finished at {time} with other inputs: {why}", .path.display())]
     Finished { path: PathBuf, time: String, why: String },

@@ -260,20 +260,6 @@ pub fn keep_plan(plan: &Plan, place: &Place) -> Result<(), RunError> {
     Ok(())
 }
 
-<<<<<<< HEAD
-/// The file that names the folder of the inputs, in the directory of a run.
-pub const BASE: &str = "inputs";
-
-/// The plan of the run in a directory, and the folder of its inputs.
-///
-/// # Errors
-///
-/// When the directory holds no run, or its plan cannot be read.
-pub fn kept(root: &Path) -> Result<(Plan, PathBuf), RunError> {
-    let path = root.join(PLAN);
-    if !folder::exists(&path) {
-        return Err(RunError::NoRun { path: root.to_owned() });
-=======
 /// Checks that the files that the operator names for inputs are those with which the run started.
 fn check_named(plan: &Plan, place: &Place, inputs: &BTreeMap<String, Vec<Artifact>>) -> Result<(), RunError> {
     check_names(plan, place)?;
@@ -288,7 +274,6 @@ fn check_named(plan: &Plan, place: &Place, inputs: &BTreeMap<String, Vec<Artifac
             let (input, began) = (input.name.to_string(), list(&began));
             return Err(RunError::OtherInput { input, path: place.root.clone(), found, began });
         }
->>>>>>> 116e7d1 (Ask before a once stage runs again, however it ended)
     }
     Ok(())
 }
