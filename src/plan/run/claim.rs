@@ -2,6 +2,7 @@
 
 use super::disk::{JOURNAL, Journal, LOCK, PLAN};
 use super::error::RunError;
+use super::given::GIVEN;
 use crate::io::{folder, text};
 use crate::plan::read;
 use crate::plan::schema::Plan;
@@ -32,7 +33,8 @@ pub enum Holds {
 /// What a directory holds, by the files that only fedmill makes.
 pub fn of(root: &Path) -> Holds {
     let has = |root: &Path, name: &str| folder::is_plain_file(&root.join(name));
-    match (has(root, PLAN), has(root, START), has(root, LOCK) || has(root, JOURNAL)) {
+    let began = [LOCK, JOURNAL, GIVEN].iter().any(|name| has(root, name));
+    match (has(root, PLAN), has(root, START), began) {
         (true, true, _) => return Holds::Rendered,
         (true, false, true) => return Holds::Run,
         _ => {}
@@ -91,10 +93,11 @@ pub fn read_run(root: &Path) -> Result<(Plan, PathBuf, Journal), RunError> {
 ///
 /// When it holds a file of others; the error names it.
 pub fn check_free_for_run(root: &Path, plan: &Plan, digest: &str) -> Result<(), RunError> {
-    // A runner takes the lock, and writes the folder of the inputs and the plan, in this order.
-    let is_locked = folder::is_plain_file(&root.join(LOCK));
+    // A runner takes the lock, and writes the folder of the inputs and the plan, in this order. That of an outer plan writes
+    // first what it gives.
+    let is_locked = [LOCK, GIVEN].iter().any(|name| folder::is_plain_file(&root.join(name)));
     let began = is_locked && is_plan(root, digest);
-    let ours = [LOCK, GATES, plan.safety.kill_file.as_str()];
+    let ours = [LOCK, GATES, GIVEN, plan.safety.kill_file.as_str()];
     check_free(root, |name| ours.contains(&name) || is_locked && name == BASE || began && name != START)
 }
 
