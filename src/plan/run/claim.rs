@@ -1,4 +1,4 @@
-//! What a directory holds: a run, a rendered plan, a task of one, or files that fedmill must not touch.
+//! What a directory holds: a run, a rendered plan, a task of one, or files of others.
 
 use super::disk::{JOURNAL, Journal, LOCK, PLAN};
 use super::error::RunError;

@@ -245,8 +245,7 @@ impl State {
             Event::Made { key, made, seconds, .. } => {
                 self.tokens += made.tokens;
                 let instance = self.instance_mut(*key);
-                instance.made = Some(made.clone());
-                instance.may_have_happened = false;
+                (instance.made, instance.may_have_happened) = (Some(made.clone()), false);
                 instance.end(*seconds, true);
                 self.group_mut(*key).over += 1;
             }
