@@ -3,16 +3,11 @@
 use super::search::Filter;
 use super::status::Watched;
 use crate::io::folder::{self, EntryKind};
-<<<<<<< HEAD
 use crate::io::interrupt;
-use crate::plan::run::disk::PLAN;
-=======
 use crate::plan::run::claim::{self, Holds};
->>>>>>> 116e7d1 (Ask before a once stage runs again, however it ended)
 use crate::plan::run::error::RunError;
 use crate::plan::run::event::{Ending, Event, Line};
 use crate::plan::run::key::Key;
-use crate::plan::run::prepare::BASE;
 use crate::schema::Plan;
 use rayon::prelude::*;
 use serde::Serialize;
@@ -64,11 +59,7 @@ pub struct PastEvent {
 
 /// Whether a directory holds a run. A folder with a plan alone is none: its runs may lie beside the plan.
 pub fn is_run(root: &Path) -> bool {
-<<<<<<< HEAD
-    folder::exists(&root.join(PLAN)) && folder::is_plain_file(&root.join(BASE))
-=======
     matches!(claim::of(root), Holds::Run | Holds::Task(_))
->>>>>>> 116e7d1 (Ask before a once stage runs again, however it ended)
 }
 
 /// The runs in a folder that a filter takes, the last first. All threads of the current pool share the work.
