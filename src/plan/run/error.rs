@@ -67,11 +67,11 @@ impl Explain for RunError {
             Self::OtherPlan { .. } => Some("--dir names another directory for a run of this plan".to_owned()),
             Self::Edited { .. } => Some("restore the file; --dir names a directory for a run of an edited plan".to_owned()),
             Self::Rendered { .. } => Some(
-                "bash DIR/submit.sh, or bash DIR/run.sh for Snakemake, goes on; `fedmill plan status DIR` shows the tasks"
+                "bash DIR/submit.sh, or bash DIR/run.sh for Snakemake, goes on; done/ and failed/ have the tasks that are over"
                     .to_owned(),
             ),
             Self::OfRendered { above, .. } => Some(format!(
-                "`fedmill plan task` goes on with the task, and `fedmill plan cancel {}` ends all",
+                "`fedmill plan task` goes on with the task, and the kill file in {} ends all tasks",
                 above.display()
             )),
             Self::Foreign { .. } => Some("name a directory that does not exist yet".to_owned()),
