@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
@@ -48,6 +48,23 @@ pub fn read_regular(path: &Path) -> io::Result<String> {
         source::check_regular(path)?;
     }
     read_written(path)
+}
+
+/// The last lines of a regular file that others can make: at most `lines` of its last `bytes`.
+///
+/// # Errors
+///
+/// When it cannot be read, or is no regular file.
+pub fn last_lines(path: &Path, lines: usize, bytes: u64) -> io::Result<Vec<String>> {
+    let mut file = source::open_regular(path)?;
+    let from = file.metadata()?.len().saturating_sub(bytes);
+    file.seek(io::SeekFrom::Start(from))?;
+    let mut end = Vec::new();
+    file.take(bytes).read_to_end(&mut end)?;
+    let text = String::from_utf8_lossy(&end);
+    // The first line may have lost its beginning.
+    let whole: Vec<&str> = text.lines().skip(usize::from(from > 0)).collect();
+    Ok(whole[whole.len().saturating_sub(lines)..].iter().map(|line| (*line).to_owned()).collect())
 }
 
 /// The lines of a file that a user wrote, without their ends. A name of a file need not be UTF-8.

@@ -1,5 +1,6 @@
 //! What is wrong with a plan file.
 
+use crate::settings::places::Place;
 use crate::telemetry::explain::Explain;
 use std::io;
 use std::path::PathBuf;
@@ -13,12 +14,17 @@ pub enum PlanError {
     Read { path: PathBuf, source: io::Error },
     #[error("{}: found {found} bytes, expected at most {most}", .path.display())]
     TooLarge { path: PathBuf, found: u64, most: u64 },
-    #[error("{}: {at}: is no JSON: {why}", .path.display())]
-    NoJson { path: PathBuf, at: String, why: String },
+    #[error("{}{}: {at}: is no JSON: {why}", .path.display(), of(*.place))]
+    NoJson { path: PathBuf, place: Option<Place>, at: String, why: String },
     #[error("{}: $.schema: found schema {found}, expected `fedmill.plan/1`", .path.display())]
     OtherSchema { path: PathBuf, found: String },
-    #[error("{}: {at}: {why}", .path.display())]
-    Malformed { path: PathBuf, at: String, why: String },
+    #[error("{}{}: {at}: {why}", .path.display(), of(*.place))]
+    Malformed { path: PathBuf, place: Option<Place>, at: String, why: String },
+}
+
+/// A place behind the name of its file, as compilers write it.
+pub fn of(place: Option<Place>) -> String {
+    place.map_or_else(String::new, |place| format!(":{}:{}", place.line, place.column))
 }
 
 impl Explain for PlanError {

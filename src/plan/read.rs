@@ -3,9 +3,12 @@
 //! Keys with the prefix `x-` are for other programs: the reader leaves them out.
 
 use super::error::PlanError;
+use super::schema::agent::{CommandAgent, HttpAgent, OllamaAgent};
+use super::schema::words::plain;
 use super::schema::{Plan, SCHEMA};
 use crate::io::digest::{Blake3, hex};
 use crate::io::{folder, text};
+use crate::settings::places::{Place, places};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 use std::fmt;
@@ -20,6 +23,15 @@ pub const MOST_BYTES: u64 = 64 << 20;
 ///
 /// When it cannot be read, or is no plan: names the place in the file.
 pub fn plan(path: &Path) -> Result<Plan, PlanError> {
+    with_text(path).map(|(plan, _)| plan)
+}
+
+/// Reads a plan file, and returns its text too.
+///
+/// # Errors
+///
+/// As [`plan`].
+pub fn with_text(path: &Path) -> Result<(Plan, String), PlanError> {
     let reading = |source| PlanError::Read { path: path.to_owned(), source };
     if path.as_os_str() != "-" {
         let found = folder::bytes(path).map_err(reading)?;
@@ -27,7 +39,8 @@ pub fn plan(path: &Path) -> Result<Plan, PlanError> {
             return Err(PlanError::TooLarge { path: path.to_owned(), found, most: MOST_BYTES });
         }
     }
-    parse(&text::read_regular(path).map_err(reading)?, path)
+    let text = text::read_regular(path).map_err(reading)?;
+    Ok((parse(&text, path)?, text))
 }
 
 /// Reads the text of a plan file; messages name `path`.
@@ -36,34 +49,58 @@ pub fn plan(path: &Path) -> Result<Plan, PlanError> {
 ///
 /// As [`plan`].
 pub fn parse(text: &str, path: &Path) -> Result<Plan, PlanError> {
-    let mut value = json(text).map_err(|(at, why)| PlanError::NoJson { path: path.to_owned(), at, why })?;
-    if let Some(found) = value.get("schema")
-        && found != SCHEMA
-    {
-        return Err(PlanError::OtherSchema { path: path.to_owned(), found: found.to_string() });
+    let no_json = |at: String, why: serde_json::Error| {
+        let (line, column) = (why.line(), why.column());
+        let place = (line > 0).then_some(Place { line, column });
+        let why = why.to_string().replace(&format!(" at line {line} column {column}"), "");
+        PlanError::NoJson { path: path.to_owned(), place, at, why }
+    };
+    let mut json = serde_json::Deserializer::from_str(text);
+    let Strict(mut value) = serde_path_to_error::deserialize(&mut json)
+        .map_err(|why| no_json(place(&why.path().to_string()), why.into_inner()))?;
+    json.end().map_err(|why| no_json("$".to_owned(), why))?;
+    let malformed = |at: String, why: &str| {
+        let place = places(text, [at.as_str()]).get(at.as_str()).copied();
+        PlanError::Malformed { path: path.to_owned(), place, at, why: plain(why) }
+    };
+    match value.get("schema") {
+        _ if !value.is_object() => return Err(malformed("$".to_owned(), "expected an object")),
+        Some(found) if found != SCHEMA => {
+            return Err(PlanError::OtherSchema { path: path.to_owned(), found: found.to_string() });
+        }
+        _ => {}
     }
     leave_out_extensions(&mut value);
-    let malformed = |at: String, why: String| PlanError::Malformed { path: path.to_owned(), at, why };
-    let plan: Plan = serde_path_to_error::deserialize(&value)
-        .map_err(|why| malformed(place(&why.path().to_string()), why.into_inner().to_string()))?;
+    let plan: Plan = serde_path_to_error::deserialize(&value).map_err(|why| {
+        let (at, why) = (why.path().to_string(), why.into_inner().to_string());
+        let (at, why) = of_agent(&value, &at).unwrap_or((at, why));
+        malformed(place(&at), &why)
+    })?;
     // The deserialiser takes a list for an object, with its values in order.
     match list_for_object(&value, &serde_json::to_value(&plan).unwrap_or_default(), "$") {
-        Some(at) => Err(malformed(at, "found a list, expected an object".to_owned())),
+        Some(at) => Err(malformed(at, "found a list, expected an object")),
         None => Ok(plan),
     }
 }
 
-/// Reads JSON whose objects have each key once.
-///
-/// # Errors
-///
-/// When the text is none: the place in it, and what is wrong.
-pub fn json(text: &str) -> Result<Value, (String, String)> {
-    let mut json = serde_json::Deserializer::from_str(text);
-    let Strict(value) = serde_path_to_error::deserialize(&mut json)
-        .map_err(|why| (place(&why.path().to_string()), why.into_inner().to_string()))?;
-    json.end().map_err(|why| ("$".to_owned(), why.to_string()))?;
-    Ok(value)
+/// What is wrong with an agent, and where: the deserialiser knows no place inside of a value whose `kind` it reads first.
+fn of_agent(plan: &Value, at: &str) -> Option<(String, String)> {
+    let name = at.strip_prefix("agents.")?;
+    let mut agent = plan.get("agents")?.get(name)?.as_object()?.clone();
+    let kind = agent.remove("kind")?;
+    let agent = Value::Object(agent);
+    let (inner, why) = match kind.as_str()? {
+        "command" => fault::<CommandAgent>(&agent),
+        "http" => fault::<HttpAgent>(&agent),
+        "ollama" => fault::<OllamaAgent>(&agent),
+        _ => None,
+    }?;
+    Some((if inner == "." { at.to_owned() } else { format!("{at}.{inner}") }, why))
+}
+
+fn fault<'v, T: Deserialize<'v>>(value: &'v Value) -> Option<(String, String)> {
+    let why = serde_path_to_error::deserialize::<_, T>(value).err()?;
+    Some((why.path().to_string(), why.into_inner().to_string()))
 }
 
 /// The place of the first list that was read as an object.
@@ -103,6 +140,15 @@ fn leave_out_extensions(value: &mut Value) {
         Value::Array(list) => list.iter_mut().for_each(leave_out_extensions),
         _ => {}
     }
+}
+
+/// Reads JSON that others wrote. Programs differ in which of two equal keys they take, so that none may stand twice.
+///
+/// # Errors
+///
+/// When it is no JSON, or an object has a key twice.
+pub fn strict(json: &[u8]) -> Result<Value, String> {
+    serde_json::from_slice(json).map(|Strict(value)| value).map_err(|why| format!("is no JSON: {why}"))
 }
 
 /// A JSON value whose objects have each key once.
@@ -202,26 +248,54 @@ mod tests {
     #[test]
     fn a_fault_names_its_place() {
         let with = |stage: &str| format!(r#"{{"schema":"fedmill.plan/1","id":"p","stages":[{stage}]}}"#);
+        let py = |agent: &str| with("").replace("\"stages\":[]", &format!("\"agents\":{{\"py\":{agent}}}"));
         for (text, expected) in [
-            (with(r#"{"id":"a","ned":["b"]}"#), "p.json: $.stages[0].ned: unknown field `ned`"),
-            (with(r#"{"id":"A"}"#), "p.json: $.stages[0].id: found `A`"),
-            (with(r#"{"id":"a","id":"b"}"#), "the key `id` twice in one object at line 1"),
-            (with(r#"{"id":"a","retry":{"max_attempts":-1}}"#), "p.json: $.stages[0].retry.max_attempts:"),
+            (with(r#"{"id":"a","ned":["b"]}"#), "p.json:1:57: $.stages[0].ned: unknown field `ned`"),
+            (with("\n {\"id\":\"A\"}"), "p.json:2:3: $.stages[0].id: found `A`"),
+            (with(r#"{"id":"a","id":"b"}"#), "p.json:1:"),
+            (with(r#"{"id":"a","id":"b"}"#), "is no JSON: found the key `id` twice in one object"),
+            (
+                with(r#"{"id":"a","retry":{"max_attempts":-1}}"#),
+                "$.stages[0].retry.max_attempts: found -1, expected a whole",
+            ),
             (
                 with(r#"{"id":"a","mem_bytes":1.5}"#),
                 "$.stages[0].mem_bytes: found 1.5, expected a whole number",
             ),
+            (with(r#"{"id":"a","needs":"b"}"#), "$.stages[0].needs: found the text \"b\", expected a list"),
+            (
+                with(r#"{"id":"a","need":["b"]}"#),
+                "$.stages[0].need: unknown field `need`; the nearest is `needs`",
+            ),
+            (
+                with(r#"{"id":"a","timeout":"1m"}"#),
+                "found the text \"1m\", expected an object such as {\"run\": \"1m\"}",
+            ),
+            (
+                with(r#"{"id":"a","for_each":{"shards":"all"}}"#),
+                "expected a number of shards from 0 to 4294967295, or \"auto\"",
+            ),
+            (
+                py(r#"{"kind":"command","argv":"x"}"#),
+                "$.agents.py.argv: found the text \"x\", expected a list",
+            ),
+            (py(r#"{"kind":"command"}"#), "$.agents.py: missing field `argv`"),
+            (py(r#"{"kind":"http","url":5}"#), "$.agents.py.url: found 5, expected a text"),
             (
                 r#"{"schema":"fedmill.plan/2"}"#.to_owned(),
                 "p.json: $.schema: found schema \"fedmill.plan/2\"",
             ),
-            ("[]".to_owned(), "p.json: $: invalid length 0"),
-            (with(r#"["a"]"#), "p.json: $.stages[0]: found a list, expected an object"),
+            (
+                r#"{"id":"p"}"#.to_owned(),
+                "p.json:1:1: $: missing field `schema`; write \"schema\": \"fedmill.plan/1\"",
+            ),
+            ("[]".to_owned(), "p.json:1:1: $: expected an object"),
+            (with(r#"["a"]"#), "$.stages[0]: found a list, expected an object"),
             (
                 with(r#"{"id":"a","retry":[2,["any"],{"initial":"1s"}]}"#),
-                "p.json: $.stages[0].retry: found a list, expected an object",
+                "$.stages[0].retry: found a list, expected an object",
             ),
-            ("{".to_owned(), "p.json: $: is no JSON: EOF"),
+            ("{".to_owned(), "p.json:1:1: $: is no JSON: EOF"),
         ] {
             let found = read(&text).unwrap_err();
             assert!(found.contains(expected), "{found}");

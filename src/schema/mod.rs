@@ -2,7 +2,7 @@
 //!
 //! [`name`] has the words that name its parts, [`stage`] the work, [`agent`] who does it, [`policy`] failures, time and
 //! effects, [`vote`] votes, [`reduce`] reducers, [`nested`] plans inside of plans, [`looped`] loops and their tuning, [`limits`] what a run may use, [`value`] plain values, and [`publish`] the JSON
-//! Schema that is made from these types.
+//! Schema that is made from these types. [`words`] says in plain words why a text is none of them.
 
 pub mod agent;
 pub mod limits;
@@ -15,6 +15,7 @@ pub mod reduce;
 pub mod stage;
 pub mod value;
 pub mod vote;
+pub mod words;
 
 use agent::Agent;
 use limits::{Limits, Safety};
@@ -110,7 +111,10 @@ impl Input {
 
 /// How the files of an input are pinned.
 #[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema, Debug)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "expected \"blake3\", \"sha256\", or an object with the digest of each file, such as {\"in/a\": \"blake3:HEX\"}"
+)]
 pub enum Pin {
     /// The digests are taken when the run starts, and hold until it ends.
     Start(Algorithm),

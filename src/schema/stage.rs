@@ -149,9 +149,12 @@ pub enum ForEach {
     Agents(Pool),
 }
 
+/// The most instances that the stages of a plan may have together.
+pub const MOST_INSTANCES: u64 = 100_000;
+
 /// A number of shards.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Debug)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a number of shards from 0 to 4294967295, or \"auto\"")]
 pub enum Shards {
     /// This many.
     Count(u32),

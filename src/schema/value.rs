@@ -6,7 +6,7 @@ use std::fmt;
 
 /// A value of a parameter.
 #[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema, Debug)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected true, false, a number or a text")]
 pub enum Scalar {
     /// True or false.
     Bool(bool),

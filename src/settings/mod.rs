@@ -2,11 +2,12 @@
 //!
 //! A registry is a slice of [`RegistryEntry`], one for each name. The help, the tables in `docs` and the generic tests
 //! read it. [`share`] parses a part of the clients, [`numbers`] checks numbers of strategies, [`duration`] is a duration as
-//! text, and [`nearest`] finds the name that an operator meant.
+//! text, [`nearest`] finds the name that an operator meant, and [`places`] the lines of JSON paths.
 
 pub mod duration;
 pub mod nearest;
 pub mod numbers;
+pub mod places;
 pub mod share;
 
 use std::collections::BTreeMap;

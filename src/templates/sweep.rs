@@ -42,7 +42,11 @@ pub fn build(given: &Given) -> Result<Value, TemplateError> {
     };
     if rules.len() < 2 {
         let (key, found) = ("rules".to_owned(), rules.join(";"));
-        return Err(TemplateError::Value { key, found, expected: "two rules or more" });
+        return Err(TemplateError::Value {
+            key,
+            found,
+            expected: "two rules or more with semicolons between them, such as mean;median",
+        });
     }
     let mut plan = head(given, format!("find the best of {} rules", rules.len()))?;
     plan["inputs"] = json!(merge_inputs(given)?);

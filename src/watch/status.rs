@@ -280,8 +280,9 @@ impl Watched {
             |group: &Group| group.instances.iter().filter(|instance| instance.running).count() as u64;
         let live = |count: u64| if self.runner.is_some() { count } else { 0 };
         let attempts = live(current.clone().map(|(_, group)| running(group)).sum());
-        let memory =
-            current.map(|(stage, group)| self.plan.stages[stage].mem_bytes.unwrap_or(0) * running(group));
+        let memory = current.map(|(stage, group)| {
+            self.plan.stages[stage].mem_bytes.unwrap_or(0).saturating_mul(running(group))
+        });
         let count = self.plan.stages.len() as f64;
         let most_failed = limits.max_failed.map(|most| if most < 1.0 { most * count } else { most });
         let whole = |most: Option<u64>| most.map(|most| most as f64);
@@ -289,7 +290,7 @@ impl Watched {
         let rows = [
             ("wall", wall, limits.wall.map(|wall| wall.as_seconds()), "s"),
             ("max_parallel", attempts as f64, limits.max_parallel.map(f64::from), "attempts"),
-            ("mem_bytes", live(memory.sum()) as f64, whole(limits.mem_bytes), "bytes"),
+            ("mem_bytes", live(memory.fold(0, u64::saturating_add)) as f64, whole(limits.mem_bytes), "bytes"),
             ("http_calls", self.state.calls as f64, whole(limits.http_calls), "requests"),
             ("tokens", self.state.tokens as f64, whole(limits.tokens), "tokens"),
             ("max_failed", failed as f64, most_failed, "stages"),

@@ -247,6 +247,29 @@ fn broken() -> Vec<(&'static str, Value, &'static str, &'static str, &'static st
         ("/stages/1/out/0/path", s("/etc/x"), "path", "$.stages[1].out[0].path", "found path `/etc/x`"),
         ("/stages/3/out/1/path", s("-"), "twice", "$.stages[3].out[1].path", "found `-` again"),
         ("/safety/kill_file", s("../STOP"), "path", "$.safety.kill_file", "found path `../STOP`"),
+        (
+            "/safety/kill_file",
+            s("lock"),
+            "path",
+            "$.safety.kill_file",
+            "found `lock`, which the runner makes",
+        ),
+        ("/safety/kill_file", s("./plan.json"), "path", "$.safety.kill_file", "found `plan.json`"),
+        ("/safety/kill_file", s("events.jsonl"), "path", "$.safety.kill_file", "found `events.jsonl`"),
+        ("/stages/0/out/0/path", s("."), "path", "$.stages[0].out[0].path", "without `.` and `..`"),
+        ("/stages/0/out/0/path", s("./a"), "path", "$.stages[0].out[0].path", "without `.` and `..`"),
+        ("/stages/0/out/0/path", s("a/./b"), "path", "$.stages[0].out[0].path", "without `.` and `..`"),
+        ("/inputs/0/glob", s("in/[a"), "path", "$.inputs[0].glob", "which is no pattern"),
+        ("/inputs/0/glob", s("[a/b]"), "path", "$.inputs[0].glob", "which is no pattern"),
+        ("/stages/0/argv/0", s("a\0b"), "template", "$.stages[0].argv[0]", "found a NUL character"),
+        ("/agents/sh/argv/1", s("\0"), "template", "$.agents.sh.argv[1]", "found a NUL character"),
+        (
+            "/stages/0/for_each/range",
+            json!(1_000_000_000),
+            "limit",
+            "$.stages[0].for_each",
+            "at most 100000 in a plan",
+        ),
         // Graph.
         ("/stages/7/needs", json!(["judge"]), "needs", "$.stages[7]", "both `needs` and `depends`"),
         ("/stages/0/needs", json!(["say"]), "cycle", "$.stages", "stages that wait for each other: make -> "),
@@ -732,18 +755,26 @@ fn a_plan_with_errors_runs_nothing() {
     plan.run().assert_fails(
         2,
         &[
-            "plan.json: $.stages[1].needs[0]: found `c`, expected a stage",
+            "$.stages[1].needs[0]: found `c`, expected a stage",
+            "plan.json:",
             "1 error in the plan, so nothing was run",
         ],
     );
     assert!(!plan.dir.exists("plan.run"));
     let run = fedmill(&plan.dir, &["plan", "lint", "plan.json"]);
     assert_eq!((run.code, run.stderr.as_str()), (Some(2), "error: plan.json: 1 error in the plan\n"));
-    assert_eq!(run.stdout, "error: $.stages[1].needs[0] (unknown)\n  found `c`, expected a stage\n");
+    let text = String::from_utf8(plan.dir.read("plan.json")).unwrap();
+    let (number, line) = text.lines().enumerate().find(|(_, line)| line.contains("\"c\"")).unwrap();
+    let (line, column) = (number + 1, line.find('"').unwrap() + 1);
+    let expected = format!(
+        "plan.json:{line}:{column}: error: $.stages[1].needs[0] (unknown)\n  found `c`, expected a stage\n"
+    );
+    assert_eq!(run.stdout, expected);
     let run = fedmill(&plan.dir, &["plan", "lint", "--json", "plan.json"]);
     assert_eq!(run.code, Some(2));
     let found: Value = serde_json::from_str(&run.stdout).unwrap();
-    assert_eq!(found["findings"][0]["at"], "$.stages[1].needs[0]");
+    let found = &found["findings"][0];
+    assert_eq!((&found["at"], &found["line"]), (&json!("$.stages[1].needs[0]"), &json!(line)));
     let sound = Workflow::new(&json!([{"id": "a", "sh": "true"}]));
     sound.write();
     let run = fedmill(&sound.dir, &["plan", "lint", "plan.json"]);

@@ -147,7 +147,7 @@ fn plans_of_hostile_shapes_are_refused_at_a_place() {
     assert!(why.contains("`id`"), "{why}");
     let deep = sound().to_string().replacen("\"{carry.model}\"", "\"{carry.model}\",7", 1);
     let why = read::parse(&deep, Path::new("p.json")).unwrap_err().to_string();
-    assert!(why.starts_with("p.json: $.stages[1].argv[3]: "), "{why}");
+    assert!(why.starts_with("p.json:1:") && why.contains(": $.stages[1].argv[3]: "), "{why}");
 }
 
 #[test]

@@ -32,6 +32,25 @@ fn the_commands_of_a_plan_are_listed() {
 }
 
 #[test]
+fn no_argument_forges_a_line_of_the_list() {
+    let plan = json!({"schema": "fedmill.plan/1", "id": "p",
+        "agents": {"sh": {"kind": "command", "argv": ["sh", "-c"], "env": ["A\nhosts: none"]},
+            "m": {"kind": "ollama", "url": "http://a:1", "model": "m)\nsafe: ls"}},
+        "stages": [{"id": "a", "agent": "sh", "argv": ["rm 'x'\nb: true\\ \u{202e}é"]}, {"id": "c", "agent": "m", "prompt": "x"}]});
+    let dir = Dir::new();
+    dir.write("plan.json", plan.to_string());
+    let text = shown(&dir, &["--commands"]);
+    let expected = [
+        "a: sh -c $'rm \\'x\\'\\nb: true\\\\ \\U0000202eé'",
+        "c: POST http://a:1/api/chat (model $'m)\\nsafe: ls')",
+        "",
+        "hosts: a:1",
+        "variables of the runner: $'A\\nhosts: none'",
+    ];
+    assert_eq!(text.lines().collect::<Vec<_>>(), expected);
+}
+
+#[test]
 fn the_flowchart_of_mermaid() {
     insta::assert_snapshot!(shown(&dir(), &["--format", "mermaid"]));
 }

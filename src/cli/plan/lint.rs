@@ -1,11 +1,16 @@
 //! `fedmill plan lint`: findings about a plan.
 
 use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print};
-use crate::cli::cells::wrapped;
+use crate::plan::error::of;
 use crate::plan::read;
 use crate::plan::schema::Plan;
 use crate::review::lint::{Finding, Level, lint_with_nested};
+use crate::settings::places::{Place, places};
+use crate::telemetry::cells::wrapped;
+use crate::telemetry::escape::escaped;
 use clap::Args;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Check a plan, and the plans that its stages run, without running them.
@@ -24,15 +29,22 @@ pub(in crate::cli) struct Arguments {
 
 impl Arguments {
     pub(super) fn run(&self, _: &Common) -> Result<Outcome, Failure> {
-        let plan = read::plan(&self.plan).map_err(Failure::of)?;
+        let (plan, source) = read::with_text(&self.plan).map_err(Failure::of)?;
         let findings = lint_with_nested(&plan, &self.plan);
+        let places = places(&source, findings.iter().map(|finding| finding.at.as_str()));
         let text = match self.json {
             true => {
-                let found =
-                    serde_json::json!({"plan": plan.id, "digest": read::digest(&plan), "findings": findings});
-                format!("{found}\n")
+                let findings = findings.iter().map(|finding| {
+                    let mut found = json!(finding);
+                    if let Some(place) = places.get(finding.at.as_str()) {
+                        (found["line"], found["column"]) = (json!(place.line), json!(place.column));
+                    }
+                    found
+                });
+                let findings: Vec<Value> = findings.collect();
+                format!("{}\n", json!({"plan": plan.id, "digest": read::digest(&plan), "findings": findings}))
             }
-            false => text_of(&findings),
+            false => text_of(&findings, &self.plan, &places),
         };
         print(&text)?;
         match errors(&findings).count() {
@@ -50,13 +62,20 @@ fn counted(errors: usize) -> String {
     if errors == 1 { "1 error in the plan".to_owned() } else { format!("{errors} errors in the plan") }
 }
 
-fn text_of(findings: &[Finding]) -> String {
+/// The place of a finding in its file, as compilers write it.
+fn place_of(finding: &Finding, path: &Path, places: &BTreeMap<&str, Place>) -> String {
+    format!("{}{}", path.display(), of(places.get(finding.at.as_str()).copied()))
+}
+
+fn text_of(findings: &[Finding], path: &Path, places: &BTreeMap<&str, Place>) -> String {
     if findings.is_empty() {
         return "no finding\n".to_owned();
     }
     let block = |finding: &Finding| {
-        let head = wrapped(&format!("{}: {} ({})", finding.level, finding.at, finding.rule), 0);
-        format!("{head}{}", wrapped(&finding.explanation(), 2))
+        let place = place_of(finding, path, places);
+        let head = format!("{place}: {}: {} ({})", finding.level, finding.at, finding.rule);
+        // Editors find the place in a line that is not wrapped.
+        format!("{}\n{}", escaped(&head), wrapped(&finding.explanation(), 2))
     };
     findings.iter().map(block).collect()
 }
@@ -65,16 +84,18 @@ fn text_of(findings: &[Finding]) -> String {
 const MOST_LISTED: usize = 20;
 
 /// Refuses a plan with errors.
-pub(super) fn refuse_errors(plan: &Plan, path: &Path) -> Result<(), Failure> {
+pub(super) fn refuse_errors(plan: &Plan, source: &str, path: &Path) -> Result<(), Failure> {
     let findings = lint_with_nested(plan, path);
     let count = errors(&findings).count();
     if count == 0 {
         return Ok(());
     }
-    let shown = errors(&findings).take(MOST_LISTED);
-    let mut lines: Vec<String> = shown
-        .map(|finding| format!("{}: {}: {}", path.display(), finding.at, finding.explanation()))
-        .collect();
+    let shown: Vec<&Finding> = errors(&findings).take(MOST_LISTED).collect();
+    let places = places(source, shown.iter().map(|finding| finding.at.as_str()));
+    let line = |finding: &&Finding| {
+        format!("{}: {}: {}", place_of(finding, path, &places), finding.at, finding.explanation())
+    };
+    let mut lines: Vec<String> = shown.iter().map(line).collect();
     lines.push(format!("{}: {}, so nothing was run", path.display(), counted(count)));
     let hint = Some("`fedmill plan lint` lists all findings".to_owned());
     Err(Failure { hint, lines, ..Failure::from(anyhow::anyhow!("{}", counted(count))) })

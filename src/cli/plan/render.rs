@@ -52,8 +52,8 @@ enum Program {
 
 impl Arguments {
     pub(super) fn run(&self, _: &Common) -> Result<Outcome, Failure> {
-        let plan = read::plan(&self.plan).map_err(Failure::of)?;
-        refuse_errors(&plan, &self.plan)?;
+        let (plan, source) = read::with_text(&self.plan).map_err(Failure::of)?;
+        refuse_errors(&plan, &source, &self.plan)?;
         let named = files_of(&self.inputs);
         let place = Place { root: self.output.clone(), base: base_of(&self.plan), named };
         let target = match self.target {

@@ -13,6 +13,7 @@ use crate::plan::run::machine::Machine;
 use crate::plan::run::prepare::{Opened, Place, open};
 use crate::plan::schema::Plan;
 use crate::telemetry::console;
+use crate::watch::failures::failures;
 use clap::Args;
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
@@ -86,8 +87,8 @@ impl Jobs {
 
 impl Arguments {
     pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
-        let plan = read::plan(&self.plan).map_err(Failure::of)?;
-        refuse_errors(&plan, &self.plan)?;
+        let (plan, source) = read::with_text(&self.plan).map_err(Failure::of)?;
+        refuse_errors(&plan, &source, &self.plan)?;
         let root = match (&self.dir, self.plan.as_os_str() == "-") {
             (Some(dir), _) => dir.clone(),
             (None, true) => return Err(anyhow::anyhow!("a plan from standard input needs --dir").into()),
@@ -139,10 +140,10 @@ pub(super) fn run(
         }
         Ending::Refused(why) => Outcome::Refused(why),
         Ending::Failed => {
-            let failed = failures(plan, &machine);
+            let lines = failures(plan, &machine.state, &place.root);
             let hint = format!("`fedmill plan status {}` shows the stages", place.root.display());
-            let error = anyhow::anyhow!("{}", failed.join("; "));
-            return Err(Failure { hint: Some(hint), ..Failure::from(error) });
+            let error = anyhow::anyhow!("{}", lines.last().map_or("", String::as_str));
+            return Err(Failure { hint: Some(hint), lines, ..Failure::from(error) });
         }
     })
 }
@@ -161,18 +162,6 @@ fn results(plan: &Plan, machine: &Machine<'_>) -> Vec<String> {
         }
     }
     found
-}
-
-/// A line for each stage that failed.
-fn failures(plan: &Plan, machine: &Machine<'_>) -> Vec<String> {
-    let stages = (0..plan.stages.len()).map(|stage| machine.state.current(stage));
-    let failed = stages.filter(|key| machine.state.group(*key).outcome.is_some_and(StageOutcome::is_failure));
-    let line = failed.map(|key| format!("stage `{}`: {}", key.name(plan), machine.state.group(key).why));
-    let lines: Vec<String> = line.collect();
-    match (&machine.state.stop, lines.is_empty()) {
-        (Some((why, _)), true) => vec![why.clone()],
-        _ => lines,
-    }
 }
 
 fn tell(plan: &Plan, machine: &Machine<'_>, common: &Common) {

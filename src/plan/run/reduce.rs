@@ -107,10 +107,9 @@ fn object(file: &Path) -> Result<Value, String> {
         return Err(format!("found {bytes} bytes, expected at most {MOST_BYTES} bytes of JSON"));
     }
     let text = text::read(file).map_err(|why| why.to_string())?;
-    match read::json(&text) {
-        Ok(value) if value.is_object() => Ok(value),
-        Ok(_) => Err("$: found no JSON object, expected one for json-merge".to_owned()),
-        Err((at, why)) => Err(format!("{at}: is no JSON: {why}")),
+    match read::strict(text.as_bytes()).map_err(|why| format!("$: {why}"))? {
+        value if value.is_object() => Ok(value),
+        _ => Err("$: found no JSON object, expected one for json-merge".to_owned()),
     }
 }
 

@@ -5,6 +5,7 @@ use super::policy::expect_time;
 use super::rules;
 use super::votes::check_threshold;
 use crate::plan::schema::policy::FailureMode;
+use crate::plan::schema::stage::{ForEach, MOST_INSTANCES, Shards};
 
 pub(super) fn check(lint: &mut Lint) {
     let limits = &lint.plan.limits;
@@ -26,6 +27,7 @@ pub(super) fn check(lint: &mut Lint) {
     check_privacy(lint);
     check_failures(lint);
     check_memory(lint);
+    check_instances(lint);
     check_agents(lint);
     check_frozen(lint);
 }
@@ -76,6 +78,24 @@ fn check_memory(lint: &mut Lint) {
         if let Some(bytes) = stage.mem_bytes.filter(|bytes| *bytes > most) {
             let why = format!("found {bytes} bytes, expected at most the {most} of `limits.mem_bytes`");
             lint.add(&rules::LIMIT, format!("$.stages[{place}].mem_bytes"), why);
+        }
+    }
+}
+
+/// Instances that the plan states; those of inputs are known once the files are found.
+fn check_instances(lint: &mut Lint) {
+    let mut total: u64 = 0;
+    for (place, stage) in lint.plan.stages.iter().enumerate() {
+        total += match &stage.for_each {
+            Some(ForEach::Values(values)) => values.len() as u64,
+            Some(ForEach::Range(count) | ForEach::Shards(Shards::Count(count))) => u64::from(*count),
+            _ => 0,
+        };
+        if total > MOST_INSTANCES {
+            let why = format!(
+                "with the stages before it, found {total} instances, expected at most {MOST_INSTANCES} in a plan"
+            );
+            return lint.add(&rules::LIMIT, format!("$.stages[{place}].for_each"), why);
         }
     }
 }

@@ -5,7 +5,7 @@
 //! - `names`: names that stand twice, and names of nothing. `work`: who does the work of a stage, and with which fields.
 //! - `paths`: inputs and outputs. `graph`: cycles. `unreachable`: stages that never run.
 //! - `loops`: ranges, bounds and carried files. `policy`: retries, timeouts and gates.
-//! - `templates`: references. `conditions`: syntax and types. `variables`: what conditions read.
+//! - `templates`: references. `texts`: characters that no text may have. `conditions`: syntax and types. `variables`: what conditions read.
 //! - `metrics`: who measures what. `order`: whether what a stage reads is there before it.
 //! - `votes`: decisions and votes. `limits`: limits, invariants and frozen values. `tuning`: tuned parameters.
 //! - `nested`: plans that stages run.
@@ -27,6 +27,7 @@ mod policy;
 pub mod rules;
 mod secrets;
 mod templates;
+mod texts;
 mod tuning;
 mod unreachable;
 mod variables;
@@ -54,6 +55,7 @@ pub fn lint(plan: &Plan) -> Vec<Finding> {
     work::check(&mut lint);
     nested::check(&mut lint);
     paths::check(&mut lint);
+    texts::check(&mut lint);
     graph::check(&mut lint);
     unreachable::check(&mut lint);
     loops::check(&mut lint);

@@ -12,9 +12,11 @@ pub(super) fn check(lint: &mut Lint) {
     }
     for (place, stage) in plan.stages.iter().enumerate() {
         for (number, out) in stage.out.iter().enumerate() {
-            if out.path != "-" && !is_inside(&out.path) {
-                let why =
-                    format!("found path `{}`, expected one inside of the folder of the attempt", out.path);
+            if out.path != "-" && !is_plain(&out.path) {
+                let why = format!(
+                    "found path `{}`, expected one inside of the folder of the attempt, without `.` and `..`",
+                    out.path
+                );
                 lint.add(&rules::PATH, format!("$.stages[{place}].out[{number}].path"), why);
             }
         }
@@ -29,6 +31,42 @@ pub(super) fn check(lint: &mut Lint) {
         let why = format!("found path `{kill_file}`, expected one inside of the directory of the run");
         lint.add(&rules::PATH, "$.safety.kill_file", why);
     }
+    let first = Path::new(kill_file).components().find(|part| *part != Component::CurDir);
+    let first = first.and_then(|part| part.as_os_str().to_str()).unwrap_or_default();
+    if OF_A_RUN.contains(&first) {
+        let why = format!("found `{first}`, which the runner makes itself, expected another name");
+        lint.add(&rules::PATH, "$.safety.kill_file", why);
+    }
+}
+
+/// Names in the directory of a run that the runner takes.
+const OF_A_RUN: [&str; 16] = [
+    "attempts",
+    "cache",
+    "done",
+    "events.jsonl",
+    "failed",
+    "gates",
+    "inputs",
+    "ledgers.json",
+    "ledgers.lock",
+    "lock",
+    "out",
+    "plan.json",
+    "receipts",
+    "start.json",
+    "store",
+    "tasks",
+];
+
+/// Whether a path names a file below its folder in the shortest way.
+fn is_plain(path: &str) -> bool {
+    let parts: Vec<Component<'_>> = Path::new(path).components().collect();
+    // Components leave out dots in the middle and doubled slashes.
+    !path.is_empty()
+        && parts.iter().all(|part| matches!(part, Component::Normal(_)))
+        && path.split('/').filter(|part| !part.is_empty()).count() == parts.len()
+        && !path.ends_with('/')
 }
 
 /// Whether a path is one below its folder.
@@ -44,7 +82,17 @@ fn check_input(lint: &mut Lint, at: &str, input: &Input) {
         }
         (None, None) => lint.add(&rules::PATH, at, "found neither `path` nor `glob`, expected one of them"),
         (Some(path), None) => check_inside(lint, &format!("{at}.path"), path),
-        (None, Some(pattern)) => check_inside(lint, &format!("{at}.glob"), pattern),
+        (None, Some(pattern)) => {
+            check_inside(lint, &format!("{at}.glob"), pattern);
+            let fault = pattern.split('/').find_map(|part| glob::Pattern::new(part).err());
+            if let Some(why) = fault {
+                lint.add(
+                    &rules::PATH,
+                    format!("{at}.glob"),
+                    format!("found `{pattern}`, which is no pattern: {}", why.msg),
+                );
+            }
+        }
     }
     if let Some(most) = input.max.filter(|most| *most < input.min) {
         let why = format!("found {most}, expected at least the {} of `min`", input.min);

@@ -40,9 +40,10 @@ pub fn list(plan: &Plan) -> String {
             }
         }
     }
+    let variables: Vec<String> = variables.into_iter().map(word).collect();
     let list = |names: Vec<&str>| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
     text += &format!("\nhosts: {}\n", list(hosts.iter().map(String::as_str).collect()));
-    text + &format!("variables of the runner: {}\n", list(variables.into_iter().collect()))
+    text + &format!("variables of the runner: {}\n", list(variables.iter().map(String::as_str).collect()))
 }
 
 /// The agents that may do the work of a stage.
@@ -64,7 +65,7 @@ fn host(url: &str) -> String {
 fn line(agent: &Agent, stage: &Stage) -> String {
     match agent {
         Agent::Command(agent) => {
-            let variables = stage.env.iter().map(|(name, value)| format!("{name}={}", word(value)));
+            let variables = stage.env.iter().map(|(name, value)| format!("{}={}", word(name), word(value)));
             let words = agent.argv.iter().chain(&stage.argv).map(|argument| word(argument));
             let input = stage.stdin.as_ref().map(|_| "< standard input of the plan".to_owned());
             variables.chain(words).chain(input).collect::<Vec<_>>().join(" ")
@@ -75,10 +76,10 @@ fn line(agent: &Agent, stage: &Stage) -> String {
                 Method::Post => "POST",
                 Method::Put => "PUT",
             };
-            format!("{method} {}", agent.url)
+            format!("{method} {}", word(&agent.url))
         }
         Agent::Ollama(agent) => {
-            format!("POST {}/api/chat (model {})", agent.url.trim_end_matches('/'), agent.model)
+            format!("POST {}/api/chat (model {})", word(agent.url.trim_end_matches('/')), word(&agent.model))
         }
     }
 }
@@ -89,5 +90,20 @@ fn word(argument: &str) -> String {
     if !argument.is_empty() && argument.chars().all(is_plain) {
         return argument.to_owned();
     }
-    format!("'{}'", argument.replace('\'', "'\\''"))
+    if argument.chars().all(|c| c.is_ascii_graphic() || c.is_alphanumeric() || c == ' ') {
+        return format!("'{}'", argument.replace('\'', "'\\''"));
+    }
+    // A line break or another control would forge a line of the list.
+    let mut quoted = "$'".to_owned();
+    for c in argument.chars() {
+        match c {
+            '\n' => quoted.push_str("\\n"),
+            '\t' => quoted.push_str("\\t"),
+            '\'' | '\\' => quoted.extend(['\\', c]),
+            c if c.is_ascii_control() => quoted.push_str(&format!("\\x{:02x}", u32::from(c))),
+            c if c.is_ascii() || c.is_alphanumeric() => quoted.push(c),
+            c => quoted.push_str(&format!("\\U{:08x}", u32::from(c))),
+        }
+    }
+    quoted + "'"
 }

@@ -146,7 +146,7 @@ fn a_plan_that_may_not_call_an_endpoint_runs_nothing() {
         ),
     ] {
         let plan = plan(&server, judge, &stages).with("limits.hosts", hosts);
-        plan.run().assert_fails(2, &["plan.json: $.agents.judge.", expected]);
+        plan.run().assert_fails(2, &["plan.json:", ": $.agents.judge.", expected]);
         assert!(!plan.dir.exists("plan.run"));
     }
     assert_eq!(server.asked().len(), 0);
