@@ -51,6 +51,7 @@ pub struct Limits {
     pub delta: Option<f64>,
     /// What the run does once a stage failed.
     #[serde(skip_serializing_if = "is_default")]
+    #[schemars(extend("default" = "finish_running"))]
     pub on_failure: FailureMode,
     /// With `keep_going`: failed stages at which the run stops, a number or a share of all such as 0.03.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -26,12 +26,20 @@ pub struct Loop {
     /// The most iterations.
     #[schemars(range(min = 1))]
     pub max_iters: u32,
-    /// What it means that the condition never held.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub on_exhausted: Exhausted,
+    /// What it means that the condition never held. By default `fail` for a loop with `until`, else `continue`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_exhausted: Option<Exhausted>,
     /// The parameter that the loop tunes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tune: Option<Tune>,
+}
+
+impl Loop {
+    /// What it means that the condition never held, where the plan does not say too.
+    pub fn exhausted(&self) -> Exhausted {
+        let usual = if self.until.is_some() { Exhausted::Fail } else { Exhausted::Continue };
+        self.on_exhausted.unwrap_or(usual)
+    }
 }
 
 /// A file that an iteration takes from the one before.
@@ -46,11 +54,10 @@ pub struct Carry {
 }
 
 /// What it means that the condition of a loop never held.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Debug)]
 #[serde(rename_all = "snake_case")]
 pub enum Exhausted {
     /// The run goes on with the last iteration.
-    #[default]
     Continue,
     /// The run fails.
     Fail,

@@ -104,9 +104,11 @@ pub struct Stage {
     pub timeout: Option<Timeout>,
     /// What an attempt does outside of its folder.
     #[serde(default, skip_serializing_if = "is_default")]
+    #[schemars(extend("default" = "none"))]
     pub side_effects: SideEffects,
     /// Whether the result of equal work is used again.
     #[serde(default, skip_serializing_if = "is_default")]
+    #[schemars(extend("default" = "off"))]
     pub cache: Cache,
 }
 
@@ -181,9 +183,11 @@ pub struct Out {
     /// Whether the file is JSON whose numbers are metrics of the stage. The numbers stand in the object itself or, in
     /// a report of fedmill, in its `metrics`.
     #[serde(default, skip_serializing_if = "is_default")]
+    #[schemars(extend("default" = false))]
     pub metrics: bool,
     /// Whether the stage may leave the file out.
     #[serde(default, skip_serializing_if = "is_default")]
+    #[schemars(extend("default" = false))]
     pub optional: bool,
 }
 

@@ -41,7 +41,7 @@ impl fmt::Display for Scalar {
 }
 
 /// Whether a value is that of its type's default, which a plan leaves out.
-pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+pub fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 

@@ -257,7 +257,8 @@ fn net(shared: &Shared, task: Task, state: &State) -> Vec<Event> {
         }
         let again = iteration < last;
         if again || state.loops[looped].is_over {
-            events.push(Event::Iterated { looped, iteration, again, read: BTreeMap::new() });
+            let exhausted = !again && state.loops[looped].exhausted;
+            events.push(Event::Iterated { looped, iteration, again, exhausted, read: BTreeMap::new() });
         }
     }
     events

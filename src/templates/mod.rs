@@ -16,7 +16,7 @@ pub mod sweep;
 
 use crate::plan::read;
 use crate::plan::schema::Plan;
-use crate::plan::schema::agent::Agent;
+use crate::plan::schema::agent::{Agent, able};
 use crate::plan::schema::name::Name;
 use serde_json::Value;
 use settings::{Given, Setting, TemplateError};
@@ -62,5 +62,26 @@ pub fn plan(name: &str, given: &[String], registered: &BTreeMap<Name, Agent>) ->
     })?;
     let given = Given::read(template.name, template.settings, given, registered)?;
     let plan = (template.build)(&given)?;
-    read::parse(&plan.to_string(), Path::new(name)).map_err(|why| TemplateError::Plan(why.to_string()))
+    let plan = read::parse(&plan.to_string(), Path::new(name))
+        .map_err(|why| TemplateError::Plan(why.to_string()))?;
+    match wanted(&plan, registered) {
+        Some(capability) => {
+            let settings = template.settings.iter().map(|setting| setting.key).collect();
+            Err(TemplateError::NoAgent { template: template.name, capability, settings })
+        }
+        None => Ok(plan),
+    }
+}
+
+/// A capability that a stage needs and that neither an agent of the plan nor a registered one has.
+fn wanted(plan: &Plan, registered: &BTreeMap<Name, Agent>) -> Option<String> {
+    let needed = plan.stages.iter().flat_map(|stage| {
+        let pool = stage.pool().map(|(capability, _)| capability);
+        stage.needs_capability.iter().chain(pool)
+    });
+    let has = |agents: &BTreeMap<Name, Agent>, capability: &Name| {
+        !able(agents, std::slice::from_ref(capability)).is_empty()
+    };
+    let missing = |capability: &&Name| !has(&plan.agents, capability) && !has(registered, capability);
+    needed.into_iter().find(missing).map(ToString::to_string)
 }

@@ -57,15 +57,25 @@ pub enum TemplateError {
         nearest.as_ref().map_or(String::new(), |nearest| format!("; the nearest capability is `{nearest}`"))
     )]
     Members { capability: String, found: usize, least: usize, most: usize, nearest: Option<String> },
+    #[error("template {template}: no agent has the capability `{capability}`")]
+    NoAgent { template: &'static str, capability: String, settings: Vec<&'static str> },
     #[error("{0}")]
     Plan(String),
 }
 
 impl Explain for TemplateError {
     fn hint(&self) -> Option<String> {
-        let is_about_agents = matches!(self, Self::Members { .. });
-        let hint = "`plan new --agents DIR` takes agents from a registry; --set command=... runs a command as each agent";
-        is_about_agents.then(|| hint.to_owned())
+        let registry = "`plan new --agents DIR` takes agents from a registry";
+        match self {
+            Self::Members { .. } => {
+                Some(format!("{registry}; --set command=... runs a command as each agent"))
+            }
+            Self::NoAgent { capability, settings, .. } if settings.contains(&capability.as_str()) => {
+                Some(format!("--set {capability}=... runs a command; {registry}"))
+            }
+            Self::NoAgent { .. } => Some(registry.to_owned()),
+            _ => None,
+        }
     }
 }
 

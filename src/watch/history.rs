@@ -155,6 +155,11 @@ pub fn events(root: &Path, filter: &Filter) -> Result<Vec<PastEvent>, RunError> 
     Ok(all.filter(is_taken).collect())
 }
 
+/// A text as the end of a line.
+fn behind_colon(text: &str) -> String {
+    if text.is_empty() { String::new() } else { format!(": {text}") }
+}
+
 /// The stage or loop of an event, and what happened, in words.
 pub(super) fn told(plan: &Plan, event: &Event) -> (String, String) {
     let of = |key: &Key| key.name(plan);
@@ -183,16 +188,21 @@ pub(super) fn told(plan: &Plan, event: &Event) -> (String, String) {
         }
         Event::Settled { key, outcome, why, choice, .. } => {
             let choice = choice.as_ref().map(|choice| format!(", chose {choice}")).unwrap_or_default();
-            let why = if why.is_empty() { String::new() } else { format!(": {why}") };
-            (of(key), format!("{}{choice}{why}", outcome.word()))
+            (of(key), format!("{}{choice}{}", outcome.word(), behind_colon(why)))
         }
-        Event::Gate { key, .. } => (of(key), "waits for a person".to_owned()),
+        Event::Gate { key, question, .. } => {
+            (of(key), format!("waits for a person{}", behind_colon(question)))
+        }
         Event::Answered { key, answer, by_default } => {
             let by = if *by_default { " by default, since no answer came in time" } else { "" };
             (of(key), format!("{answer:?}{by}").to_lowercase())
         }
-        Event::Iterated { looped, iteration, again, .. } => {
-            let next = if *again { "another one follows" } else { "the loop is over" };
+        Event::Iterated { looped, iteration, again, exhausted, .. } => {
+            let next = match (again, exhausted) {
+                (true, _) => "another one follows",
+                (false, true) => "the loop ended without its condition",
+                (false, false) => "the loop is over",
+            };
             let name = plan.loops.get(*looped).map(|looped| looped.id.to_string()).unwrap_or_default();
             (name, format!("iteration {iteration} is over; {next}"))
         }

@@ -6,7 +6,7 @@ use crate::plan::run::claim::read_run;
 use crate::plan::run::disk::{self, Journal};
 use crate::plan::run::error::RunError;
 use crate::plan::run::event::{Ending, Event, Outcome};
-use crate::plan::run::fill::members;
+use crate::plan::run::fill::{instances, members};
 use crate::plan::run::key::Key;
 use crate::plan::run::state::{Group, Instance, State};
 use crate::plan::run::tune::Step;
@@ -46,6 +46,8 @@ pub struct Status {
     pub limits: Vec<Used>,
     /// Its stages, one row for each iteration.
     pub stages: Vec<StageRow>,
+    /// The loops that ended without their condition.
+    pub exhausted: Vec<String>,
     /// The loops that tune a parameter.
     pub tuning: Vec<TuningRow>,
 }
@@ -103,6 +105,9 @@ pub struct StageRow {
     pub why: String,
     /// The case or option that it chose.
     pub choice: Option<String>,
+    /// What a person should look at, while the stage waits for the answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub question: Option<String>,
     /// The number of its instances, as far as it is known.
     pub instances: usize,
     /// Instances after which no attempt follows.
@@ -249,8 +254,15 @@ impl Watched {
             bottleneck: Bottleneck::of(plan, graph, state, &running),
             limits: self.limits(),
             stages: rows.map(|key| self.row(key)).collect(),
+            exhausted: self.exhausted(),
             tuning: tuning(&self.plan, &self.state),
         }
+    }
+
+    /// The loops that ended without their condition.
+    fn exhausted(&self) -> Vec<String> {
+        let loops = self.plan.loops.iter().zip(&self.state.loops);
+        loops.filter(|(_, state)| state.exhausted).map(|(looped, _)| looped.id.to_string()).collect()
     }
 
     /// The time at which the last attempt of each instance began.
@@ -317,7 +329,11 @@ impl Watched {
             (None, _) => "waiting",
         };
         let made = group.instances.iter().filter_map(|instance| instance.made.as_ref());
-        let ended: u32 = group.instances.iter().map(|instance| instance.attempts).sum();
+        let ended: u32 = group.instances.iter().map(|instance| instance.attempts + instance.cut_short).sum();
+        let known = instances(&self.plan, &self.state, &self.plan.stages[key.stage]);
+        let known = known.filter(|_| group.outcome.is_none()).unwrap_or(0) as usize;
+        let is_asked = group.outcome.is_none() && group.gate_until.is_some() && group.answer.is_none();
+        let gate = self.plan.stages[key.stage].gate.as_ref().filter(|_| is_asked);
         StageRow {
             name: key.name(&self.plan),
             state: word.to_owned(),
@@ -326,7 +342,8 @@ impl Watched {
             seconds: group.seconds(),
             why: group.why.clone(),
             choice: group.choice.clone(),
-            instances: group.instances.len(),
+            question: gate.map(|gate| gate.question.clone()).filter(|question| !question.is_empty()),
+            instances: group.instances.len().max(known),
             instances_over: group.over,
             waits_for: if group.outcome.is_none() { self.waits_for(key, group) } else { Vec::new() },
             running: open,
@@ -343,7 +360,7 @@ impl Watched {
         if let (Some(until), None) = (group.gate_until, group.answer) {
             let until =
                 Timestamp::from_second(until as i64).map_or_else(|_| String::new(), |at| at.to_string());
-            return vec![format!("an answer in gates/{} until {until}", key.name(&self.plan))];
+            return vec![format!("approve or reject in gates/{} until {until}", key.name(&self.plan))];
         }
         let is_open = |need: &&usize| {
             let behind =

@@ -153,19 +153,36 @@ fn a_command_inherits_no_secret() {
 }
 
 #[test]
-fn a_gate_waits_for_a_person() {
-    let stages = |timeout: &str| {
-        json!([
-            {"id": "a", "gate": {"timeout": timeout, "default": "reject"}, "sh": "true"},
-            {"id": "b", "needs": ["a"], "sh": "true"},
-        ])
+fn a_loop_that_ends_without_its_condition_fails_unless_the_plan_says_otherwise() {
+    let stages = json!([{"id": "step", "sh": "echo '{{\"n\": 1}}'", "metrics": ["n"],
+        "out": [{"name": "m", "path": "-", "metrics": true}]}]);
+    let plan = |more: serde_json::Value| {
+        let mut looped = json!({"id": "l", "over": ["step"], "max_iters": 2});
+        looped.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        Workflow::new(&stages).with("loops", json!([looped]))
     };
-    let plan = Workflow::new(&stages("100ms"));
-    plan.run().assert_fails(2, &["stage `a`: the gate was answered with reject"]);
-    let plan = Workflow::new(&stages("20s"));
-    plan.dir.write("plan.run/gates/a", "approve\n");
-    assert_eq!(plan.run().code, Some(0));
-    assert_eq!(plan.states(), "a ok, b ok");
+    let failing = plan(json!({"until": "metrics.n > 1.0"}));
+    failing
+        .run()
+        .assert_fails(2, &["loop `l` ended without its condition: `until` held in none of 2 iterations"]);
+    let going_on = plan(json!({"until": "metrics.n > 1.0", "on_exhausted": "continue"}));
+    let run = going_on.run();
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    assert!(run.stderr.contains("loop `l` ended without its condition"), "{run:#?}");
+    let told = |plan: &Workflow, command: &str| {
+        let run = crate::harness::fedmill(&plan.dir, &["plan", command, "plan.run"]);
+        let words: Vec<&str> = run.stdout.split_whitespace().collect();
+        words.join(" ").contains("ended without its condition")
+    };
+    for (plan, expected) in [
+        (&failing, true),
+        (&going_on, true),
+        (&plan(json!({"until": "metrics.n >= 1.0"})), false),
+        (&plan(json!({})), false),
+    ] {
+        plan.run();
+        assert_eq!((told(plan, "status"), told(plan, "history")), (expected, expected));
+    }
 }
 
 #[test]

@@ -102,7 +102,7 @@ fn a_draft_is_refined_until_its_review_is_good() {
     make(&dir, "refine", &["start=draft.txt", propose, review, "score=0.9", "max_iters=2"]);
     fs::remove_dir_all(dir.path("p.run")).unwrap();
     let run = fedmill(&dir, &["plan", "run", "p.json"]);
-    run.assert_fails(2, &["loop `turns`: its condition held in none of 2 iterations"]);
+    run.assert_fails(2, &["loop `turns` ended without its condition: `until` held in none of 2 iterations"]);
 }
 
 /// Settings with which the plan of a template runs in the folder of a round.
@@ -175,6 +175,11 @@ fn settings_that_make_no_plan_are_refused() {
             "--set shards: found `0`, expected a whole number from 1 on",
         ),
         (&["--template", "sweep", "--set", "updates=a", "--set", "rules=mean"], "expected two rules or more"),
+        (
+            &["--template", "refine", "--set", "start=a", "--set", "review=true"],
+            "has the capability `propose`",
+        ),
+        (&["--template", "round", "--set", "updates=a"], "--set evaluate=... runs a command"),
     ] {
         fedmill(&dir, &[&["plan", "new"], args].concat()).assert_fails(2, &[expected]);
     }

@@ -423,3 +423,61 @@ fn a_controller_that_is_killed_loses_no_task_and_runs_none_twice() {
         assert_eq!(counted, ["0", "1", "2"], "each task ran once");
     }
 }
+
+/// Programs that stand in for those of Slurm, and `submit.sh` of a plan of one stage.
+fn submitted(ping: &str, wait: &[&str]) -> Run {
+    let plan = Workflow::new(&json!([{"id": "a", "sh": "true"}]));
+    plan.write();
+    let run = fedmill(&plan.dir, &["plan", "render", "plan.json", "--target", "slurm", "-o", "rendered"]);
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    for (name, script) in [
+        (
+            "scontrol",
+            format!("case $1 in ping) {ping};; show) echo 'BOOT_TIME = t'; echo 'MaxArraySize = 9';; esac"),
+        ),
+        (
+            "sbatch",
+            "for word; do case $word in --job-name=*) echo ${word#*=} > $HOME/job;; esac; done; echo 7"
+                .to_owned(),
+        ),
+        (
+            "squeue",
+            "test ! -e $HOME/job || echo \"$(cat $HOME/job) 7 N/A PENDING 7 PartitionConfig\"".to_owned(),
+        ),
+        ("scancel", "true".to_owned()),
+    ] {
+        plan.dir.write(&format!("bin/{name}"), format!("#!/bin/sh\n{script}\n"));
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(plan.dir.path(&format!("bin/{name}")), mode).unwrap();
+    }
+    let path = format!("{}:{}", plan.dir.path("bin").display(), std::env::var("PATH").unwrap());
+    let mut command = Command::new("timeout");
+    command.args(["10", "bash", "rendered/submit.sh"]).args(wait).current_dir(plan.dir.path(""));
+    let output = command.env("PATH", path).env("HOME", plan.dir.path("")).env("POLL", "1").output().unwrap();
+    Run {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+#[test]
+fn a_job_that_can_never_start_is_named_with_its_reason() {
+    for (wait, code) in [(&[][..], 0), (&["--wait"], 124)] {
+        let run = submitted("echo 'Slurmctld(primary) at x is UP'", wait);
+        assert_eq!(run.code, Some(code), "{run:#?}");
+        let expected = "job 7 (a) can never start as it was submitted: PartitionConfig";
+        assert_eq!(run.stderr.matches(expected).count(), 1, "{run:#?}");
+    }
+}
+
+#[test]
+fn without_a_controller_nothing_is_submitted_and_the_message_says_so() {
+    let began = Instant::now();
+    let run = submitted("echo 'scontrol: error: no configuration source' >&2; exit 1", &["--wait"]);
+    run.assert_fails(
+        1,
+        &["no Slurm controller answers: scontrol: error: no configuration source", "SLURM_CONF"],
+    );
+    assert!(began.elapsed() < Duration::from_secs(60) && !run.stdout.contains("submitted"), "{run:#?}");
+}

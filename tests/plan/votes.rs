@@ -340,7 +340,7 @@ fn a_vote_without_a_winner_ends_as_the_plan_says() {
         (
             "reject",
             vec![(ACCEPT, 0.2), (REJECT, 0.2), (REJECT, 0.2)],
-            2,
+            1,
             "vote failed, yes waiting, no waiting, end waiting",
         ),
         // With a winner the person is not asked.

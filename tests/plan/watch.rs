@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Starts the plan in the background; `$HOME` is its folder.
-fn start(plan: &Workflow) -> Child {
+pub(super) fn start(plan: &Workflow) -> Child {
     plan.write();
     let mut command = Command::new(program());
     command
@@ -97,6 +97,26 @@ fn the_status_of_a_live_run_says_what_runs_and_what_waits() {
     let run = told(&plan, &["cancel", "plan.run", "--json"]);
     let cancelled: Value = serde_json::from_str(&run.stdout).unwrap();
     assert_eq!((&cancelled["was"], &cancelled["state"]), (&json!("succeeded"), &json!("succeeded")));
+}
+
+#[test]
+fn the_status_counts_instances_and_attempts_that_a_signal_ended() {
+    let plan = Workflow::new(&json!([
+        {"id": "a", "for_each": {"range": 8}, "sh": "touch $HOME/began; sleep 60"},
+        {"id": "b", "needs": ["a"], "sh": "true"},
+    ]));
+    let mut runner = start(&plan);
+    wait_until("stage a", || plan.dir.exists("began"));
+    wait_until("two attempts", || status(&plan)["stages"][0]["attempts"] == 2);
+    let text = told(&plan, &["status", "--json", "plan.run"]).stdout;
+    assert!(text.contains("\"instances\":8,") && !text.contains("-0.0"), "{text}");
+    let table = told(&plan, &["status", "plan.run"]).stdout;
+    assert!(table.contains("0 of 8 over") && !table.contains("-0.00"), "{table}");
+    signal(&runner, "-INT");
+    assert_eq!(runner.wait().unwrap().code(), Some(130));
+    let row = status(&plan)["stages"][0].clone();
+    assert_eq!(row["attempts"], 2, "{row}");
+    assert!(row["seconds"].as_f64().unwrap() > 0.0, "{row}");
 }
 
 #[test]

@@ -73,13 +73,18 @@ fn fields(object: &Value, all: &Value) -> String {
         .iter()
         .filter(|(name, _)| *name != "kind" || object["oneOf"].is_null());
     let row = |(name, schema): (&String, &Value)| {
+        let kind = kind(schema, all);
+        let chooses = kind == "true or false" || kind.starts_with('`') && kind.contains("`, `");
         let default = match &schema["default"] {
             _ if required.contains(&Value::from(name.clone())) => "required".to_owned(),
+            Value::Null if chooses && !about(schema).contains("By default") => {
+                panic!("`{name}` has one of {kind}, and neither a default nor a sentence about it")
+            }
             Value::Null => String::new(),
             Value::Object(_) => "see there".to_owned(),
             default => format!("`{default}`"),
         };
-        line([format!("`{name}`"), kind(schema, all), default, about(schema)])
+        line([format!("`{name}`"), kind, default, about(schema)])
     };
     table(&["field", "value", "default", "meaning"], rows.map(row))
 }

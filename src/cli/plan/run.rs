@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 ///
 /// Nothing starts if `fedmill plan lint` finds an error. Prints the paths of the outputs that no other stage needs. If the directory holds a run of the plan that is not over,
 /// the command goes on with it. Under GNU make, attempts beyond the first take places of its jobserver. Exit status: 0 if every stage succeeded or was skipped, 1 if a limit, an invariant, a
-/// person or the kill file ended the run, 2 if a stage failed.
+/// gate or the kill file ended the run, 2 if a stage failed.
 #[derive(Args, Debug)]
 pub(in crate::cli) struct Arguments {
     /// The plan; `-` is standard input.
@@ -175,4 +175,8 @@ fn tell(plan: &Plan, machine: &Machine<'_>, common: &Common) {
     }
     let counts: Vec<String> = counts.iter().map(|(word, count)| format!("{count} {word}")).collect();
     console::tell(&format!("{} stages: {}", plan.stages.len(), counts.join(", ")));
+    let loops = plan.loops.iter().zip(&machine.state.loops);
+    for (looped, _) in loops.filter(|(_, state)| state.exhausted) {
+        console::tell(&format!("loop `{}` ended without its condition", looped.id));
+    }
 }

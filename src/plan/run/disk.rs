@@ -4,12 +4,13 @@
 //! DIR/plan.json        the plan            DIR/events.jsonl     the journal, a sealed line an event
 //! DIR/receipts/NAME.json                   DIR/store/           outputs by digest
 //! DIR/out/NAME/        outputs by name     DIR/attempts/NAME/   folder, stdout and stderr of the last attempt
-//! DIR/gates/NAME       answers of people   DIR/STOP             the kill file
+//! DIR/gates/NAME       answers of people   DIR/STOP             the kill file; `gates` reads the former
 //! ```
 
 use super::endpoint::call::{Exchange, call};
 use super::error::RunError;
 use super::event::{Ending, Event, Failure, Line, Made};
+use super::gates::{self, Answers};
 use super::key::Key;
 use super::ledger;
 use super::nest;
@@ -26,7 +27,7 @@ use crate::io::interrupt;
 use crate::io::journal::{JournalError, Lock, Taken};
 use crate::io::{folder, journal, text};
 use crate::plan::schema::agent::REPLY;
-use crate::plan::schema::policy::Answer;
+use crate::plan::schema::policy::{Answer, Gate};
 use crate::record::{Head, Record, read, seal};
 use jiff::Timestamp;
 use rustix::process::{Pid, Signal, kill_process};
@@ -67,6 +68,8 @@ pub struct Disk {
     attempts: BTreeMap<Key, Arc<AtomicBool>>,
     /// The places for attempts that GNU make leaves to this process.
     places: jobserver::Places,
+    /// What stands in the files of gates.
+    answers: Answers,
     /// Whether a signal asked the runner to end.
     asked: bool,
     sender: Sender<Ended>,
@@ -195,6 +198,7 @@ impl Disk {
             bytes: journal.bytes,
             attempts: BTreeMap::new(),
             places: jobserver::Places::of_make(),
+            answers: Answers::default(),
             asked: false,
             sender,
             receiver,
@@ -352,17 +356,15 @@ impl World for Disk {
     }
 
     fn answer(&mut self, name: &str) -> Result<Option<Answer>, RunError> {
-        let path = self.root.join("gates").join(name);
-        if !folder::exists(&path) {
-            return Ok(None);
-        }
-        let text = text::read_written(&path).map_err(|source| RunError::Read { path, source })?;
-        Ok(match text.trim() {
-            "approve" => Some(Answer::Approve),
-            "reject" => Some(Answer::Reject),
-            // A person may still be writing it.
-            _ => None,
-        })
+        self.answers.read(&self.root, name)
+    }
+
+    fn ask(&mut self, name: &str, gate: &Gate, until: f64) -> Result<(), RunError> {
+        gates::ask(&self.root, name, gate, until)
+    }
+
+    fn put_aside(&mut self, name: &str, number: u32) -> Result<(), RunError> {
+        gates::put_aside(&self.root, name, number)
     }
 
     fn account(&mut self, ledger: &str) -> Result<Option<Account>, String> {

@@ -5,6 +5,7 @@ use super::tune::Step;
 use crate::plan::condition::Value;
 use crate::plan::schema::policy::{Answer, RetryOn};
 use crate::record::Entry;
+use crate::schema::value::is_default;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -215,7 +216,7 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "String::is_empty")]
         agent: String,
         /// Requests to endpoints that it is about to make.
-        #[serde(default, skip_serializing_if = "is_zero")]
+        #[serde(default, skip_serializing_if = "is_default")]
         calls: u64,
     },
     /// The operator attests what came of an attempt that may have happened.
@@ -247,7 +248,7 @@ pub enum Event {
         /// Whether another attempt follows.
         again: bool,
         /// Tokens of models that it used.
-        #[serde(default, skip_serializing_if = "is_zero")]
+        #[serde(default, skip_serializing_if = "is_default")]
         tokens: u64,
     },
     /// The ledger of a privacy budget was read.
@@ -281,6 +282,9 @@ pub enum Event {
         key: Key,
         /// The time until which it waits, in seconds since 1970.
         until: f64,
+        /// What the person should look at.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        question: String,
     },
     /// A person answered, or the time for an answer is over.
     Answered {
@@ -299,6 +303,9 @@ pub enum Event {
         iteration: u32,
         /// Whether another one follows.
         again: bool,
+        /// Whether the loop is over although its condition never held.
+        #[serde(default, skip_serializing_if = "is_default")]
+        exhausted: bool,
         /// The values that its condition read.
         read: BTreeMap<String, Value>,
     },
@@ -323,11 +330,6 @@ pub enum Event {
         /// How.
         ending: Ending,
     },
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_zero(count: &u64) -> bool {
-    *count == 0
 }
 
 impl Event {

@@ -4,7 +4,8 @@
 //! has the lines of the journal. [`key`] names the instances of stages, [`scope`] finds the values of conditions,
 //! [`fill`] the work of an instance. The machine sees files, clock and processes through [`world`] alone; [`disk`] is the
 //! real world, where [`process`] runs commands and [`publish`] takes their outputs into the store. [`claim`] says what a
-//! directory holds, [`prepare`] pins inputs and opens a run, and [`drive`] is the loop. [`endpoint`] makes the requests of
+//! directory holds, [`prepare`] pins inputs and opens a run, and [`drive`] is the loop. [`gates`] has
+//! the files by which persons answer. [`endpoint`] makes the requests of
 //! agents that are no commands, and [`vote`] counts ballots. [`reduce`] makes one file of several, and [`nest`] runs
 //! another plan, with what [`given`] keeps for it. [`quote`] puts texts of files into requests, and [`score`] says what the
 //! attempts of agents came to.
@@ -17,6 +18,7 @@ pub mod endpoint;
 pub mod error;
 pub mod event;
 pub mod fill;
+pub mod gates;
 pub mod given;
 pub mod key;
 pub mod ledger;

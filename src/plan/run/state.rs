@@ -16,6 +16,8 @@ use std::sync::LazyLock;
 pub struct Instance {
     /// Attempts that began and came to an end.
     pub attempts: u32,
+    /// Attempts that the runner ended before their time: they say nothing about the work.
+    pub cut_short: u32,
     /// Whether an attempt began and did not end.
     pub running: bool,
     /// Whether an attempt began whose work may have happened: it neither succeeded nor is known not to have started.
@@ -54,6 +56,10 @@ pub struct Group {
     pub gate_until: Option<f64>,
     /// The answer of the person.
     pub answer: Option<Answer>,
+    /// Whether it is the default, since no answer came in time.
+    pub by_default: bool,
+    /// Answers of persons so far, in all attempts at the run.
+    pub answers: u32,
     /// Stages that it needs and that did not end.
     pub left: usize,
     /// Instances after which no attempt follows.
@@ -77,9 +83,15 @@ impl Group {
         values.collect::<Option<Vec<f64>>>().filter(|values| !values.is_empty())
     }
 
+    fn take_answer(&mut self, answer: Answer, by_default: bool) {
+        (self.answer, self.by_default) = (Some(answer), by_default);
+        self.answers += u32::from(!by_default);
+    }
+
     /// Seconds of all attempts of all instances.
     pub fn seconds(&self) -> f64 {
-        self.instances.iter().map(|instance| instance.seconds).sum()
+        // The sum of no numbers is -0.
+        self.instances.iter().fold(0.0, |sum, instance| sum + instance.seconds)
     }
 
     /// Gives a stage that did not succeed another chance; instances that did keep what they made.
@@ -89,7 +101,7 @@ impl Group {
         }
         let instances: Vec<Instance> = self.instances.iter().map(Instance::open_again).collect();
         let over = instances.iter().filter(|instance| instance.is_over()).count() as u32;
-        *self = Self { instances, over, ..Self::default() };
+        *self = Self { instances, over, answers: self.answers, ..Self::default() };
     }
 }
 
@@ -100,6 +112,8 @@ pub struct LoopState {
     pub iteration: u32,
     /// Whether no other follows.
     pub is_over: bool,
+    /// Whether the loop is over although its condition never held.
+    pub exhausted: bool,
 }
 
 /// A stage of a shadow run before it begins.
@@ -141,7 +155,7 @@ impl State {
         let group = |stage: usize| Group { left: graph.needs[stage].len(), ..Group::default() };
         Self {
             groups: (0..plan.stages.len()).map(|stage| vec![group(stage)]).collect(),
-            loops: vec![LoopState { iteration: 1, is_over: false }; plan.loops.len()],
+            loops: vec![LoopState { iteration: 1, ..LoopState::default() }; plan.loops.len()],
             inputs: BTreeMap::new(),
             shards: 1,
             started: false,
@@ -254,7 +268,6 @@ impl State {
                 let instance = self.instance_mut(*key);
                 instance.failure = (!again).then(|| failure.clone());
                 instance.may_have_happened &= failure.may_have_started();
-                // An attempt that the runner ended says nothing about the work.
                 instance.end(*seconds, *failure != Failure::Cancelled);
                 self.group_mut(*key).over += u32::from(!again);
             }
@@ -269,9 +282,14 @@ impl State {
                     None => self.release(*key, graph),
                 };
             }
-            Event::Gate { key, until } => self.group_mut(*key).gate_until = Some(*until),
-            Event::Answered { key, answer, .. } => self.group_mut(*key).answer = Some(*answer),
-            Event::Iterated { looped, again, .. } => return self.iterate(*looped, *again, graph, plan),
+            Event::Gate { key, until, .. } => self.group_mut(*key).gate_until = Some(*until),
+            Event::Answered { key, answer, by_default } => {
+                self.group_mut(*key).take_answer(*answer, *by_default);
+            }
+            Event::Iterated { looped, again, exhausted, .. } => {
+                self.loops[*looped].exhausted = *exhausted;
+                return self.iterate(*looped, *again, graph, plan);
+            }
             Event::Tuned { looped, iteration, step } => return self.tune(*looped, *iteration, step, plan),
             Event::Stop { why, refused } => self.stop = Some((why.clone(), *refused)),
             Event::End { ending } => self.ending = Some(ending.clone()),
@@ -308,13 +326,14 @@ impl State {
         let last = plan.on.failure.iter().chain(&plan.on.exit);
         for stage in last.filter_map(|id| plan.stages.iter().position(|stage| stage.id == *id)) {
             // The stages of the end run at each end.
+            let answers = self.groups[stage][0].answers;
             let is_once = plan.stages[stage].side_effects == SideEffects::Once;
             let instances = self.groups[stage].iter().flat_map(|group| &group.instances);
             let unclear: Vec<Instance> = instances.map(Instance::open_again).collect();
             let keeps = is_once && unclear.iter().any(|instance| instance.may_have_happened);
             let instances = if keeps { unclear } else { Vec::new() };
             let over = instances.iter().filter(|instance| instance.is_over()).count() as u32;
-            self.groups[stage] = vec![Group { instances, over, ..Group::default() }];
+            self.groups[stage] = vec![Group { instances, over, answers, ..Group::default() }];
         }
         for (stage, groups) in self.groups.iter_mut().enumerate() {
             let is_result = graph.failure_is_a_result(plan, stage);
@@ -396,6 +415,7 @@ impl Instance {
     fn end(&mut self, seconds: f64, counts: bool) {
         self.running = false;
         self.attempts += u32::from(counts);
+        self.cut_short += u32::from(!counts);
         self.seconds += seconds;
     }
 }

@@ -7,7 +7,7 @@ use super::error::RunError;
 use super::event::{Event, Failure, Made};
 use super::key::Key;
 use crate::plan::schema::agent::{HttpAgent, OllamaAgent};
-use crate::plan::schema::policy::Answer;
+use crate::plan::schema::policy::{Answer, Gate};
 use crate::plan::schema::reduce::Reducer;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -241,6 +241,26 @@ pub trait World {
     ///
     /// When it cannot be read, or is neither.
     fn answer(&mut self, name: &str) -> Result<Option<Answer>, RunError>;
+
+    /// Says that a gate waits for a person until a time, in seconds since 1970, and how to answer.
+    ///
+    /// # Errors
+    ///
+    /// When the folder of answers cannot be made.
+    fn ask(&mut self, name: &str, gate: &Gate, until: f64) -> Result<(), RunError> {
+        let _ = (name, gate, until);
+        Ok(())
+    }
+
+    /// Moves the answer aside that a person gave to a gate as the one of this number, if that did not happen yet.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be moved.
+    fn put_aside(&mut self, name: &str, number: u32) -> Result<(), RunError> {
+        let _ = (name, number);
+        Ok(())
+    }
 
     /// What the ledger in a directory says; `None` if there is none.
     ///

@@ -48,6 +48,7 @@ rules! {
     CASE = Warning "case": "A condition compares a choice with a case or option that there is.";
     METRIC = Error "metric": "A metric is measured by a stage with a file of metrics, and by one stage at a time.";
     VOTE = Error "vote": "A vote has at least two voters and two options, and one option can win.";
+    UNANIMOUS = Note "unanimous": "A vote has a winner if one voter does not agree.";
     FALLBACK = Error "fallback": "What a vote does without a winner is declared.";
     LIMIT = Error "limit": "A limit is in its range, and no stage asks for more.";
     IDLE = Warning "idle": "A setting has an effect beside the others.";

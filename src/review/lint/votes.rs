@@ -2,6 +2,7 @@
 
 use super::finding::Lint;
 use super::rules;
+use crate::plan::run::vote::{TOLERANCE, Voter, count};
 use crate::plan::schema::stage::Stage;
 use crate::plan::schema::vote::{Consensus, NoConsensus, Weight};
 
@@ -44,6 +45,7 @@ fn check_vote(lint: &mut Lint, at: &str, stage: &Stage, vote: &Consensus) {
         lint.add(&rules::VOTE, format!("{at}.min_options"), why);
     }
     check_voters(lint, at, vote);
+    check_unanimity(lint, at, vote);
     let at_no_winner = format!("{at}.on_no_consensus");
     match (vote.on_no_consensus, &vote.fallback) {
         (NoConsensus::Fallback, None) => {
@@ -78,6 +80,36 @@ pub(super) fn check_threshold(lint: &mut Lint, at: &str, threshold: f64) {
     }
 }
 
+/// Looks for votes that each voter with weight can prevent, by the count of the runner.
+fn check_unanimity(lint: &mut Lint, at: &str, vote: &Consensus) {
+    let threshold = vote.threshold.unwrap_or(lint.plan.limits.consensus_threshold);
+    let (Some(option), true) = (vote.options.first(), threshold < 1.0) else { return };
+    let names = lint.index.able(&vote.capability);
+    let scores = names.iter().filter_map(|name| lint.plan.agents.get(*name));
+    let scores: Vec<f64> = scores.map(|agent| agent.skills().score).collect();
+    let without = |absent: usize| {
+        let voters = scores.iter().enumerate().map(|(place, score)| Voter {
+            score: *score,
+            option: (place != absent).then(|| option.to_string()),
+        });
+        count(vote, threshold, &voters.collect::<Vec<_>>())
+    };
+    let shares: Vec<f64> = (0..scores.len())
+        .map(without)
+        .map(|tally| tally.shares.get(option.as_str()).copied().unwrap_or(0.0))
+        .filter(|share| *share < 1.0 - TOLERANCE)
+        .collect();
+    let most = shares.iter().copied().fold(0.0, f64::max);
+    if shares.len() > 1 && most < threshold - TOLERANCE {
+        let why = format!(
+            "found {threshold} for {} voters with weight, of which all but one carry {most:.3} at most: an option wins \
+             only if all agree; expected a threshold of at most {most:.3}, or more voters",
+            shares.len()
+        );
+        lint.add(&rules::UNANIMOUS, format!("{at}.threshold"), why);
+    }
+}
+
 fn check_voters(lint: &mut Lint, at: &str, vote: &Consensus) {
     let voters = lint.index.able(&vote.capability);
     let scores =
@@ -108,12 +140,13 @@ fn check_voters(lint: &mut Lint, at: &str, vote: &Consensus) {
         }
         (_, weighty)
             if vote.weight_cap > 0.0
-                && vote.weight_cap * (weighty as f64) < 1.0 - 1e-9
+                && vote.weight_cap * (weighty as f64) < 1.0 + 1e-9
                 && vote.weight != Weight::Equal =>
         {
             let why = format!(
-                "found {}, which {weighty} voters cannot keep, expected more than {:.3}: below it all weights are equal",
-                vote.weight_cap,
+                "found {} for {weighty} voters, expected more than {:.3}: up to it all weights are equal, whatever the \
+                 scores",
+                (vote.weight_cap * 1000.0).round() / 1000.0,
                 1.0 / weighty as f64
             );
             lint.add(&rules::IDLE, format!("{at}.weight_cap"), why);

@@ -7,8 +7,8 @@
 # names and for results in done/, and believes no exit status of a job. With --wait it goes on until the plan is over,
 # and submits again what the controller lost; its exit status is then 0 if every task is done, else 2.
 # FEDMILL is the program, by default `fedmill`. PATIENCE is how many seconds a controller may be silent (300), POLL how
-# many seconds pass between two looks at the queue (2), and STUCK after how many seconds jobs of which none can start
-# are submitted again (120).
+# many seconds pass between two looks at the queue (2), STUCK after how many seconds jobs of which none can start are
+# submitted again (120), and SAY after how many seconds the reason of a job that waits is printed (60).
 set -euo pipefail
 dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 run=fedmill:@PLAN@-$(cksum <<<"$dir" | cut -d' ' -f1)
@@ -18,6 +18,23 @@ options=("$@")
 mkdir -p "$dir/logs" "$dir/done" "$dir/failed"
 exec 9>"$dir/submit.lock"
 flock -n 9 || { echo "submit.sh: another submit.sh works on $dir" >&2; exit 1; }
+
+# Ends if there is no controller; waits for one that is down.
+reach() {
+    local until=$((SECONDS + patience)) said told=
+    command -v scontrol >/dev/null || said="there is no program scontrol"
+    while [ -z "${said:-}" ] || [[ $said = *DOWN* ]]; do
+        said=$(timeout 10 scontrol ping 2>&1) && [[ $said = *UP* ]] && return
+        said=${said:-the controller is DOWN: no answer within 10 s}
+        [[ $said = *DOWN* ]] && ((SECONDS < until)) || break
+        [ -n "$told" ] || echo "submit.sh: $(tail -n 1 <<<"$said"); waits for it for up to $patience s" >&2
+        told=1
+        sleep 1
+    done
+    echo "submit.sh: no Slurm controller answers: $(tail -n 1 <<<"$said")" >&2
+    echo "submit.sh: run it on a machine of the cluster, or set SLURM_CONF to its slurm.conf" >&2
+    exit 1
+}
 
 # Prints what the controller answers, and asks until it does.
 ask() {
@@ -44,7 +61,26 @@ queue() {
 # Cancels the jobs of this run that wait.
 take_back() { queue | awk '$4 == "PENDING" { print $5 }' | xargs -r -n 100 scancel || true; }
 
-declare -A jobs_of places_of is_queued tries
+declare -A jobs_of places_of is_queued tries since said
+# Prints once why the job NAME NUMBER REASON waits, if it can never start or waits for long.
+explain() {
+    local name=$1 job=$2 why=$3 key="$2 $3"
+    case $why in Dependency* | JobArrayTaskLimit | BeginTime | None) return 0 ;; esac
+    since[$key]=${since[$key]:-$SECONDS}
+    [ -z "${said[$key]:-}" ] || return 0
+    case $why in
+    PartitionConfig | PartitionNodeLimit | PartitionTimeLimit | BadConstraints | InvalidAccount | InvalidQOS | *NotAllowed)
+        echo "submit.sh: job $job ($name) can never start as it was submitted: $why" >&2
+        echo "submit.sh: compare the options of sbatch with \`sinfo\`; \`scancel $job\` takes the job back" >&2
+        ;;
+    *)
+        ((SECONDS - since[$key] >= ${SAY:-60})) || return 0
+        echo "submit.sh: job $job ($name) has been waiting for $((SECONDS - since[$key])) s: $why" >&2
+        ;;
+    esac
+    said[$key]=1
+}
+
 unstuck=$SECONDS
 # Reads the queue.
 look() {
@@ -54,6 +90,7 @@ look() {
     while read -r name job place state _ rest; do
         [ -n "$name" ] || continue
         queued=$((queued + 1)) is_queued[$name $place]=1
+        [ "$state" != PENDING ] || explain "$name" "$job" "$rest"
         case " ${jobs_of[$name]:-} " in *" $job "*) ;; *) jobs_of[$name]+=" $job" ;; esac
         # Jobs wait for jobs of this run alone: if all of them wait for others, none can free them. Slurm holds a job
         # whose machine refused it, as one with the number of a job that the machine still knows, or lets it wait.
@@ -165,6 +202,7 @@ pass() {
 
 has_failures() { compgen -G "$dir/failed/*.json" >/dev/null; }
 
+reach
 most_places=$(config MaxArraySize)
 look
 if [ $queued = 0 ]; then
@@ -179,7 +217,12 @@ if [ $queued = 0 ]; then
 fi
 forgets='' submits=1
 pass
-[ -n "$wait" ] || exit 0
+if [ -z "$wait" ]; then
+    # Says what can never start.
+    sleep "${POLL:-2}"
+    look
+    exit 0
+fi
 while [ $missing != 0 ]; do
     sleep "${POLL:-2}"
     if ((SECONDS - unstuck >= ${STUCK:-120})); then

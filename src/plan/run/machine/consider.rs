@@ -51,8 +51,12 @@ impl Machine<'_> {
             // The person is asked after the vote.
             (Some(_), None) if stage.asks_without_consensus() => {}
             (Some(_), None) => return self.open_gate(key, world),
-            (Some(_), Some(Answer::Reject)) => {
-                let why = "the gate was answered with reject".to_owned();
+            (Some(gate), Some(Answer::Reject)) => {
+                let why = if self.state.group(key).by_default {
+                    format!("the gate had no answer within {}, and its default is reject", gate.timeout)
+                } else {
+                    "the answer at the gate is reject".to_owned()
+                };
                 return self.settle(key, Outcome::Failed, why, None, BTreeMap::new(), world);
             }
             _ => {}
@@ -151,10 +155,17 @@ impl Machine<'_> {
         let Some(gate) = &self.stage(key).gate else { return Ok(()) };
         if self.state.group(key).gate_until.is_none() {
             let until = world.now() + gate.timeout.as_seconds();
-            self.record(&[Event::Gate { key, until }]);
+            self.record(&[Event::Gate { key, until, question: gate.question.clone() }]);
         }
         self.queues.gates.insert(key);
-        self.ask(key, world)
+        self.ask(key, world)?;
+        match self.state.group(key).gate_until {
+            Some(until) if self.queues.gates.contains(&key) => {
+                self.flush(world)?;
+                world.ask(&key.name(self.flow.plan), gate, until)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Looks for the answer of a person.
@@ -170,7 +181,18 @@ impl Machine<'_> {
         self.queues.gates.remove(&key);
         self.record(&[Event::Answered { key, answer, by_default }]);
         self.queues.free.insert(key);
-        Ok(())
+        self.put_answer_aside(key, world)
+    }
+
+    /// Moves the last answer of a person aside, once the journal has it: another chance of the stage asks again.
+    pub(super) fn put_answer_aside(&mut self, key: Key, world: &mut impl World) -> Result<(), RunError> {
+        match self.state.group(key).answers {
+            0 => Ok(()),
+            number => {
+                self.flush(world)?;
+                world.put_aside(&key.name(self.flow.plan), number)
+            }
+        }
     }
 }
 

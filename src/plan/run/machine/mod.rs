@@ -186,6 +186,10 @@ impl<'p> Machine<'p> {
         if self.state.started {
             if self.state.ending != Some(Ending::Succeeded) {
                 self.queues.free.clear();
+                // The runner may have ended between an answer and its file.
+                for stage in 0..self.flow.plan.stages.len() {
+                    self.put_answer_aside(self.state.current(stage), world)?;
+                }
                 self.record(&[Event::Resume]);
                 // The runner may have ended between the last stage of an iteration and its end.
                 for looped in 0..self.flow.plan.loops.len() {

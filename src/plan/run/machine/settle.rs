@@ -8,7 +8,7 @@ use crate::plan::run::key::Key;
 use crate::plan::run::state::Group;
 use crate::plan::run::world::World;
 use crate::plan::schema::looped::Exhausted;
-use crate::plan::schema::policy::FailureMode;
+use crate::plan::schema::policy::{Answer, FailureMode};
 use std::collections::BTreeMap;
 
 impl Machine<'_> {
@@ -123,15 +123,27 @@ impl Machine<'_> {
         if again && self.tune(looped, *last, world)? {
             return Ok(());
         }
-        self.record(&[Event::Iterated { looped, iteration, again, read }]);
+        let exhausted = exhausted && settings.until.is_some();
+        self.record(&[Event::Iterated { looped, iteration, again, exhausted, read }]);
         if let Some(why) = error {
             return self.stop(format!("loop `{}`: {why}", settings.id), false, true, world);
         }
-        if exhausted && settings.until.is_some() && settings.on_exhausted == Exhausted::Fail {
-            let why = format!("loop `{}`: its condition held in none of {iteration} iterations", settings.id);
+        if exhausted && settings.exhausted() == Exhausted::Fail {
+            let why = format!(
+                "loop `{}` ended without its condition: `until` held in none of {iteration} iterations",
+                settings.id
+            );
             return self.stop(why, false, false, world);
         }
         Ok(())
+    }
+
+    /// Why the run is refused, if no stage failed but those whose gates were answered with reject.
+    fn rejected(&self) -> Option<String> {
+        let failed: Vec<Key> = self.failures().collect();
+        let is_reject = |key: &Key| self.state.group(*key).answer == Some(Answer::Reject);
+        let first = failed.first().filter(|_| failed.iter().all(is_reject))?;
+        Some(format!("stage `{}`: {}", first.name(self.flow.plan), self.state.group(*first).why))
     }
 
     /// Whether a stage failed; of a part, whether one of its stages did not succeed.
@@ -174,6 +186,7 @@ impl Machine<'_> {
             self.flow.part.as_ref().is_some_and(|part| part.stages.is_subset(&self.flow.handlers));
         let ending = match &self.state.stop {
             Some((why, true)) => Ending::Refused(why.clone()),
+            _ if let Some(why) = self.rejected() => Ending::Refused(why),
             Some(_) if !of_others => Ending::Failed,
             _ if self.fell_short() => Ending::Failed,
             _ => Ending::Succeeded,
