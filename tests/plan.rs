@@ -18,6 +18,7 @@ mod new;
 mod next;
 mod once;
 mod parsers;
+mod programs;
 mod reduce;
 mod render;
 mod show;
@@ -75,6 +76,13 @@ impl Workflow {
     /// Writes the plan.
     pub(crate) fn write(&self) {
         self.dir.write("plan.json", serde_json::to_vec_pretty(&self.plan).unwrap());
+    }
+
+    /// Writes a program into the folder of the plan.
+    pub(crate) fn script(&self, name: &str, text: &str) {
+        self.dir.write(name, text);
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(self.dir.path(name), mode).unwrap();
     }
 
     /// Writes the plan and runs it.

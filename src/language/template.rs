@@ -57,6 +57,8 @@ pub enum Reference {
     Iteration,
     /// The key of the work, equal in each attempt: `{key}`.
     Key,
+    /// The folder of the plan, as an absolute path: `{plan.dir}`.
+    PlanFolder,
     /// Nothing, as the last alternative: `{STAGE.NAME?}`.
     Nothing,
 }
@@ -159,6 +161,7 @@ impl FromStr for Reference {
             Some(("in", name)) => Self::Input(id(name)?),
             Some(("out", name)) => Self::Own(id(name)?),
             Some(("carry", name)) => Self::Carry(id(name)?),
+            Some(("plan", "dir")) => Self::PlanFolder,
             Some((stage, name)) => match name.strip_suffix(']').and_then(|name| name.split_once('[')) {
                 None => Self::Output(id(stage)?, id(name)?),
                 Some((name, "index")) => Self::At(id(stage)?, id(name)?, None),
@@ -199,6 +202,7 @@ impl fmt::Display for Reference {
             Self::Shards => f.write_str("{shards}"),
             Self::Iteration => f.write_str("{k}"),
             Self::Key => f.write_str("{key}"),
+            Self::PlanFolder => f.write_str("{plan.dir}"),
             Self::Nothing => f.write_str("?"),
         }
     }

@@ -1,34 +1,144 @@
-//! Which parameters a loop may tune. The linter and the runner both ask here.
+//! Which parameters a loop may tune, and where their values may stand. The linter and the runner both ask here.
+//!
+//! A value that changes may stand only in places that are known to be harmless: whole, behind a name of [`KNOWN`] words or
+//! of `tune.sink`. Everything else is refused, so that a new spelling of what protects clients is refused too.
 
 use super::schema::Plan;
+use super::schema::agent::{Agent, able};
 use super::schema::looped::Tune;
 use super::schema::policy::SideEffects;
 use super::schema::stage::Stage;
 use super::schema::value::Scalar;
+use super::template::{Part, Reference, Template};
 use serde_json::Value;
 
-/// Parameters, and options of commands, that no tuning changes: they protect clients.
-pub const NEVER_TUNED: [&str; 12] = [
+/// Words of names that protect clients. No name with such a word is tuned.
+pub const NEVER_TUNED: [&str; 30] = [
+    "adversaries",
+    "adversary",
+    "budget",
+    "byzantine",
+    "clip",
+    "clipping",
+    "delta",
+    "dp",
     "eps",
     "epsilon",
-    "delta",
     "f",
-    "byzantine",
-    "quorum",
-    "min_clients",
-    "clip",
-    "clip_norm",
-    "clipping",
+    "frozen",
+    "hostile",
+    "limit",
+    "limits",
+    "min",
+    "minimum",
     "noise",
-    "noise_multiplier",
+    "norm",
+    "privacy",
+    "private",
+    "quorum",
+    "sampling",
+    "sensitivity",
+    "sigma",
+    "threshold",
+    "trim",
+    "z",
+    "clients",
+    "updates",
 ];
 
-/// Why a loop may not tune its parameter: it protects clients, or the plan freezes it.
+/// Parts of words of names that protect clients, for names without marks between their words.
+const NEVER_TUNED_PARTS: [&str; 12] = [
+    "byzantine",
+    "clip",
+    "delta",
+    "epsilon",
+    "minclient",
+    "minupdate",
+    "noise",
+    "privacy",
+    "quorum",
+    "sampl",
+    "sensitiv",
+    "threshold",
+];
+
+/// Words of names that a value may follow which changes: rates and counts of training, of the server and of compression.
+pub const KNOWN: [&str; 29] = [
+    "batch",
+    "beta",
+    "compression",
+    "decay",
+    "dropout",
+    "epoch",
+    "epochs",
+    "gmf",
+    "iterations",
+    "learning",
+    "local",
+    "lr",
+    "mix",
+    "momentum",
+    "mu",
+    "patience",
+    "q",
+    "rate",
+    "ratio",
+    "rule",
+    "server",
+    "size",
+    "step",
+    "steps",
+    "tau",
+    "temperature",
+    "v",
+    "warmup",
+    "weight",
+];
+
+/// Options of `fedmill` whose whole value may change.
+pub const OPTIONS: [&str; 4] = ["--decay", "--max-nmse", "--mix", "--target"];
+
+/// Options of `fedmill` that may take one of the declared `values`.
+pub const CHOICES: [&str; 2] = ["--rule", "--strategy"];
+
+/// Settings of `--strategy` that may change.
+pub const SETTINGS: [&str; 11] =
+    ["beta1", "beta2", "gmf", "local-lr", "lr", "momentum", "mu", "q", "steps", "tau", "v0"];
+
+/// Programs that run what their arguments say.
+const WRAPPERS: [&str; 17] = [
+    "awk", "busybox", "doas", "env", "gawk", "make", "mawk", "nice", "nohup", "parallel", "sed", "setsid",
+    "ssh", "stdbuf", "sudo", "timeout", "xargs",
+];
+
+/// Programs that run a text behind `-c` or `-e`.
+const INTERPRETERS: [&str; 13] =
+    ["ash", "bash", "dash", "fish", "ksh", "lua", "node", "perl", "python", "ruby", "rscript", "sh", "zsh"];
+
+/// Fields of a stage that are conditions: they read parameters, and set nothing.
+const CONDITIONS: [&str; 4] = ["cases", "depends", "success_when", "when"];
+
+/// Why a loop may not tune its parameter: it protects clients, it stands at a place that may, or the plan freezes it.
 pub enum Forbidden {
     /// What the parameter sets.
     Protects(String),
+    /// A place of a stage, and what is wrong with it.
+    Place(String, String),
     /// The pointer of `safety.frozen` that covers it.
     Frozen(String),
+}
+
+impl Forbidden {
+    /// What was found and what was expected.
+    pub fn why(&self, name: &str) -> String {
+        match self {
+            Self::Protects(what) => {
+                format!("found `{name}`, which sets {what}: what protects clients is never tuned")
+            }
+            Self::Place(at, why) => format!("found `{name}` in {at}: {why}"),
+            Self::Frozen(pointer) => format!("found `{name}`, which is frozen by `{pointer}`"),
+        }
+    }
 }
 
 /// The name of the parameter that a loop tunes; `None` if its pointer names no parameter.
@@ -39,9 +149,13 @@ pub fn parameter(tune: &Tune) -> Option<&str> {
 /// Why a loop may not tune its parameter.
 pub fn forbidden(plan: &Plan, tune: &Tune) -> Option<Forbidden> {
     let name = parameter(tune)?;
-    let itself = protects(name).then(|| name.to_owned()).or_else(|| tune.values.iter().find_map(set_by));
-    if let Some(what) = itself.or_else(|| plan.stages.iter().find_map(|stage| use_in(stage, name))) {
+    let itself = protects(name).then(|| name.to_owned());
+    if let Some(what) = itself.or_else(|| tune.values.iter().find_map(set_by)) {
         return Some(Forbidden::Protects(what));
+    }
+    let sink = Sink { plan, name, names: &tune.sink, is_declared: !tune.values.is_empty() };
+    if let Some(found) = plan.stages.iter().find_map(|stage| sink.fault_of(stage)) {
+        return Some(found);
     }
     let covers = |pointer: &&String| {
         let whole = pointer.trim_end_matches('/');
@@ -74,56 +188,305 @@ pub fn not_repeatable(stage: &Stage) -> Option<&'static str> {
         .then_some("runs a plan, decides, votes or waits for a person, expected work alone in a shadow run")
 }
 
-fn protects(word: &str) -> bool {
-    let word = word.trim_start_matches('-').replace('-', "_").to_lowercase();
-    NEVER_TUNED.contains(&word.as_str())
+/// The words of a name, in lower case and without digits: of `--minClients`, `min_clients` and `MIN-CLIENTS` the same.
+fn words(name: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut before = ' ';
+    for character in name.chars() {
+        let begins = character.is_ascii_uppercase() && before.is_ascii_lowercase();
+        if begins || !character.is_alphabetic() {
+            words.push(String::new());
+        }
+        if character.is_alphabetic()
+            && let Some(word) = words.last_mut()
+        {
+            word.extend(character.to_lowercase());
+        }
+        before = character;
+    }
+    words.retain(|word| !word.is_empty());
+    words
 }
 
-/// What of a stage a parameter sets, if that protects clients: an option, a setting of a rule, a variable, a value of
-/// a request.
-fn use_in(stage: &Stage, name: &str) -> Option<String> {
-    let reference = format!("{{params.{name}}}");
-    let of_stage = |what: &str| format!("{what} of stage `{}`", stage.id);
-    for (place, argument) in stage.argv.iter().enumerate().filter(|(_, text)| text.contains(&reference)) {
-        let before = place.checked_sub(1).map(|before| stage.argv[before].as_str());
-        let option = before.filter(|option| option.starts_with('-') && protects(option));
-        if let Some(option) = option.or_else(|| key_before(argument, &reference)) {
-            return Some(of_stage(option));
-        }
-    }
-    let variables = stage.env.iter().filter(|(_, text)| text.contains(&reference));
-    if let Some((variable, _)) = variables.into_iter().find(|(variable, _)| protects(variable)) {
-        return Some(of_stage(variable));
-    }
-    let key = stage.body.as_ref().and_then(|body| key_of(body, &reference))?;
-    Some(of_stage(&key))
+/// Whether a name says that its value protects clients.
+fn protects(name: &str) -> bool {
+    let words = words(name);
+    let joined = words.concat();
+    words.iter().any(|word| NEVER_TUNED.contains(&word.as_str()))
+        || NEVER_TUNED_PARTS.iter().any(|part| joined.contains(part))
 }
 
 /// What of the settings that protect clients a declared value sets, as in `krum:f=1`.
 fn set_by(value: &Scalar) -> Option<String> {
     let Scalar::Text(text) = value else { return None };
-    let set = key_before(text, "").map(str::to_owned);
-    set.or_else(|| protects(text).then(|| text.clone())).map(|key| format!("{key} by the value `{text}`"))
+    let is_setting = |key: &&str| {
+        let words = words(key);
+        let whole = words.join("_");
+        matches!(words.as_slice(), [word] if NEVER_TUNED.contains(&word.as_str()))
+            || ["min_clients", "clip_norm", "noise_multiplier"].contains(&whole.as_str())
+    };
+    let keys = text.split([':', ',', ' ']).filter_map(|part| part.split('=').next());
+    keys.into_iter().find(is_setting).map(|key| format!("{key} by the value `{text}`"))
 }
 
-/// The key in front of a reference, as in `krum:f={params.x}`, if it protects clients.
-fn key_before<'t>(text: &'t str, reference: &str) -> Option<&'t str> {
-    text.match_indices(reference).find_map(|(place, _)| {
-        let before = text[..place].strip_suffix(['=', ':'])?;
-        let is_part = |character: char| character.is_ascii_alphanumeric() || "-_".contains(character);
-        let start = before.rfind(|character| !is_part(character)).map_or(0, |end| end + 1);
-        Some(&before[start..]).filter(|key| protects(key))
-    })
+/// Where the value of a tuned parameter may stand.
+struct Sink<'p> {
+    plan: &'p Plan,
+    name: &'p str,
+    /// Names that the plan adds to the known ones.
+    names: &'p [String],
+    /// Whether the plan declares each value.
+    is_declared: bool,
 }
 
-/// The key of an object that protects clients and whose value has a reference.
-fn key_of(value: &Value, reference: &str) -> Option<String> {
+impl Sink<'_> {
+    /// The first use of the parameter in a stage that is not known to be harmless.
+    fn fault_of(&self, stage: &Stage) -> Option<Forbidden> {
+        let fields = serde_json::to_value(stage).ok()?;
+        for (field, value) in fields.as_object()? {
+            if CONDITIONS.contains(&field.as_str()) {
+                continue;
+            }
+            let mut texts = Vec::new();
+            collect(value, &mut vec![field.clone()], &mut texts);
+            for (path, text) in texts {
+                if !self.stands_in(text) {
+                    continue;
+                }
+                let found = match path.as_slice() {
+                    [field, place] if field == "argv" => {
+                        let place = place.parse().ok()?;
+                        self.commands(stage).iter().try_for_each(|argv| self.argument(argv, stage, place))
+                    }
+                    [field, variable] if field == "env" => self.variable(stage, variable, text),
+                    [field, ..] if field == "body" => self.member(value, &path[1..], text),
+                    _ => Err(Fault::Place(
+                        "expected the value of an option, of a variable or of a field of `body`".to_owned(),
+                    )),
+                };
+                if let Err(fault) = found {
+                    return Some(fault.of(stage, &path));
+                }
+            }
+        }
+        None
+    }
+
+    /// Whether the parameter stands in a text.
+    fn stands_in(&self, text: &str) -> bool {
+        match Template::parse(text) {
+            Ok(template) => template.references().any(|reference| self.is_it(reference)),
+            Err(_) => text.contains(&format!("params.{}", self.name)),
+        }
+    }
+
+    fn is_it(&self, reference: &Reference) -> bool {
+        matches!(reference, Reference::Param(name) if name.as_str() == self.name)
+    }
+
+    /// Whether a part of a text is the parameter and nothing else.
+    fn is_alone(&self, part: &Part) -> bool {
+        matches!(part, Part::Ref(alternatives) if matches!(alternatives.as_slice(), [one] if self.is_it(one)))
+    }
+
+    /// The arguments of the commands that may do the work of a stage.
+    fn commands(&self, stage: &Stage) -> Vec<&[String]> {
+        let pool = stage.pool().map(|(capability, _)| std::slice::from_ref(capability));
+        let agents: Vec<&Agent> = match &stage.agent {
+            Some(name) => self.plan.agents.get(name).into_iter().collect(),
+            None => {
+                let needs = pool.unwrap_or(&stage.needs_capability);
+                able(&self.plan.agents, needs).into_iter().map(|(_, agent)| agent).collect()
+            }
+        };
+        let commands = agents.into_iter().filter_map(|agent| match agent {
+            Agent::Command(agent) => Some(agent.argv.as_slice()),
+            Agent::Http(_) | Agent::Ollama(_) => None,
+        });
+        commands.collect()
+    }
+
+    fn argument(&self, program: &[String], stage: &Stage, place: usize) -> Result<(), Fault> {
+        let whole: Vec<&str> = program.iter().chain(&stage.argv).map(String::as_str).collect();
+        expect_program(&whole)?;
+        let text = whole.get(program.len() + place).copied().unwrap_or_default();
+        let before = (program.len() + place).checked_sub(1).and_then(|before| whole.get(before).copied());
+        let template = Template::parse(text).map_err(|why| Fault::Place(why.to_string()))?;
+        let is_fedmill = base_name(whole.first().copied().unwrap_or_default()) == "fedmill";
+        let (option, rest): (String, Vec<Part>) = match template.parts.as_slice() {
+            [Part::Text(head), rest @ ..] if head.starts_with('-') && head.contains('=') => {
+                let (option, begin) = head.split_once('=').unwrap_or((head, ""));
+                let begin = (!begin.is_empty()).then(|| Part::Text(begin.to_owned()));
+                (option.to_owned(), begin.into_iter().chain(rest.iter().cloned()).collect())
+            }
+            parts => (before.unwrap_or_default().to_owned(), parts.to_vec()),
+        };
+        if !option.starts_with('-') || option.contains('=') {
+            let why =
+                format!("found no option before it, expected one such as `--rate {{params.{}}}`", self.name);
+            return Err(Fault::Place(why));
+        }
+        match rest.as_slice() {
+            [part] if self.is_alone(part) => match is_fedmill {
+                true if self.is_declared && CHOICES.contains(&option.as_str()) => Ok(()),
+                true if OPTIONS.contains(&option.as_str()) => Ok(()),
+                true if protects(&option) => Err(Fault::Protects(option)),
+                true => Err(Fault::Place(format!(
+                    "found the option `{option}`, expected one of {}, or a setting of --strategy",
+                    OPTIONS.join(", ")
+                ))),
+                false => self.expect_known(&option),
+            },
+            _ if is_fedmill && option == "--strategy" => self.settings(&rest),
+            _ if protects(&option) => Err(Fault::Protects(option)),
+            _ => Err(Fault::not_whole()),
+        }
+    }
+
+    /// A strategy with settings, `name:key=value,key=value`.
+    fn settings(&self, parts: &[Part]) -> Result<(), Fault> {
+        for (place, part) in parts.iter().enumerate() {
+            let Part::Ref(alternatives) = part else { continue };
+            if !alternatives.iter().any(|reference| self.is_it(reference)) {
+                continue;
+            }
+            let before = place.checked_sub(1).and_then(|before| parts.get(before));
+            let Some(Part::Text(before)) = before else { return Err(Fault::not_whole()) };
+            let key = before.strip_suffix('=').and_then(|text| text.rsplit([':', ',']).next());
+            let ends = match parts.get(place + 1) {
+                None => true,
+                Some(Part::Text(next)) => next.starts_with(','),
+                Some(Part::Ref(_)) => false,
+            };
+            match key {
+                Some(key) if protects(key) => return Err(Fault::Protects(key.to_owned())),
+                Some(key) if ends && self.is_alone(part) && SETTINGS.contains(&key) => {}
+                _ => {
+                    let known = SETTINGS.join(", ");
+                    return Err(Fault::Place(format!(
+                        "expected the whole value of one of the settings {known}"
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn variable(&self, stage: &Stage, variable: &str, text: &str) -> Result<(), Fault> {
+        for argv in self.commands(stage) {
+            expect_program(&argv.iter().chain(&stage.argv).map(String::as_str).collect::<Vec<_>>())?;
+        }
+        if variable.starts_with("FEDMILL") && !protects(variable) {
+            return Err(Fault::Place("found a variable of fedmill, expected one of the program".to_owned()));
+        }
+        self.expect_whole(variable, text)
+    }
+
+    /// A text of a JSON body: what protects clients may stand neither on the way to it nor beside it.
+    fn member(&self, body: &Value, path: &[String], text: &str) -> Result<(), Fault> {
+        let mut at = body;
+        let mut name = None;
+        for step in path {
+            if let Some(key) =
+                at.as_object().and_then(|object| object.keys().find(|key| protects(key) && *key == step))
+            {
+                return Err(Fault::Protects(key.clone()));
+            }
+            let beside = |value: &&Value| value.as_str().is_some_and(protects);
+            if let Some(Value::String(word)) = at.as_object().and_then(|object| object.values().find(beside))
+            {
+                return Err(Fault::Protects(word.clone()));
+            }
+            if at.is_object() {
+                name = Some(step.as_str());
+            }
+            at = match at {
+                Value::Array(list) => step.parse::<usize>().ok().and_then(|place| list.get(place)),
+                other => other.get(step),
+            }
+            .unwrap_or(&Value::Null);
+        }
+        self.expect_whole(name.unwrap_or_default(), text)
+    }
+
+    fn expect_whole(&self, name: &str, text: &str) -> Result<(), Fault> {
+        let template = Template::parse(text).map_err(|why| Fault::Place(why.to_string()))?;
+        match template.parts.as_slice() {
+            _ if protects(name) => Err(Fault::Protects(name.to_owned())),
+            [part] if self.is_alone(part) => self.expect_known(name),
+            _ => Err(Fault::not_whole()),
+        }
+    }
+
+    /// A name is known by its words, or the plan names it in `tune.sink`. No plan can name what protects clients.
+    fn expect_known(&self, name: &str) -> Result<(), Fault> {
+        let words = words(name);
+        let is_known = !words.is_empty() && words.iter().all(|word| KNOWN.contains(&word.as_str()));
+        match protects(name) {
+            true => Err(Fault::Protects(name.to_owned())),
+            false if is_known || self.names.iter().any(|known| known == name) => Ok(()),
+            false => Err(Fault::Place(format!(
+                "found the name `{name}`, which is not known to be harmless; `tune.sink` can list it"
+            ))),
+        }
+    }
+}
+
+/// What is wrong with a use of the parameter.
+enum Fault {
+    Protects(String),
+    Place(String),
+}
+
+impl Fault {
+    fn not_whole() -> Self {
+        Self::Place("found other text beside the reference, expected the reference alone".to_owned())
+    }
+
+    fn of(self, stage: &Stage, path: &[String]) -> Forbidden {
+        match self {
+            Self::Protects(what) => Forbidden::Protects(format!("{what} of stage `{}`", stage.id)),
+            Self::Place(why) => {
+                Forbidden::Place(format!("`{}` of stage `{}`", path.join("."), stage.id), why)
+            }
+        }
+    }
+}
+
+/// The texts in a value, with their paths.
+fn collect<'v>(value: &'v Value, path: &mut Vec<String>, texts: &mut Vec<(Vec<String>, &'v str)>) {
+    let mut inner = |step: String, value: &'v Value| {
+        path.push(step);
+        collect(value, path, texts);
+        path.pop();
+    };
     match value {
-        Value::Object(object) => object.iter().find_map(|(key, value)| match value {
-            Value::String(text) if protects(key) && text.contains(reference) => Some(key.clone()),
-            other => key_of(other, reference),
-        }),
-        Value::Array(list) => list.iter().find_map(|value| key_of(value, reference)),
-        _ => None,
+        Value::String(text) => texts.push((path.clone(), text)),
+        Value::Array(list) => {
+            list.iter().enumerate().for_each(|(place, value)| inner(place.to_string(), value))
+        }
+        Value::Object(object) => object.iter().for_each(|(key, value)| inner(key.clone(), value)),
+        _ => {}
+    }
+}
+
+fn base_name(program: &str) -> &str {
+    program.rsplit('/').next().unwrap_or_default()
+}
+
+/// Refuses programs that run what their arguments say: the value could stand anywhere in it.
+fn expect_program(argv: &[&str]) -> Result<(), Fault> {
+    let program = argv.first().copied().map(base_name).unwrap_or_default().to_lowercase();
+    let bare = program.trim_end_matches(|character: char| character.is_ascii_digit() || character == '.');
+    let is_inline = |argument: &&str| {
+        let short = argument.strip_prefix('-').filter(|flags| !flags.starts_with('-'));
+        short.is_some_and(|flags| flags.len() < 4 && flags.contains(['c', 'e'])) || *argument == "--eval"
+    };
+    let runs_text = INTERPRETERS.contains(&bare) && argv.iter().skip(1).any(is_inline);
+    match WRAPPERS.contains(&bare) || runs_text {
+        true => Err(Fault::Place(format!(
+            "found the program `{program}`, which runs what its arguments say, expected the program itself or a script"
+        ))),
+        false => Ok(()),
     }
 }

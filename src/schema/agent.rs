@@ -43,6 +43,10 @@ macro_rules! agents {
             #[serde(default = "whole", skip_serializing_if = "is_whole")]
             #[schemars(range(min = 0, max = 1))]
             pub score: f64,
+            /// The attempts that the score rests on. An agent with fewer than 5 is new, and takes each fifth piece of
+            /// work for which stages ask by capability.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub attempts: Option<u32>,
         }
 
         impl $name {
@@ -52,6 +56,7 @@ macro_rules! agents {
                     categories: &self.categories,
                     max_parallel: self.max_parallel,
                     score: self.score,
+                    attempts: self.attempts,
                 }
             }
         }
@@ -69,6 +74,8 @@ pub struct Skills<'a> {
     pub max_parallel: Option<u32>,
     /// Its weight, from 0 to 1.
     pub score: f64,
+    /// The attempts that its weight rests on, where they are known.
+    pub attempts: Option<u32>,
 }
 
 agents! {
@@ -172,13 +179,14 @@ pub fn able<'a>(agents: &'a BTreeMap<Name, Agent>, capabilities: &[Name]) -> Vec
 }
 
 impl Agent {
-    /// Gives the agent another score.
-    pub fn set_score(&mut self, score: f64) {
-        match self {
-            Self::Command(agent) => agent.score = score,
-            Self::Http(agent) => agent.score = score,
-            Self::Ollama(agent) => agent.score = score,
-        }
+    /// Gives the agent another score, and the attempts that it rests on.
+    pub fn set_score(&mut self, score: f64, attempts: u32) {
+        let (its_score, its_attempts) = match self {
+            Self::Command(agent) => (&mut agent.score, &mut agent.attempts),
+            Self::Http(agent) => (&mut agent.score, &mut agent.attempts),
+            Self::Ollama(agent) => (&mut agent.score, &mut agent.attempts),
+        };
+        (*its_score, *its_attempts) = (score, Some(attempts));
     }
 
     /// The address of an endpoint.

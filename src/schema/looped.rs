@@ -92,6 +92,10 @@ pub struct Tune {
     #[serde(default = "Tune::each")]
     #[schemars(range(min = 1))]
     pub every: u32,
+    /// Names of options, variables and fields that may take the value, beside well-known ones such as `--lr`. No name
+    /// that protects clients.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sink: Vec<String>,
     /// What judges a candidate.
     pub validate: Validate,
     /// When a change is taken back.

@@ -44,8 +44,18 @@ pub(super) fn merge_inputs(given: &Given) -> Result<Vec<Value>, TemplateError> {
     Ok(inputs)
 }
 
-/// An agent that runs a command of the operator's in a shell; arguments of the stage follow those of the command.
+/// An agent that runs a command of the operator's in a shell, in the folder of the plan; arguments of the stage follow
+/// those of the command.
 pub(super) fn shell(command: &str, capability: &str) -> Value {
-    let script = format!("{command} \"$@\"");
+    in_folder_of_plan("", command, capability)
+}
+
+/// The same for a command whose second argument is a file that it writes.
+pub(super) fn writing_shell(command: &str, capability: &str) -> Value {
+    in_folder_of_plan(r#"set -- "$1" "$PWD/$2"; "#, command, capability)
+}
+
+fn in_folder_of_plan(before: &str, command: &str, capability: &str) -> Value {
+    let script = format!("{before}cd \"$FEDMILL_PLAN_DIR\" && {command} \"$@\"");
     json!({"kind": "command", "argv": ["sh", "-c", script, capability], "capabilities": [capability]})
 }

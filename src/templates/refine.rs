@@ -1,6 +1,6 @@
 //! A proposal and its review, again until the review is good enough.
 
-use super::parts::{head, input, shell};
+use super::parts::{head, input, shell, writing_shell};
 use super::settings::{Given, Setting, TemplateError};
 use serde_json::{Value, json};
 
@@ -32,10 +32,11 @@ pub fn build(given: &Given) -> Result<Value, TemplateError> {
     plan["inputs"] = json!([input("start", given.text("start")?)]);
     let agents = &mut plan["agents"];
     *agents = json!({});
-    for key in ["propose", "review"] {
-        if given.has(key) {
-            agents[key] = shell(given.text(key)?, key);
-        }
+    if given.has("propose") {
+        agents["propose"] = writing_shell(given.text("propose")?, "propose");
+    }
+    if given.has("review") {
+        agents["review"] = shell(given.text("review")?, "review");
     }
     plan["stages"] = json!([
         {"id": "propose", "needs_capability": ["propose"], "argv": ["{carry.draft}", "{out.draft}"],

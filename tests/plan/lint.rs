@@ -16,6 +16,7 @@ pub(super) fn sound() -> Value {
         "inputs": [{"name": "updates", "glob": "in/*.bin", "min": 2}, {"name": "base", "path": "base.bin"}],
         "agents": {
             "sh": {"kind": "command", "argv": ["sh", "-c"], "capabilities": ["shell"]},
+            "train": {"kind": "command", "argv": ["train"]},
             "one": {"kind": "command", "argv": ["true"], "capabilities": ["vote"], "score": 0.9},
             "two": {"kind": "command", "argv": ["true"], "capabilities": ["vote", "rank"], "score": 0.8},
             "three": {"kind": "command", "argv": ["true"], "capabilities": ["vote"], "score": 0.7},
@@ -29,7 +30,7 @@ pub(super) fn sound() -> Value {
             {"id": "make", "agent": "sh", "argv": ["x {item}", "{in.updates}"], "for_each": {"range": 3},
                 "out": [{"name": "part", "path": "p-{index}"}, {"name": "m", "path": "-", "metrics": true}],
                 "metrics": ["part_loss"]},
-            {"id": "step", "needs": ["make"], "agent": "sh", "argv": ["{make.part}", "--lr={params.rate}", "{carry.model}", "{k}"],
+            {"id": "step", "needs": ["make"], "agent": "train", "argv": ["{make.part}", "--lr={params.rate}", "{carry.model}", "{k}"],
                 "out": [{"name": "model", "path": "model.bin"}, {"name": "m", "path": "m.json", "metrics": true}],
                 "metrics": ["loss"], "success_when": "metrics.loss < 10.0"},
             {"id": "choose", "kind": "decide", "needs": ["step"], "metrics": ["loss"],

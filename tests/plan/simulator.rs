@@ -261,7 +261,7 @@ fn tune_at_times(plan: &mut Value, first: u64, last: u64, rng: &mut Rng) {
     let Some(judging) = shadow.last().filter(|_| rng.chance(60)) else { return };
     let names: Vec<String> = shadow.iter().map(|place| format!("s{place}")).collect();
     plan["params"]["rate"] = json!(1.0);
-    plan["stages"][*judging as usize]["argv"].as_array_mut().unwrap().push(json!("{params.rate}"));
+    plan["stages"][*judging as usize]["argv"].as_array_mut().unwrap().push(json!("--rate={params.rate}"));
     plan["loops"][0]["max_iters"] = json!(6);
     plan["loops"][0]["until"] = json!("iteration.k >= 6");
     plan["loops"][0]["tune"] = json!({"param": "/params/rate", "bounds": [0.25, 4.0], "every": 1 + rng.below(2),

@@ -110,7 +110,7 @@ impl World for Toy<'_> {
 /// The value of the parameter that a job sees.
 fn value(job: &Job) -> f64 {
     let Task::Command { argv, .. } = &job.task else { panic!("{job:?}") };
-    argv[1].parse().unwrap()
+    argv[2].parse().unwrap()
 }
 
 /// Noise that the name of a job decides.
@@ -134,7 +134,7 @@ fn plan(iterations: u32, tune: &Value) -> Plan {
     }
     let plan = json!({"schema": "fedmill.plan/1", "id": "p", "params": {"x": 0.4, "y": 2.0, "f": 3},
         "agents": {"tool": {"kind": "command", "argv": ["tool"]}},
-        "stages": [{"id": "step", "agent": "tool", "argv": ["{params.x}", "{k}"], "metrics": ["loss", "cost", "fedexp"],
+        "stages": [{"id": "step", "agent": "tool", "argv": ["--rate", "{params.x}", "{k}"], "metrics": ["loss", "cost", "fedexp"],
             "out": [{"name": "m", "path": "-", "metrics": true}]}],
         "loops": [{"id": "l", "over": ["step"], "max_iters": iterations, "tune": whole}]});
     read::parse(&plan.to_string(), Path::new("plan.json")).unwrap()
@@ -208,7 +208,7 @@ fn candidates_come_near_a_known_optimum() {
 fn a_whole_number_stays_whole_and_its_step_within_the_ratio() {
     let seen = |job: &Job| {
         let Task::Command { argv, .. } = &job.task else { panic!("{job:?}") };
-        let whole: i64 = argv[1].parse().unwrap();
+        let whole: i64 = argv[2].parse().unwrap();
         vec![("loss", 100.0 / whole as f64), ("cost", 1.0), ("fedexp", 0.0)]
     };
     let mut plan = plan(60, &json!({"bounds": [1, 40], "validate": {"gain": 0.01}}));
@@ -287,7 +287,7 @@ fn a_runner_accepts_equal_values_in_at_most_5_of_100_trials() {
 /// Noise that the value and the iteration decide: a lucky candidate stays lucky, however often it is tried.
 fn luck(job: &Job, seed: u64) -> f64 {
     let Task::Command { argv, .. } = &job.task else { panic!("{job:?}") };
-    noise(&Job { name: argv[1..3].join(" "), ..job.clone() }, seed)
+    noise(&Job { name: argv[2..4].join(" "), ..job.clone() }, seed)
 }
 
 #[test]
@@ -394,7 +394,7 @@ fn the_best_of_the_declared_values_comes_into_use() {
     let rules = ["mean", "median", "krum", "trimmed-mean:cut=0.2"];
     let measure = |job: &Job| {
         let Task::Command { argv, .. } = &job.task else { panic!("{job:?}") };
-        let loss = [3.0, 2.0, 2.5, 1.0][rules.iter().position(|rule| *rule == argv[1]).unwrap()];
+        let loss = [3.0, 2.0, 2.5, 1.0][rules.iter().position(|rule| *rule == argv[2]).unwrap()];
         vec![("loss", loss + 0.01 * noise(job, 4)), ("cost", 1.0), ("fedexp", 1.0)]
     };
     for preset in ["exploit", "explore"] {
@@ -560,8 +560,9 @@ fn what_is_frozen_or_protects_clients_never_changes() {
                 .entry(name.parse().unwrap())
                 .or_insert(fedmill::plan::schema::value::Scalar::Real(1.0));
         }
-        let argument = ["{params.x}", "--clip={params.x}", "krum:f={params.x}", "--rate={params.x}"];
-        let argument = argument[rng.below(4) as usize];
+        let argument =
+            ["--lr={params.x}", "--clip={params.x}", "krum:f={params.x}", "--rate={params.x}", "{params.x}"];
+        let argument = argument[rng.below(5) as usize];
         plan.stages[0].argv.push(argument.to_owned());
         plan.safety.frozen = vec![format!("/params/{frozen}")];
         let measure = |job: &Job| {
@@ -571,7 +572,7 @@ fn what_is_frozen_or_protects_clients_never_changes() {
         let mut toy = Toy::new(&measure);
         let may = ["x", "y"].contains(&tuned)
             && tuned != frozen
-            && (tuned != "x" || ["{params.x}", "--rate={params.x}"].contains(&argument));
+            && (tuned != "x" || ["--lr={params.x}", "--rate={params.x}"].contains(&argument));
         let machine = Machine::new(setup(&plan), &[], &mut toy);
         assert_eq!(machine.is_ok(), may, "{tuned}, {frozen}, {argument}");
         let Ok(mut machine) = machine else {
@@ -617,14 +618,14 @@ fn what_is_frozen_or_protects_clients_never_changes() {
 fn workflow(killed: bool) -> Workflow {
     let kill = "case $FEDMILL_STAGE in step@3~*new) mark=$FEDMILL_RUN_DIR/mark; \
                 test -e $mark || { touch $mark; kill -9 $PPID; sleep 5; };; esac; ";
-    let measure =
-        "awk \"BEGIN {x = {params.x}; printf \\\"{\\\\\\\"loss\\\\\\\": %.6f}\\\", 4 / x + {k} / 1000}\"";
-    let command = format!("{}{measure}", if killed { kill } else { "" });
-    // Braces of a shell are braces of a template twice, but for the references.
-    let command = command.replace('{', "{{").replace('}', "}}");
-    let command = command.replace("{{params.x}}", "{params.x}").replace("{{k}}", "{k}");
-    Workflow::new(&json!([{"id": "step", "sh": command, "metrics": ["loss"],
-        "out": [{"name": "m", "path": "-", "metrics": true}]}]))
+    let measure = r#"awk "BEGIN {printf \"{\\\"loss\\\": %.6f}\", 4 / $2 + $3 / 1000}""#;
+    let workflow =
+        Workflow::new(&json!([{"id": "step", "agent": "measure", "argv": ["--rate", "{params.x}", "{k}"],
+        "metrics": ["loss"], "out": [{"name": "m", "path": "-", "metrics": true}]}]));
+    let script = format!("#!/bin/sh\n{}{measure}\n", if killed { kill } else { "" });
+    workflow.script("measure.sh", &script);
+    workflow
+    .with("agents.measure", json!({"kind": "command", "argv": ["./measure.sh"]}))
     .with("params", json!({"x": 1.0, "f": 2}))
     .with(
         "loops",
@@ -682,4 +683,139 @@ fn shadow_runs_that_take_too_long_refuse_the_candidate() {
     assert_eq!(run.code, Some(0), "{run:#?}");
     let status = fedmill(&plan.dir, &["plan", "status", "--json", "plan.run"]);
     assert!(status.stdout.contains("the shadow runs took longer than 1s"), "{}", status.stdout);
+}
+
+/// A plan whose loop tunes `x`, in a stage with these fields and these first arguments of its command.
+fn tuned(agent: &[&str], stage: &Value, sink: &[&str]) -> Plan {
+    let mut step = json!({"id": "step", "agent": "tool", "metrics": ["loss"],
+        "out": [{"name": "m", "path": "-", "metrics": true}]});
+    step.as_object_mut().unwrap().extend(stage.as_object().unwrap().clone());
+    let plan = json!({"schema": "fedmill.plan/1", "id": "p", "params": {"x": 0.4, "b": 1},
+        "agents": {"tool": {"kind": "command", "argv": agent},
+            "web": {"kind": "http", "url": "http://127.0.0.1:1/"}},
+        "limits": {"hosts": ["127.0.0.1"]}, "stages": [step],
+        "loops": [{"id": "l", "over": ["step"], "max_iters": 4, "tune": {"param": "/params/x", "bounds": [0.1, 10.0],
+            "every": 2, "sink": sink, "validate": {"shadow": ["step"], "metric": "loss", "replay_rounds": 2}}}]});
+    read::parse(&plan.to_string(), Path::new("plan.json")).unwrap()
+}
+
+/// Whether the runner takes a plan; the linter must agree.
+fn is_taken(plan: &Plan) -> bool {
+    let found = fedmill::review::lint::lint(plan);
+    let refused = found.iter().any(|finding| finding.rule == "never-tuned");
+    let toy = |_: &Job| Vec::new();
+    let taken = Machine::new(setup(plan), &[], &mut Toy::new(&toy)).is_ok();
+    assert_eq!(taken, !refused, "{found:?}");
+    taken
+}
+
+#[test]
+fn a_tuned_value_stands_only_where_it_is_known_to_be_harmless() {
+    let argv = |words: &[&str]| json!({"argv": words});
+    for stage in [
+        argv(&["--lr", "{params.x}"]),
+        argv(&["--server-lr={params.x}"]),
+        argv(&["--localSteps", "{params.x}"]),
+        json!({"argv": ["train"], "env": {"LEARNING_RATE": "{params.x}"}}),
+        json!({"argv": ["train"], "when": "params.x > 0.1"}),
+        json!({"agent": "web", "body": {"train": {"lr": "{params.x}"}}}),
+        json!({"agent": "web", "body": {"lr": ["{params.x}"]}}),
+    ] {
+        assert!(is_taken(&tuned(&["train"], &stage, &[])), "{stage}");
+    }
+    for stage in [
+        argv(&["--eps", "{params.x}"]),
+        argv(&["--eps", "{params.x|params.x}"]),
+        argv(&["--lr", "{params.x|params.b}"]),
+        argv(&["--eps=0{params.x}"]),
+        argv(&["--eps= {params.x}"]),
+        argv(&["--lr=0{params.x}"]),
+        argv(&["--lr", "0{params.x}"]),
+        argv(&["--rule", "krum:f=0{params.x}"]),
+        argv(&["--EPS", "{params.x}"]),
+        argv(&["-eps", "{params.x}"]),
+        argv(&["--minClients", "{params.x}"]),
+        argv(&["--minclients", "{params.x}"]),
+        argv(&["--dp-eps", "{params.x}"]),
+        argv(&["--max-norm", "{params.x}"]),
+        argv(&["--sampling-rate", "{params.x}"]),
+        argv(&["--unheard-of", "{params.x}"]),
+        argv(&["{params.x}"]),
+        argv(&["lr", "{params.x}"]),
+        argv(&["lr={params.x}"]),
+        json!({"argv": ["x"], "stdin": "lr = {params.x}"}),
+        json!({"argv": ["x"], "stdin": "min_clients = {params.x}"}),
+        json!({"argv": ["x"], "env": {"FEDMILL_EPS": "{params.x}"}}),
+        json!({"argv": ["x"], "env": {"FEDMILL_LR": "{params.x}"}}),
+        json!({"argv": ["x"], "env": {"ARGS": "--eps {params.x}"}}),
+        json!({"argv": ["x"], "env": {"LR": "--eps {params.x}"}}),
+        json!({"argv": ["x"], "out": [{"name": "m", "path": "m-{params.x}", "metrics": true}]}),
+        json!({"agent": "web", "body": {"eps": ["{params.x}"]}}),
+        json!({"agent": "web", "body": {"eps": {"value": "{params.x}"}}}),
+        json!({"agent": "web", "body": {"eps": {"rate": "{params.x}"}}}),
+        json!({"agent": "web", "body": [{"name": "eps", "rate": "{params.x}"}]}),
+        json!({"agent": "web", "body": {"minClients": "{params.x}"}}),
+        json!({"agent": "web", "body": {"lr": "eps={params.x}"}}),
+    ] {
+        assert!(!is_taken(&tuned(&["train"], &stage, &[])), "{stage}");
+        // No list of the plan permits what protects clients, nor a value inside of a longer text.
+        let sink = [
+            "--eps",
+            "--EPS",
+            "-eps",
+            "--minClients",
+            "--dp-eps",
+            "eps",
+            "minClients",
+            "ARGS",
+            "FEDMILL_EPS",
+        ];
+        assert!(!is_taken(&tuned(&["train"], &stage, &sink)), "{stage}");
+    }
+    let unheard = argv(&["--unheard-of", "{params.x}"]);
+    assert!(is_taken(&tuned(&["train"], &unheard, &["--unheard-of"])));
+}
+
+#[test]
+fn the_program_decides_where_a_tuned_value_may_stand() {
+    let argv = |words: &[&str]| json!({"argv": words});
+    for (agent, words, expected) in [
+        (&["fedmill", "aggregate", "--eps"][..], &["{params.x}"][..], false),
+        (&["fedmill", "aggregate"], &["--strategy", "fedadam:lr={params.x}"], true),
+        (&["fedmill", "aggregate"], &["--strategy=fedadam:lr={params.x},beta1=0.9"], true),
+        (&["fedmill", "aggregate"], &["--strategy", "fedexp:eps={params.x}"], false),
+        (&["fedmill", "aggregate"], &["--strategy", "fedadam:lr=0{params.x}"], false),
+        (&["fedmill", "aggregate"], &["--strategy", "fedadam:lr={params.x}0"], false),
+        (&["fedmill", "aggregate"], &["--rule", "krum:lr={params.x}"], false),
+        (&["fedmill", "aggregate"], &["--rule", "{params.x}"], false),
+        (&["fedmill", "aggregate"], &["--lr", "{params.x}"], false),
+        (&["fedmill", "compress"], &["--target", "{params.x}"], true),
+        (&["/usr/bin/fedmill", "compress"], &["--min-clients", "{params.x}"], false),
+        (&["sh", "-c"], &["fedmill aggregate --eps {params.x}"], false),
+        (&["sh", "-c", "train $0 $1"], &["--lr", "{params.x}"], false),
+        (&["/bin/bash", "-ec", "train $0 $1"], &["--lr", "{params.x}"], false),
+        (&["python3", "-c", "print()"], &["--lr", "{params.x}"], false),
+        (&["python3", "train.py"], &["--lr", "{params.x}"], true),
+        (&["sh", "train.sh"], &["--lr", "{params.x}"], true),
+        (&["env", "A=1", "train"], &["--lr", "{params.x}"], false),
+        (&["xargs", "train"], &["--lr", "{params.x}"], false),
+    ] {
+        let plan = tuned(agent, &argv(words), &[]);
+        assert_eq!(is_taken(&plan), expected, "{agent:?} {words:?}");
+    }
+}
+
+#[test]
+fn options_and_settings_that_may_be_tuned_exist() {
+    let dir = crate::harness::Dir::new();
+    let help = |command: &str| fedmill(&dir, &[command, "--help"]).stdout;
+    let all = [help("aggregate"), help("compress"), help("personalize")].concat();
+    for option in fedmill::plan::tunable::OPTIONS {
+        assert!(all.contains(&format!("{option} <")), "{option}");
+    }
+    let known = fedmill::strategies::STRATEGIES.iter().flat_map(|entry| entry.settings.iter());
+    let known: Vec<&str> = known.map(|setting| setting.key).collect();
+    for key in fedmill::plan::tunable::SETTINGS {
+        assert!(known.contains(&key), "{key} is none of {known:?}");
+    }
 }

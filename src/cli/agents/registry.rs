@@ -81,7 +81,8 @@ pub(in crate::cli) fn registered(path: &Path) -> Result<BTreeMap<Name, Agent>, F
         let name: Name = row.name.parse().map_err(damaged)?;
         let mut agent: Agent =
             serde_json::from_value(row.agent.clone()).map_err(|why| damaged(why.to_string()))?;
-        agent.set_score((row.score * 1000.0).round() / 1000.0);
+        let attempts = u32::try_from(row.succeeded + row.failed).unwrap_or(u32::MAX);
+        agent.set_score((row.score * 1000.0).round() / 1000.0, attempts);
         agents.insert(name, agent);
     }
     Ok(agents)

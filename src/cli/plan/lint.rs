@@ -1,9 +1,12 @@
 //! `fedmill plan lint`: findings about a plan.
 
 use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print};
+use super::run::base_of;
+use crate::io::folder;
 use crate::plan::error::of;
 use crate::plan::read;
 use crate::plan::schema::Plan;
+use crate::review::lint::programs::missing;
 use crate::review::lint::{Finding, Level, lint_with_nested};
 use crate::settings::places::{Place, places};
 use crate::telemetry::cells::wrapped;
@@ -30,7 +33,7 @@ pub(in crate::cli) struct Arguments {
 impl Arguments {
     pub(super) fn run(&self, _: &Common) -> Result<Outcome, Failure> {
         let (plan, source) = read::with_text(&self.plan).map_err(Failure::of)?;
-        let findings = lint_with_nested(&plan, &self.plan);
+        let findings = found(&plan, &self.plan);
         let places = places(&source, findings.iter().map(|finding| finding.at.as_str()));
         let text = match self.json {
             true => {
@@ -52,6 +55,16 @@ impl Arguments {
             count => Err(anyhow::anyhow!("{}: {}", self.plan.display(), counted(count)).into()),
         }
     }
+}
+
+/// The findings about a plan, with the programs that are not there.
+fn found(plan: &Plan, path: &Path) -> Vec<Finding> {
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    let folders: Vec<PathBuf> = std::env::split_paths(&folders).collect();
+    let mut findings = lint_with_nested(plan, path);
+    findings.extend(missing(plan, &base_of(path), &folders, &|path: &Path| folder::exists(path)));
+    findings.sort_by_key(|finding| finding.level);
+    findings
 }
 
 fn errors(findings: &[Finding]) -> impl Iterator<Item = &Finding> {
@@ -85,7 +98,7 @@ const MOST_LISTED: usize = 20;
 
 /// Refuses a plan with errors.
 pub(super) fn refuse_errors(plan: &Plan, source: &str, path: &Path) -> Result<(), Failure> {
-    let findings = lint_with_nested(plan, path);
+    let findings = found(plan, path);
     let count = errors(&findings).count();
     if count == 0 {
         return Ok(());

@@ -419,6 +419,7 @@ fn make(root: &Path, job: &Job, stop: &Arc<AtomicBool>, spent: &mut Spent) -> Re
         Task::Command { argv, env, inherit, stdin } => {
             let mut env = env.clone();
             env.insert(MARK.to_owned(), root.to_string_lossy().into_owned());
+            env.insert("FEDMILL_PLAN_DIR".to_owned(), job.base.clone());
             env.insert("FEDMILL_STAGE".to_owned(), job.name.clone());
             env.insert("FEDMILL_ATTEMPT".to_owned(), job.attempt.to_string());
             env.insert("FEDMILL_IDEMPOTENCY_KEY".to_owned(), job.work.clone());
@@ -426,6 +427,7 @@ fn make(root: &Path, job: &Job, stop: &Arc<AtomicBool>, spent: &mut Spent) -> Re
             let log_bytes = if keeps_all { u64::MAX } else { job.limits.log_bytes };
             process::run(&Invocation {
                 argv,
+                base: Path::new(&job.base),
                 env,
                 inherit,
                 stdin: stdin.as_deref(),

@@ -129,6 +129,7 @@ impl Filler<'_> {
             name: key.name(self.plan),
             attempt,
             work: self.work_key(key, agent, &outputs)?,
+            base: self.folders.inputs.clone(),
             task,
             outputs,
             metrics: stage.metrics.iter().map(ToString::to_string).collect(),
@@ -410,6 +411,7 @@ impl Filler<'_> {
             Reference::Shard => number(index + 1),
             Reference::Iteration => number(key.iteration),
             Reference::Key => Ok(Filled::Text(key.name(self.plan))),
+            Reference::PlanFolder => Ok(Filled::Text(self.folders.inputs.clone())),
             Reference::Nothing => Ok(Filled::Nothing),
         }
     }

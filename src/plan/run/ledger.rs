@@ -1,6 +1,5 @@
 //! The privacy budgets that the commands of a run charge, and what their ledgers say.
 
-use super::process::program;
 use super::world::{Account, Task};
 use crate::io::folder;
 
@@ -39,7 +38,7 @@ pub fn account(ledger: &str) -> Result<Option<Account>, String> {
     if !folder::exists(Path::new(ledger)) {
         return Ok(None);
     }
-    let run = Command::new(program("fedmill").map_err(|why| why.to_string())?)
+    let run = Command::new(std::env::current_exe().map_err(|why| why.to_string())?)
         .args(["privacy", "status", "--json", "--quiet", ledger])
         .output()
         .map_err(|why| format!("`fedmill privacy status` cannot be started: {why}"))?;

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::{self, Read, Write};
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -42,6 +42,8 @@ const MOST_READS: usize = 64;
 pub struct Invocation<'a> {
     /// The program and its arguments.
     pub argv: &'a [String],
+    /// The folder of the plan, below which programs with a relative path lie.
+    pub base: &'a Path,
     /// Its variables, beside those that it inherits.
     pub env: BTreeMap<String, String>,
     /// The variables that it inherits, beside those of every command.
@@ -105,18 +107,28 @@ pub fn commands_of(root: &Path) -> Vec<i32> {
 /// The folder of attempts, in the directory of a run.
 pub const ATTEMPTS: &str = "attempts";
 
-/// The program of a name: `fedmill` is this one.
+/// The program of a name: `fedmill` is this one, and a relative path with a slash is below the folder of the plan.
 ///
 /// # Errors
 ///
-/// When the system does not say where this program is.
-pub fn program(name: &str) -> io::Result<PathBuf> {
-    if name == "fedmill" { std::env::current_exe() } else { Ok(PathBuf::from(name)) }
+/// When the path leaves that folder, or the system does not say where this program is.
+pub fn program(name: &str, base: &Path) -> io::Result<PathBuf> {
+    let path = Path::new(name);
+    if name == "fedmill" {
+        return std::env::current_exe();
+    }
+    if path.is_absolute() || !name.contains('/') {
+        return Ok(path.to_owned());
+    }
+    if path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
+        return Ok(base.join(path.strip_prefix(".").unwrap_or(path)));
+    }
+    Err(io::Error::other("found a path that leaves the folder of the plan, expected one below it"))
 }
 
 fn start(invocation: &Invocation<'_>) -> io::Result<Group> {
     let name = invocation.argv.first().ok_or_else(|| io::Error::other("it has no program"))?;
-    let mut command = Command::new(program(name)?);
+    let mut command = Command::new(program(name, invocation.base)?);
     command.args(&invocation.argv[1..]).current_dir(invocation.folder).env_clear();
     let inherited = INHERITED.iter().copied().chain(invocation.inherit.iter().map(String::as_str));
     for name in inherited {

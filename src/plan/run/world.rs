@@ -24,6 +24,8 @@ pub struct Job {
     pub attempt: u32,
     /// The key of the work.
     pub work: String,
+    /// The folder of the plan, as an absolute path.
+    pub base: String,
     /// What to do.
     pub task: Task,
     /// The files that it makes.

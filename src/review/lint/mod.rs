@@ -8,7 +8,7 @@
 //! - `templates`: references. `texts`: characters that no text may have. `conditions`: syntax and types. `variables`: what conditions read.
 //! - `metrics`: who measures what. `order`: whether what a stage reads is there before it.
 //! - `votes`: decisions and votes. `limits`: limits, invariants and frozen values. `tuning`: tuned parameters.
-//! - `nested`: plans that stages run.
+//! - `nested`: plans that stages run. `programs`: programs that are not there.
 //! - `secrets`: secrets in plain text. `endpoints`: hosts and models.
 
 mod conditions;
@@ -24,6 +24,7 @@ mod nested;
 mod order;
 mod paths;
 mod policy;
+pub mod programs;
 pub mod rules;
 mod secrets;
 mod templates;

@@ -54,7 +54,9 @@ rules! {
     IDLE = Warning "idle": "A setting has an effect beside the others.";
     FROZEN = Error "frozen": "A frozen pointer names a value of the plan.";
     TUNE = Error "tune": "A tuned parameter is a number within bounds that shadow runs can judge.";
-    NEVER_TUNED = Error "never-tuned": "Nothing that protects clients is tuned: epsilon, delta, f, quorum, min_clients, clip.";
+    NEVER_TUNED = Error "never-tuned": "A tuned value stands whole behind a known name, and nothing that protects clients is tuned.";
+    PROGRAM = Error "program": "A program with a slash in its name is there, below the plan's folder if its path is relative.";
+    INSTALLED = Warning "installed": "A program without a slash in its name is found in PATH.";
     SECRET = Error "secret": "No secret stands in the plan: a header reads it as `env:NAME`.";
     LIKELY_SECRET = Warning "likely-secret": "No argument or variable that is named like a secret has its value in the plan.";
     ENDPOINT = Error "endpoint": "An endpoint has an http address whose host `limits.hosts` lists, and a reply schema of supported keywords.";

@@ -146,7 +146,7 @@ fn check_reference(lint: &mut Lint, text: &Text<'_>, reference: &Reference, has_
                 lint.add(&rules::FIRST, text.at.clone(), why);
             }
         }
-        Reference::Key | Reference::Nothing => {}
+        Reference::Key | Reference::Nothing | Reference::PlanFolder => {}
     }
 }
 

@@ -46,14 +46,8 @@ fn check_param(lint: &mut Lint, at: &str, tune: &Tune) {
         return lint.add_unknown(&rules::TUNE, at, (name, "a parameter"), known);
     };
     match forbidden(plan, tune) {
-        Some(Forbidden::Protects(what)) => {
-            let why = format!("found `{name}`, which sets {what}: what protects clients is never tuned");
-            lint.add(&rules::NEVER_TUNED, at.clone(), why);
-        }
-        Some(Forbidden::Frozen(pointer)) => {
-            let why = format!("found `{name}`, which is frozen by `{pointer}`");
-            lint.add(&rules::TUNE, at.clone(), why);
-        }
+        Some(frozen @ Forbidden::Frozen(_)) => lint.add(&rules::TUNE, at.clone(), frozen.why(name)),
+        Some(other) => lint.add(&rules::NEVER_TUNED, at.clone(), other.why(name)),
         None => {}
     }
     let [least, most] = match (tune.policy, tune.bounds) {

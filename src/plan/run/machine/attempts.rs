@@ -78,6 +78,7 @@ impl Machine<'_> {
         let limits = &self.flow.plan.limits;
         let most = self.flow.parallel.min(limits.agent_pool_size) as usize;
         let mut jobs = Vec::new();
+        let mut turns = self.turns.clone();
         let mut charges = !self.queues.charging.is_empty();
         for (rank, key) in &self.queues.ready {
             let at_work = self.queues.running.len() + chosen.len();
@@ -90,8 +91,8 @@ impl Machine<'_> {
                 let used = used.get(name.as_str()).copied().unwrap_or(0);
                 agent.skills().max_parallel.is_none_or(|most| used < most)
             };
-            // The best of those who are idle takes it.
-            let idle = candidates.iter().find(is_idle);
+            let idle: Vec<(&Name, &Agent)> = candidates.iter().filter(is_idle).copied().collect();
+            let idle = turns.choose(self.stage(*key), &idle);
             let bytes = self.stage(*key).mem_bytes.unwrap_or(0);
             let fits = memory + bytes <= limits.mem_bytes.unwrap_or(u64::MAX);
             if !fits || idle.is_none() && !candidates.is_empty() {
@@ -111,6 +112,7 @@ impl Machine<'_> {
             }
             memory += bytes;
             *used.entry(agent.clone()).or_default() += 1;
+            turns.count(self.stage(*key), &agent);
             jobs.push((*key, agent, bytes, job));
             chosen.push((*rank, *key));
         }

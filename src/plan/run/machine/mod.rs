@@ -1,8 +1,8 @@
 //! Decides what a run does next. It writes each step to the journal before it acts.
 //!
 //! `consider` looks at a stage that nothing holds back, `attempts` begins and ends attempts at its work, and
-//! `settle` ends stages, iterations and the run. `budget` keeps the limits of privacy. `votes` has the stages that vote, and `trial` tunes the parameters of
-//! loops between iterations.
+//! `settle` ends stages, iterations and the run. `budget` keeps the limits of privacy. `votes` has the stages that vote, `trial` tunes
+//! the parameters of loops between iterations, and `turns` gives work to new agents.
 
 use super::error::RunError;
 use super::event::{Artifact, Ending, Event, Failure};
@@ -17,6 +17,7 @@ use crate::plan::graph::Graph;
 use crate::plan::schema::Plan;
 use crate::plan::schema::stage::Stage;
 use std::collections::{BTreeMap, BTreeSet};
+use turns::Turns;
 
 /// Seconds between two looks at gates and the kill file.
 const LOOK_EVERY: f64 = 0.2;
@@ -26,6 +27,7 @@ mod budget;
 mod consider;
 mod settle;
 mod trial;
+mod turns;
 mod votes;
 
 /// What of a run does not change.
@@ -74,6 +76,8 @@ pub struct Machine<'p> {
     closing: Option<Vec<usize>>,
     /// Events that are not in the journal yet: nothing was done because of them.
     pending: Vec<Event>,
+    /// Who got work so far.
+    turns: Turns,
 }
 
 /// A run that is about to start, or to go on.
@@ -113,7 +117,9 @@ impl<'p> Machine<'p> {
         let graph = Graph::of(plan)?;
         let mut state = State::new(plan, &graph);
         let mut free = BTreeSet::new();
+        let mut turns = Turns::default();
         for event in events {
+            turns.add(event, plan);
             if *event == Event::Resume {
                 // It says anew which stages nothing holds back.
                 free.clear();
@@ -142,7 +148,7 @@ impl<'p> Machine<'p> {
             part,
         };
         let queues = Queues { free, ..Queues::default() };
-        Ok(Self { flow, queues, state, closing: None, pending: Vec::new() })
+        Ok(Self { flow, queues, state, closing: None, pending: Vec::new(), turns })
     }
 
     /// Attempts at a time.
@@ -153,6 +159,7 @@ impl<'p> Machine<'p> {
     /// Takes events into the state. They come into the journal before the runner acts on them, with others.
     fn record(&mut self, events: &[Event]) {
         for event in events {
+            self.turns.add(event, self.flow.plan);
             let freed = self.state.add(event, &self.flow.graph, self.flow.plan);
             self.queues.free.extend(freed);
         }

@@ -2,7 +2,7 @@
 
 use crate::plan::schema::Plan;
 use crate::plan::schema::looped::{Policy, Preset, Tune};
-use crate::plan::tunable::{Forbidden, forbidden, not_repeatable, parameter, tuned_before};
+use crate::plan::tunable::{forbidden, not_repeatable, parameter, tuned_before};
 
 /// The first tuning of a plan that a runner refuses: its place in the plan, and why.
 pub fn fault(plan: &Plan) -> Option<(String, String)> {
@@ -20,15 +20,8 @@ fn fault_of(plan: &Plan, tune: &Tune) -> Option<(&'static str, String)> {
     let Some(name) = name else {
         return Some(("param", format!("found `{}`, expected /params/NAME", tune.param)));
     };
-    match forbidden(plan, tune) {
-        Some(Forbidden::Protects(what)) => {
-            let why = format!("found `{name}`, which sets {what}: what protects clients is never tuned");
-            return Some(("param", why));
-        }
-        Some(Forbidden::Frozen(pointer)) => {
-            return Some(("param", format!("found `{name}`, which is frozen by `{pointer}`")));
-        }
-        None => {}
+    if let Some(found) = forbidden(plan, tune) {
+        return Some(("param", found.why(name)));
     }
     let value = plan.params.get(name).filter(|value| tune.allows(value));
     let [least, most] = tune.bounds.unwrap_or([1.0; 2]);
