@@ -1,5 +1,6 @@
-//! Which parameters a loop may tune, and where their values may stand. The linter and the runner both ask here.
+//! Which parameters a loop may tune, and where their values may stand.
 //!
+//! The linter and the runner both ask here.
 //! A value that changes may stand only in places that are known to be harmless: whole, behind a name of [`KNOWN`] words or
 //! of `tune.sink`. Everything else is refused, so that a new spelling of what protects clients is refused too.
 

@@ -64,24 +64,22 @@ pub fn plan(name: &str, given: &[String], registered: &BTreeMap<Name, Agent>) ->
     let plan = (template.build)(&given)?;
     let plan = read::parse(&plan.to_string(), Path::new(name))
         .map_err(|why| TemplateError::Plan(why.to_string()))?;
-    match wanted(&plan, registered) {
-        Some(capability) => {
+    match wanted(&plan) {
+        // With a registry, `resolve` knows more.
+        Some(capability) if registered.is_empty() => {
             let settings = template.settings.iter().map(|setting| setting.key).collect();
             Err(TemplateError::NoAgent { template: template.name, capability, settings })
         }
-        None => Ok(plan),
+        _ => Ok(plan),
     }
 }
 
-/// A capability that a stage needs and that neither an agent of the plan nor a registered one has.
-fn wanted(plan: &Plan, registered: &BTreeMap<Name, Agent>) -> Option<String> {
+/// A capability that a stage needs and that no agent of the plan has.
+fn wanted(plan: &Plan) -> Option<String> {
     let needed = plan.stages.iter().flat_map(|stage| {
         let pool = stage.pool().map(|(capability, _)| capability);
         stage.needs_capability.iter().chain(pool)
     });
-    let has = |agents: &BTreeMap<Name, Agent>, capability: &Name| {
-        !able(agents, std::slice::from_ref(capability)).is_empty()
-    };
-    let missing = |capability: &&Name| !has(&plan.agents, capability) && !has(registered, capability);
+    let missing = |capability: &&Name| able(&plan.agents, std::slice::from_ref(*capability)).is_empty();
     needed.into_iter().find(missing).map(ToString::to_string)
 }

@@ -116,6 +116,7 @@ fn example(template: &str) -> &'static [&'static str] {
         "swarm" => &[
             "goal=x",
             "size=3",
+            "threshold=0.6",
             "capability=think",
             "command=sh -c 'test $0 = vote && echo \"{\\\"option\\\": \\\"p1\\\"}\" || echo text'",
         ],

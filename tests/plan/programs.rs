@@ -91,7 +91,7 @@ fn commands_of_templates_run_in_the_folder_of_the_plan() {
     assert_eq!(run.code, Some(0), "{run:#?}");
 
     script(&dir, "agent.sh", "case $1 in vote) echo '{\"option\": \"p1\"}';; *) echo proposal;; esac");
-    make(&dir, "swarm", &["capability=c", "command=./agent.sh", "rounds=1"]);
+    make(&dir, "swarm", &["goal=g", "capability=c", "command=./agent.sh", "rounds=1"]);
     std::fs::remove_dir_all(dir.path("p.run")).unwrap();
     let run = fedmill(&dir, &["plan", "run", "p.json"]);
     assert_eq!((run.code, run.stdout.as_str()), (Some(0), "p.run/out/take_1/proposal\n"), "{run:#?}");

@@ -83,7 +83,7 @@ impl Group {
         values.collect::<Option<Vec<f64>>>().filter(|values| !values.is_empty())
     }
 
-    fn take_answer(&mut self, answer: Answer, by_default: bool) {
+    fn answer(&mut self, answer: Answer, by_default: bool) {
         (self.answer, self.by_default) = (Some(answer), by_default);
         self.answers += u32::from(!by_default);
     }
@@ -283,9 +283,7 @@ impl State {
                 };
             }
             Event::Gate { key, until, .. } => self.group_mut(*key).gate_until = Some(*until),
-            Event::Answered { key, answer, by_default } => {
-                self.group_mut(*key).take_answer(*answer, *by_default);
-            }
+            Event::Answered { key, answer, by_default } => self.group_mut(*key).answer(*answer, *by_default),
             Event::Iterated { looped, again, exhausted, .. } => {
                 self.loops[*looped].exhausted = *exhausted;
                 return self.iterate(*looped, *again, graph, plan);

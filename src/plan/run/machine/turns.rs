@@ -1,4 +1,4 @@
-//! Turns of new agents: without them an agent without successes would never get work beside one with many.
+//! Turns of new agents: an agent without successes would never get work beside one with many.
 
 use crate::plan::run::event::Event;
 use crate::plan::schema::Plan;
