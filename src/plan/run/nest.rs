@@ -52,6 +52,7 @@ pub fn run(job: &Job, places: &Places<'_>, stop: &AtomicBool) -> Result<Made, Fa
     let env = BTreeMap::from([(MARK.to_owned(), places.run.to_string_lossy().into_owned())]);
     let ran = process::run(&Invocation {
         argv: &argv,
+        base: &place.base,
         env,
         inherit: &inherit,
         stdin: None,
