@@ -4,11 +4,8 @@ mod claims;
 mod endpoints;
 mod engines;
 mod flow;
-<<<<<<< HEAD
 mod found;
-=======
 mod gates;
->>>>>>> bbe485e (Show gates to persons, and fail loops that end without their condition)
 mod jobserver;
 mod killed;
 mod lint;

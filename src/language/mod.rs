@@ -1,10 +1,12 @@
-//! The two small languages in the texts of a plan.
+//! The two small languages in the texts of a plan, and where tuned values may stand in them.
 //!
 //! [`template`] parses references in braces. [`condition`] parses and evaluates conditions, with the [`functions`] that
 //! they have beside those of CEL; [`expression`] is what one says, and [`cost`] the steps that it may take.
+//! [`tunable`] says which parameters a loop may tune.
 
 pub mod condition;
 pub mod cost;
 pub mod expression;
 pub mod functions;
 pub mod template;
+pub mod tunable;

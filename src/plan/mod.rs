@@ -10,7 +10,6 @@ pub mod graph;
 pub mod nested;
 pub mod read;
 pub mod run;
-pub mod tunable;
 
-pub use crate::language::{condition, expression, functions, template};
+pub use crate::language::{condition, expression, functions, template, tunable};
 pub use crate::schema;

@@ -74,6 +74,7 @@ pub struct Tune {
     pub policy: Policy,
     /// How often a candidate is drawn at random instead.
     #[serde(default, skip_serializing_if = "is_default")]
+    #[schemars(extend("default" = "exploit"))]
     pub preset: Preset,
     /// The least and the greatest value; required unless the policy is `ucb`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -38,6 +38,9 @@ pub fn status(status: &Status) -> String {
             0,
         );
     }
+    for looped in &status.exhausted {
+        text += &wrapped(&format!("loop {looped} ended without its condition"), 0);
+    }
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING);
     table.set_header(row(["stage", "state", "attempts", "seconds", "about"].map(str::to_owned)));
@@ -104,6 +107,7 @@ fn about(stage: &StageRow) -> String {
     if !stage.waits_for.is_empty() {
         parts.push(format!("waits for {}", stage.waits_for.join(", ")));
     }
+    parts.extend(stage.question.as_ref().map(|question| format!("asks: {question}")));
     parts.extend(stage.choice.as_ref().map(|choice| format!("chose {choice}")));
     parts.extend(Some(stage.why.clone()).filter(|why| !why.is_empty()));
     parts.join("; ")

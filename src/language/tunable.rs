@@ -4,13 +4,13 @@
 //! A value that changes may stand only in places that are known to be harmless: whole, behind a name of [`KNOWN`] words or
 //! of `tune.sink`. Everything else is refused, so that a new spelling of what protects clients is refused too.
 
-use super::schema::Plan;
-use super::schema::agent::{Agent, able};
-use super::schema::looped::Tune;
-use super::schema::policy::SideEffects;
-use super::schema::stage::Stage;
-use super::schema::value::Scalar;
 use super::template::{Part, Reference, Template};
+use crate::schema::Plan;
+use crate::schema::agent::{Agent, able};
+use crate::schema::looped::Tune;
+use crate::schema::policy::SideEffects;
+use crate::schema::stage::Stage;
+use crate::schema::value::Scalar;
 use serde_json::Value;
 
 /// Words of names that protect clients. No name with such a word is tuned.
