@@ -6,6 +6,7 @@ mod engines;
 mod flow;
 mod found;
 mod gates;
+mod hostile;
 mod jobserver;
 mod killed;
 mod lint;

@@ -6,14 +6,15 @@ use crate::budget::directory::Directory;
 use crate::budget::error::BudgetError;
 use crate::budget::kept::KeptOutputs;
 use crate::budget::stamp::{Stamp, StampedModel};
+use crate::io::child::allowance;
 use crate::io::digest::hex;
 use crate::io::journal::{Journal, Lock};
 use crate::io::{cache, journal, publish};
 use crate::privacy::event::Event;
-use crate::privacy::ledger::budget::{self, Verdict};
+use crate::privacy::ledger::budget::{self, Spent, Verdict};
 use crate::privacy::ledger::plan::BudgetPlan;
 use crate::privacy::ledger::record::{
-    Adopt, Charge, ChargeEpsilons, Init, LedgerEntry, Note, Release, Reserve, Rng, Void,
+    Adopt, Charge, ChargeEpsilons, Epsilon, Init, LedgerEntry, Note, Release, Reserve, Rng, Void,
 };
 use crate::privacy::ledger::replay::{ChargeRecord, Fate, State};
 use crate::record::sha256::Sha256;
@@ -150,8 +151,27 @@ impl Account {
         Ok(())
     }
 
-    /// Writes a record, and returns when it is on disk.
+    /// Notes a charge in the allowances of the runners around this process.
+    fn note(&self, charge: &Charge) -> Result<(), BudgetError> {
+        let fault = |source| BudgetError::Allowance { why: format!("cannot be checked: {source}") };
+        let plan = self.plan();
+        let (rdp, pld) = (charge.eps_rdp.get(), charge.eps_pld.map(Epsilon::get));
+        let epsilon = Spent { rdp, order: None, pld, slack: None }.epsilon(plan.accountant);
+        for allowance in allowance::inherited().map_err(fault)? {
+            let why = allowance.note(&self.books.directory.path, epsilon, plan.delta).map_err(fault)?;
+            if let Some(why) = why {
+                return Err(BudgetError::Allowance { why: format!("come to {why}") });
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a record, and returns when it is on disk. A charge must be within the limits of the runner that started this
+    /// process.
     pub(super) fn append(&mut self, entry: LedgerEntry) -> Result<Head, BudgetError> {
+        if let LedgerEntry::Charge(charge) = &entry {
+            self.note(charge)?;
+        }
         if !self.books.torn.is_empty() {
             let torn = std::mem::take(&mut self.books.torn);
             self.append_one(LedgerEntry::Note(Note { text: torn_note(&torn) }))?;

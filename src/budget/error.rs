@@ -60,6 +60,8 @@ pub enum BudgetError {
     Tensors { path: PathBuf, found: Sha256, expected: Sha256 },
     #[error("record {seq}: {why}")]
     NotOpen { seq: u64, why: String },
+    #[error("the charge is not allowed: with it, the ledgers of the plan's run {why}")]
+    Allowance { why: String },
     #[error("a record cannot be written: {0}")]
     Seal(#[from] ChainFault),
     #[error("--round is missing: correlated noise needs the number of the round")]
@@ -106,6 +108,9 @@ impl BudgetError {
             }
             Self::Chain { .. } | Self::Replay { .. } | Self::NoHead { .. } | Self::BadHead { .. } => {
                 "another program changed the file; restore the latest copy of the directory"
+            }
+            Self::Allowance { .. } => {
+                "`limits.eps` and `limits.delta` of the plan bound what its commands charge"
             }
             Self::NoRound => "pass --round N; the rounds of a series are 1, 2, 3, ...",
             Self::SeriesKey { .. } | Self::Clients { .. } => {

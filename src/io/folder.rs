@@ -206,6 +206,33 @@ pub fn is_folder(path: &Path) -> bool {
     path.is_dir()
 }
 
+/// The absolute path of a file or folder, with all links followed.
+///
+/// # Errors
+///
+/// When there is nothing at the path.
+pub fn resolved(path: &Path) -> io::Result<PathBuf> {
+    fs::canonicalize(path)
+}
+
+/// Where a path leads to with all links followed, if that is inside of the folder of a plan.
+///
+/// # Errors
+///
+/// When it leads elsewhere, or nowhere.
+pub fn within(folder: &Path, path: &Path) -> Result<PathBuf, String> {
+    let real = |path: &Path| resolved(path).map_err(|why| format!("{}: {why}", path.display()));
+    let found = real(path)?;
+    if found.starts_with(real(folder)?) {
+        return Ok(found);
+    }
+    Err(format!(
+        "{} leads to {}, expected a file inside of the plan's folder",
+        path.display(),
+        found.display()
+    ))
+}
+
 /// Creates the folder of a file, if it does not exist.
 ///
 /// # Errors

@@ -6,8 +6,8 @@
 use crate::io::crash;
 use crate::io::interrupt::{self, Interrupted};
 use crate::io::publish::sync_directory_of;
-use crate::io::source;
-use std::fs::{self, File, TryLockError};
+use crate::io::{source, text};
+use std::fs::{File, TryLockError};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -90,6 +90,9 @@ impl Lock {
         let mut options = File::options();
         let options = options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let file = options.open(path).map_err(fault)?;
+        if !file.metadata().map_err(fault)?.is_file() {
+            return Err(fault(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")));
+        }
         match file.try_lock() {
             Ok(()) => {
                 let holder = format!("process {}", std::process::id());
@@ -99,7 +102,7 @@ impl Lock {
             }
             Err(TryLockError::Error(why)) => Err(fault(why)),
             Err(TryLockError::WouldBlock) => {
-                let holder = fs::read_to_string(path).unwrap_or_default();
+                let holder = text::read_at_most(path, MOST_OF_A_HOLDER).unwrap_or_default();
                 let holder =
                     if holder.is_empty() { "a process that did not say which".to_owned() } else { holder };
                 Ok(Taken::By(holder))
@@ -125,6 +128,9 @@ impl Lock {
         }
     }
 }
+
+/// The most bytes of the text that says who holds a lock.
+pub const MOST_OF_A_HOLDER: u64 = 4 << 10;
 
 /// The content of a journal.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -247,6 +253,7 @@ impl Journal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     fn open(directory: &Path) -> (Journal, Lines) {
         let lock = Lock::take(&directory.join("lock")).unwrap();

@@ -121,6 +121,27 @@ pub fn read_regular(path: &Path) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(bytes))
 }
 
+/// The bytes of a regular file that others can make, at most `most`. Never waits, and never reads without end.
+///
+/// # Errors
+///
+/// When it cannot be read, is no regular file, or has more bytes.
+pub fn read_at_most(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let file = open_regular(path)?;
+    let found = file.metadata()?.len();
+    let too_large = |found: u64| {
+        let why = format!("found {found} bytes, expected at most {most}");
+        Err(io::Error::new(io::ErrorKind::FileTooLarge, why))
+    };
+    if found > most {
+        return too_large(found);
+    }
+    // It may grow meanwhile, and some files do not say how long they are.
+    let mut bytes = Vec::new();
+    file.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most { too_large(bytes.len() as u64) } else { Ok(bytes) }
+}
+
 impl SourceFile {
     /// Opens a regular file.
     ///

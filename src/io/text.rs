@@ -50,6 +50,16 @@ pub fn read_regular(path: &Path) -> io::Result<String> {
     read_written(path)
 }
 
+/// The text of a regular file that others can make, as [`source::read_at_most`].
+///
+/// # Errors
+///
+/// As [`source::read_at_most`], and when it is not UTF-8.
+pub fn read_at_most(path: &Path, most: u64) -> io::Result<String> {
+    let bytes = source::read_at_most(path, most)?;
+    String::from_utf8(bytes).map_err(|why| io::Error::new(io::ErrorKind::InvalidData, why.utf8_error()))
+}
+
 /// The last lines of a regular file that others can make: at most `lines` of its last `bytes`.
 ///
 /// # Errors

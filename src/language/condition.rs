@@ -4,7 +4,7 @@
 //! `iteration.k % 5` has an overload. A value that is missing, no number (NaN) or too large, and a division by zero, are
 //! errors, never `false`.
 
-use super::cost::{MOST_STEPS, steps};
+use super::cost::{Extent, MOST_STEPS, steps};
 use super::expression::{Constant, Expression, Fold};
 use super::functions::{FUNCTIONS, Function};
 use crate::schema::value::Scalar;
@@ -70,11 +70,17 @@ impl Value {
         }
     }
 
-    /// The values of a list; 1 for any other value.
-    fn len(&self) -> usize {
+    /// How large it is.
+    fn extent(&self) -> Extent {
+        let of = |length: usize, elements: &mut dyn Iterator<Item = &Self>| Extent {
+            length: length as f64,
+            element: elements.map(|value| value.extent().whole()).fold(1.0, f64::max),
+        };
         match self {
-            Self::List(list) => list.len(),
-            _ => 1,
+            Self::Text(text) => Extent { length: text.len() as f64, element: 1.0 },
+            Self::List(list) => of(list.len(), &mut list.iter()),
+            Self::Map(map) => of(map.len(), &mut map.values()),
+            Self::Bool(_) | Self::Int(_) | Self::Real(_) => Extent::ONE,
         }
     }
 
@@ -153,8 +159,19 @@ impl Condition {
         }
         // A part that the lexer cannot read is reported, not skipped.
         let program = size.with_room(|| Program::compile(text));
-        let program = program.map_err(|why| ConditionError::Syntax { why: why.to_string() })?;
-        Ok(Self { text: text.to_owned(), size, program })
+        let program =
+            program.map_err(|why| ConditionError::Syntax { why: explained(text, &why.to_string()) })?;
+        let condition = Self { text: text.to_owned(), size, program };
+        condition.check_cost(&|_| Extent::ONE)?;
+        Ok(condition)
+    }
+
+    /// Fails if the condition may take too long with values of these sizes.
+    fn check_cost(&self, extent: &(dyn Fn(&[String]) -> Extent + Sync)) -> Result<(), ConditionError> {
+        match self.examine(|expression| steps(expression, &|path| extent(path))) {
+            steps if steps > MOST_STEPS => Err(ConditionError::TooMuch { text: self.text.clone(), steps }),
+            _ => Ok(()),
+        }
     }
 
     /// The text.
@@ -184,13 +201,9 @@ impl Condition {
     /// When a value is missing or no number, the result is neither true nor false, or it may take too many steps.
     pub fn evaluate(&self, scope: &Value) -> Result<Outcome, ConditionError> {
         let read = self.values(scope)?;
-        let longest = read.values().map(Value::len).max().unwrap_or(0);
-        let steps = self.examine(|expression| steps(expression, longest));
-        if steps > MOST_STEPS {
-            return Err(ConditionError::TooMuch { text: self.text.clone(), steps });
-        }
-        let mut context = Context::default();
         let fault = |why: String| ConditionError::Evaluation { text: self.text.clone(), why };
+        self.check_cost(&|path| scope.at(path).map_or(Extent::ONE, Value::extent))?;
+        let mut context = Context::default();
         add_functions(&mut context).map_err(|why| fault(why.to_string()))?;
         if let Value::Map(variables) = scope {
             let roots = self.reads();
@@ -222,6 +235,38 @@ impl Condition {
             }
         }
         Ok(read)
+    }
+}
+
+/// Words of other languages, and what conditions have in their place.
+const OTHER_WORDS: [(&str, &str); 3] = [("and", "&&"), ("or", "||"), ("not", "!")];
+
+/// What is wrong with a text that is no condition: a sign or word of another language, or else what the parser says first.
+fn explained(text: &str, why: &str) -> String {
+    let mut outside = String::new();
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '"' | '\'' => {
+                skip_text(&mut chars, c);
+                outside.push(' ');
+            }
+            c => outside.push(c),
+        }
+    }
+    let words: Vec<&str> = outside.split(|c: char| !(c.is_alphanumeric() || "_.".contains(c))).collect();
+    if let Some((word, sign)) = OTHER_WORDS.iter().find(|(word, _)| words.contains(word)) {
+        return format!("found `{word}`; write {sign} in its place");
+    }
+    let signs = outside.replace("==", "").replace("!=", "").replace("<=", "").replace(">=", "");
+    if signs.contains('=') {
+        return "found `=`; write == for equal".to_owned();
+    }
+    let first = why.lines().next().unwrap_or_default();
+    let first = first.strip_prefix("ERROR: <input>:").unwrap_or(first);
+    match first.splitn(3, ':').collect::<Vec<_>>().as_slice() {
+        [line, character, why] => format!("at line {line}, character {character}:{why}"),
+        _ => first.to_owned(),
     }
 }
 
@@ -502,6 +547,16 @@ mod tests {
         ] {
             assert!(Condition::parse(text).unwrap().evaluate(&scope()).is_err(), "{text}");
         }
+        for (text, expected) in [
+            ("metrics.acc = params.f", "found `=`; write == for equal"),
+            ("metrics.acc > 0.5 and params.f == 2", "found `and`; write && in its place"),
+            ("not stages.a.ok", "found `not`; write ! in its place"),
+            ("stages.a.ok or 'a and b' == 'c'", "found `or`; write || in its place"),
+            ("params.f >", "is no condition: at line 1, character "),
+        ] {
+            let why = Condition::parse(text).unwrap_err().to_string();
+            assert!(why.contains(expected) && !why.contains('\n'), "{text}: {why}");
+        }
         for text in ["", "metrics.acc >", "a b", "'a", "1 = 2"] {
             assert!(matches!(Condition::parse(text), Err(ConditionError::Syntax { .. })), "{text}");
         }
@@ -545,6 +600,15 @@ mod tests {
             assert!(began.elapsed().as_secs_f64() < 1.0, "{text}");
         }
         assert!(evaluate("l.all(a, a == 1) && mean(l) == 1.0 && slope(l) == 0.0", 2000).unwrap().holds);
+        // Lists and texts that stand in the condition are known when it is parsed.
+        let lists = "[1,1,1,1,1,1,1,1,1,1].map(x, ".repeat(8) + "1" + &")".repeat(8) + " == []";
+        let doubled = format!("['{}']{} == []", "a".repeat(300), ".map(x, x + x + x + x)".repeat(11));
+        for text in [lists, doubled] {
+            assert!(matches!(Condition::parse(&text), Err(ConditionError::TooMuch { .. })), "{text}");
+        }
+        let doubled = format!("['a']{} == ['{}']", ".map(x, x + x)".repeat(4), "a".repeat(16));
+        assert!(Condition::parse(&doubled).unwrap().evaluate(&scope()).unwrap().holds);
+        assert!(evaluate("size(l.filter(a, a == 1).map(a, a + 1)) == 3", 3).unwrap().holds);
     }
 
     #[test]

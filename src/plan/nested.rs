@@ -5,6 +5,7 @@ use super::schema::Plan;
 use super::schema::agent::Agent;
 use super::schema::nested::Nested;
 use super::tunable;
+use crate::io::folder;
 use std::path::{Component, Path, PathBuf};
 
 /// The most plans inside each other, the outermost included.
@@ -68,8 +69,8 @@ fn add(
         let prefix = last.as_ref().map_or(String::new(), |file| format!("{}: ", file.display()));
         let at = format!("{prefix}$.stages[{stage}].plan");
         let fault = |why: String| (format!("{at}.file"), why);
-        let folder = last.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
-        let file = folder.join(file_of(nested).map_err(fault)?);
+        let beside = last.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
+        let file = beside.join(file_of(nested).map_err(fault)?);
         let mut chain = chain.to_vec();
         let repeats = chain.contains(&file);
         chain.push(file.clone());
@@ -81,7 +82,12 @@ fn add(
             let why = format!("found more than {MOST_DEPTH} plans inside each other: {}", shown.join(" -> "));
             return Err(fault(why));
         }
-        let inner = read::plan(&base.join(&file)).map_err(|why| fault(why.to_string()))?;
+        let path = base.join(&file);
+        if folder::exists(&path) {
+            let base = if base == Path::new("") { Path::new(".") } else { base };
+            folder::within(base, &path).map_err(fault)?;
+        }
+        let inner = read::plan(&path).map_err(|why| fault(why.to_string()))?;
         found.push(Inner { at, stage, file, plan: inner.clone(), outer });
         add(&inner, base, &chain, found, (Some(found.len() - 1), depth + 1))?;
     }

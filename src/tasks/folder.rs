@@ -11,6 +11,7 @@ use super::units::{Task, Units};
 use crate::io::{folder, text};
 use crate::plan::graph::Graph;
 use crate::plan::read;
+use crate::plan::run::bound::check_instances;
 use crate::plan::run::claim::{START, check_free_for_tasks, kept};
 use crate::plan::run::error::RunError;
 use crate::plan::run::event::{Artifact, Ending, Event};
@@ -116,6 +117,7 @@ pub fn load(root: &Path) -> Result<Shared, RunError> {
     let graph = Graph::of(&plan)?;
     let mut state = State::new(&plan, &graph);
     state.add(&start, &graph, &plan);
+    check_instances(&plan, &state)?;
     let units = Units::of(&plan, graph, &state);
     Ok(Shared { plan, digest, root, base, start, units })
 }
@@ -217,12 +219,16 @@ impl Shared {
     }
 }
 
+/// The most bytes of a record.
+const MOST_BYTES: u64 = 256 << 20;
+
 /// The value of a JSON file; `None` if there is no such file, or it holds something else.
 fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, RunError> {
     if !folder::exists(path) {
         return Ok(None);
     }
-    let text = text::read(path).map_err(|source| RunError::Read { path: path.to_owned(), source })?;
+    let text = text::read_at_most(path, MOST_BYTES)
+        .map_err(|source| RunError::Read { path: path.to_owned(), source })?;
     Ok(serde_json::from_str(&text).ok())
 }
 

@@ -64,7 +64,8 @@ pub fn run(shared: &Shared, name: &str, settled: &[(String, bool)], parallel: u3
     }
     let events = journal.events();
     let kill_file = format!("../../{}", shared.plan.safety.kill_file);
-    let mut world = Disk::new(&root, shared.plan.id.as_str(), &kill_file, &journal, lock)?;
+    let mut world = Disk::new(&root, shared.plan.id.as_str(), &kill_file, &journal, lock)?
+        .within(&shared.plan.limits, &shared.root)?;
     let folders = Folders { inputs: text(&shared.base), run: text(&root) };
     let part = Part { stages: shared.units.all[task.unit].stages.clone(), index: task.index };
     let (digest, part) = (shared.digest.clone(), Some(part));

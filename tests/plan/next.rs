@@ -104,21 +104,56 @@ fn the_plan_of_a_private_round_charges_the_budget_and_stops_at_it() {
 }
 
 #[test]
-fn a_charge_that_costs_more_than_foreseen_stops_the_run_after_it() {
+fn a_charge_past_the_limit_is_not_made_however_its_command_is_spelled() {
     let dir = round();
     ok(&dir, INIT);
-    let (_, next, _) = spent(&dir);
+    let (before, next, _) = spent(&dir);
     let dp = dir.path("dp").to_str().unwrap().to_owned();
-    let plan = json!({"schema": "fedmill.plan/1", "id": "p", "limits": {"timeout": {"run": "1m"}, "eps": next * 1.01, "delta": 1e-3},
-        "agents": {"fedmill": {"kind": "command", "argv": ["fedmill"]}}, "stages": [
-            {"id": "spend", "agent": "fedmill", "argv": ["privacy", "spend", dp, "--noise-multiplier", "1"]},
-            {"id": "after", "needs": ["spend"], "agent": "fedmill", "argv": ["--version"]}]});
-    dir.write("p.json", plan.to_string());
-    fedmill(&dir, &words("plan run p.json")).assert_fails(1, &["the ledgers of the run come to epsilon "]);
-    let status: Value = serde_json::from_str(&ok(&dir, "plan status p.run --json").stdout).unwrap();
-    let states: Vec<&str> =
-        status["stages"].as_array().unwrap().iter().map(|stage| stage["state"].as_str().unwrap()).collect();
-    assert_eq!(states, ["ok", "waiting"]);
+    // What a spend with this noise costs is above what the budget's plan foresees.
+    let more = ["--noise-multiplier", "1"];
+    let program = crate::harness::program();
+    let shell = format!("exec {program} privacy --log-format json spend \"$@\"");
+    for (number, before_dp) in [
+        vec!["fedmill", "privacy", "spend"],
+        vec!["fedmill", "-q", "privacy", "spend"],
+        vec!["fedmill", "privacy", "-q", "spend"],
+        vec!["sh", "-c", &shell, "sh"],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let plan = json!({"schema": "fedmill.plan/1", "id": "p", "limits": {"timeout": {"run": "1m"}, "eps": next * 1.01, "delta": 1e-3},
+            "agents": {"charge": {"kind": "command", "argv": before_dp}, "fedmill": {"kind": "command", "argv": ["fedmill"]}},
+            "stages": [{"id": "spend", "agent": "charge", "argv": [dp, more[0], more[1]]},
+                {"id": "after", "needs": ["spend"], "agent": "fedmill", "argv": ["--version"]}]});
+        let name = format!("p{number}");
+        dir.write(&format!("{name}.json"), plan.to_string());
+        // A resumed run has no more epsilon.
+        for _ in 0..2 {
+            let run = fedmill(&dir, &words(&format!("plan run {name}.json")));
+            run.assert_fails(1, &["refused: the ledgers of the run come to epsilon ", "past limits.eps"]);
+            assert_eq!(spent(&dir).0, before, "{before_dp:?}");
+        }
+        let status = ok(&dir, &format!("plan status {name}.run --json"));
+        let status: Value = serde_json::from_str(&status.stdout).unwrap();
+        let state = |stage: usize| status["stages"][stage]["state"].as_str().unwrap();
+        assert_eq!((state(0), state(1)), ("failed", "waiting"));
+    }
+    // Two ledgers count together, also where the runner sees neither.
+    ok(&dir, &INIT.replace("init dp", "init other"));
+    let other = dir.path("other").to_str().unwrap().to_owned();
+    let spend =
+        |id: &str, dp: &str| json!({"id": id, "agent": "quiet", "argv": [dp, "--noise-multiplier", "2"]});
+    let mut plan = json!({"schema": "fedmill.plan/1", "id": "two", "limits": {"timeout": {"run": "1m"}, "eps": next * 1.5,
+        "delta": 1e-2, "max_parallel": 1}, "agents": {"quiet": {"kind": "command", "argv": ["fedmill", "-q", "privacy", "spend"]}},
+        "stages": [spend("first", &dp), spend("second", &other)]});
+    dir.write("two.json", plan.to_string());
+    let run = fedmill(&dir, &words("plan run two.json"));
+    run.assert_fails(1, &["refused: the ledgers of the run come to epsilon ", "with stage `second`"]);
+    assert!(spent(&dir).0 > before);
+    plan["limits"]["eps"] = json!(next * 4.0);
+    dir.write("enough.json", plan.to_string());
+    ok(&dir, "plan run -q enough.json --dir enough");
 }
 
 #[test]

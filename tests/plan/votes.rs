@@ -313,7 +313,7 @@ fn a_ballot_that_is_no_ballot_is_an_abstention_on_record() {
         (3, "the reply does not fit: is no JSON"),
         (4, "the reply does not fit: $.option: found \"maybe\", expected one of \"accept\", \"reject\""),
         (5, "the reply does not fit: $.option: is missing"),
-        (6, "the reply does not fit: found 2000000 bytes, expected a ballot of at most 1048576"),
+        (6, "the reply does not fit: found 2000000 bytes, expected at most 1048576"),
     ] {
         assert_eq!(ballots[place]["option"], Value::Null);
         let why = ballots[place]["why"].as_str().unwrap();

@@ -1,6 +1,6 @@
 //! A log file that keeps the first bytes up to a limit, and counts the others.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -13,13 +13,16 @@ pub struct CappedLog {
 }
 
 impl CappedLog {
-    /// Starts a log file.
+    /// Starts a log file, in place of what has its name: a command may have left a pipe or a link there.
     ///
     /// # Errors
     ///
     /// When it cannot be created.
     pub fn create(path: &Path, most: u64) -> io::Result<Self> {
-        Ok(Self { file: File::create(path)?, left: most, lost: 0 })
+        match fs::remove_file(path) {
+            Err(why) if why.kind() != io::ErrorKind::NotFound => return Err(why),
+            _ => Ok(Self { file: File::create_new(path)?, left: most, lost: 0 }),
+        }
     }
 
     /// Adds bytes, as far as the limit allows.

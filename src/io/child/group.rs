@@ -1,6 +1,7 @@
 //! A command in a process group: the processes that it starts end with it.
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use super::with_variables;
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus};
@@ -10,6 +11,9 @@ use std::time::{Duration, Instant};
 /// Pause between two looks at a command that was asked to end.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
+/// The most scans of all processes for those of one command.
+const MOST_SCANS: usize = 10;
+
 /// A command and the processes that it started. All of them are killed when the value is dropped.
 #[derive(Debug)]
 pub struct Group {
@@ -17,6 +21,10 @@ pub struct Group {
     /// The time from which on a group that was asked to end is killed.
     deadline: Option<Instant>,
     is_over: bool,
+    /// Variables that only the processes of this command have.
+    marks: Vec<(String, String)>,
+    /// Whether the processes were asked to end.
+    is_asked: bool,
 }
 
 impl Group {
@@ -26,7 +34,14 @@ impl Group {
     ///
     /// When the system refuses.
     pub fn start(command: &mut Command) -> io::Result<Self> {
-        Ok(Self { child: command.process_group(0).spawn()?, deadline: None, is_over: false })
+        let child = command.process_group(0).spawn()?;
+        Ok(Self { child, deadline: None, is_over: false, marks: Vec::new(), is_asked: false })
+    }
+
+    /// Names variables with values that only the processes of this command have. A process may leave its group, and keeps
+    /// its variables: if the command does not end by itself, such processes end with it.
+    pub fn mark(&mut self, marks: Vec<(String, String)>) {
+        self.marks = marks;
     }
 
     /// The command, for its pipes.
@@ -45,6 +60,7 @@ impl Group {
 
     /// Asks all processes to end (SIGTERM). [`Group::kill_if_late`] kills those that are left after `grace`.
     pub fn ask_to_end(&mut self, grace: Duration) {
+        self.is_asked = true;
         self.signal(Signal::TERM);
         self.deadline = Some(Instant::now() + grace);
     }
@@ -87,6 +103,26 @@ impl Group {
         if let Some(group) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
             // A group that ended needs no signal.
             let _ = kill_process_group(group, signal);
+        }
+        if self.is_asked && !self.marks.is_empty() {
+            self.signal_strays(signal);
+        }
+    }
+
+    /// Sends a signal to the processes in other groups.
+    fn signal_strays(&self, signal: Signal) {
+        let marks: Vec<(&str, &str)> =
+            self.marks.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        // A process may start another one before its signal comes.
+        for _ in 0..if signal == Signal::KILL { MOST_SCANS } else { 1 } {
+            let found = with_variables(&marks);
+            if found.is_empty() {
+                return;
+            }
+            for pid in found.into_iter().filter_map(Pid::from_raw) {
+                // A process that ended needs no signal.
+                let _ = kill_process(pid, signal);
+            }
         }
     }
 }

@@ -2,7 +2,9 @@
 //!
 //! [`group`] starts a command in a process group, and ends it. [`capped`] is a log file with a limit. [`measure`] runs a
 //! command that measures something. [`jobserver`] shares places for jobs with GNU make.
+//! [`allowance`] says what commands may charge to privacy budgets.
 
+pub mod allowance;
 pub mod capped;
 pub mod group;
 pub mod jobserver;
@@ -101,4 +103,16 @@ fn field(id: i32, place: usize) -> Option<u64> {
     let behind = stat.iter().rposition(|byte| *byte == b')')? + 1;
     let fields = std::str::from_utf8(&stat[behind..]).ok()?;
     fields.split_ascii_whitespace().nth(place)?.parse().ok()
+}
+
+/// The processes whose environment has these variables with these values, or folders below them.
+pub fn with_variables(variables: &[(&str, &str)]) -> Vec<i32> {
+    processes(|process| {
+        variables.iter().all(|(name, value)| {
+            // A folder below stands for a run inside of the run.
+            let rest =
+                process.variable(name).and_then(|found| found.as_bytes().strip_prefix(value.as_bytes()));
+            rest.is_some_and(|rest| rest.first().is_none_or(|byte| *byte == b'/'))
+        })
+    })
 }

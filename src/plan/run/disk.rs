@@ -7,31 +7,27 @@
 //! DIR/gates/NAME       answers of people   DIR/STOP             the kill file; `gates` reads the former
 //! ```
 
-use super::endpoint::call::{Exchange, call};
+use super::attempt::make;
 use super::error::RunError;
 use super::event::{Ending, Event, Failure, Line, Made};
 use super::gates::{self, Answers};
 use super::key::Key;
 use super::ledger;
-use super::nest;
-use super::process::{self, ATTEMPTS, Invocation, MARK};
-use super::publish::{self, Places};
-use super::quote::with_texts;
-use super::reduce::reduce;
-use super::world::{Account, AttemptLimits, Ended, Job, Output, Receipt, Spent, Task, Woken, World};
-use crate::io::child::capped::CappedLog;
+use super::process;
+use super::publish;
+use super::world::{Account, Ended, Job, Receipt, Spent, Woken, World};
+use crate::io::child::allowance::{Allowance, Notes};
 use crate::io::child::jobserver;
 use crate::io::digest::store::Stored;
 use crate::io::digest::{Blake3, hex};
 use crate::io::interrupt;
-use crate::io::journal::{JournalError, Lock, Taken};
+use crate::io::journal::{JournalError, Lock, MOST_OF_A_HOLDER, Taken};
 use crate::io::{folder, journal, text};
-use crate::plan::schema::agent::REPLY;
+use crate::plan::schema::limits::Limits;
 use crate::plan::schema::policy::{Answer, Gate};
 use crate::record::{Head, Record, read, seal};
 use jiff::Timestamp;
 use rustix::process::{Pid, Signal, kill_process};
-use serde::de::IgnoredAny;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -42,6 +38,9 @@ use std::time::{Duration, Instant};
 
 /// The journal, in the directory of a run.
 pub const JOURNAL: &str = "events.jsonl";
+
+/// What the ledgers come to that commands charged, in the directory of a run.
+const LEDGERS: &str = "ledgers.json";
 
 /// The plan, in the directory of a run.
 pub const PLAN: &str = "plan.json";
@@ -58,6 +57,9 @@ const A_LOOK: Duration = Duration::from_millis(100);
 /// The longest wait without a look at signals.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
+/// The most bytes of a receipt.
+const MOST_OF_A_RECEIPT: u64 = 256 << 20;
+
 /// The directory of a run.
 pub struct Disk {
     root: PathBuf,
@@ -72,6 +74,8 @@ pub struct Disk {
     answers: Answers,
     /// Whether a signal asked the runner to end.
     asked: bool,
+    /// What the commands may charge to privacy budgets.
+    allowance: Option<Allowance>,
     sender: Sender<Ended>,
     receiver: Receiver<Ended>,
     _lock: Option<Lock>,
@@ -173,7 +177,7 @@ pub fn holder(root: &Path) -> Result<Option<String>, RunError> {
     let path = root.join(LOCK);
     let fault = |source| RunError::Read { path: path.clone(), source };
     let is_taken = Lock::is_taken(&path).map_err(|why| fault(std::io::Error::other(why.to_string())))?;
-    if is_taken { text::read(&path).map(Some).map_err(fault) } else { Ok(None) }
+    if is_taken { text::read_at_most(&path, MOST_OF_A_HOLDER).map(Some).map_err(fault) } else { Ok(None) }
 }
 
 impl Disk {
@@ -200,12 +204,27 @@ impl Disk {
             places: jobserver::Places::of_make(),
             answers: Answers::default(),
             asked: false,
+            allowance: None,
             sender,
             receiver,
             _lock: Some(lock),
         };
         disk.end_orphans()?;
         Ok(disk)
+    }
+
+    /// Limits what the commands charge to privacy budgets, as the plan says; `folder` keeps what they charged.
+    ///
+    /// # Errors
+    ///
+    /// When the file of what they charged cannot be read.
+    pub fn within(mut self, limits: &Limits, folder: &Path) -> Result<Self, RunError> {
+        let path = folder.join(LEDGERS);
+        self.allowance =
+            limits.eps.map(|epsilon| Allowance { epsilon, delta: limits.delta, file: path.clone() });
+        let forgotten = self.allowance.as_ref().map_or(Ok(()), Allowance::forget_refusal);
+        forgotten.map_err(|source| RunError::Read { path, source })?;
+        Ok(self)
     }
 
     /// The processes of the run's commands.
@@ -245,7 +264,8 @@ impl Disk {
         if !folder::exists(path) {
             return Ok(None);
         }
-        let text = text::read(path).map_err(|source| RunError::Read { path: path.to_owned(), source })?;
+        let text = text::read_at_most(path, MOST_OF_A_RECEIPT)
+            .map_err(|source| RunError::Read { path: path.to_owned(), source })?;
         // A receipt that is no receipt proves nothing: the work is done again.
         let Ok(receipt) = serde_json::from_str::<Receipt>(&text) else { return Ok(None) };
         let is_its_own = instance.is_none_or(|instance| receipt.instance == instance);
@@ -332,12 +352,13 @@ impl World for Disk {
         let stop = Arc::new(AtomicBool::new(false));
         self.attempts.insert(job.key, Arc::clone(&stop));
         let (root, sender) = (self.root.clone(), self.sender.clone());
+        let allowance = self.allowance.clone();
         let key = job.key;
         let attempt = job.attempt;
         let work = move || {
             let began = Instant::now();
             let mut spent = Spent::default();
-            let result = make(&root, &job, &stop, &mut spent);
+            let result = make(&root, &job, allowance.as_ref(), &stop, &mut spent);
             let seconds = began.elapsed().as_secs_f64();
             // The receiver lives as long as the runner.
             let _ = sender.send(Ended { key, attempt, result, seconds, spent });
@@ -371,6 +392,10 @@ impl World for Disk {
         ledger::account(ledger)
     }
 
+    fn charged(&mut self) -> Result<Notes, String> {
+        self.allowance.as_ref().map_or(Ok(Notes::default()), Allowance::notes).map_err(|why| why.to_string())
+    }
+
     fn is_killed(&mut self) -> bool {
         folder::exists(&self.kill_file)
     }
@@ -388,10 +413,8 @@ impl World for Disk {
                 self.signal_commands(Signal::KILL);
             }
             let left = until.map(|at| at - self.now());
-            if left.is_some_and(|left| left <= 0.0) {
-                return Ok(Woken::Time);
-            }
-            let wait = left.map_or(LOOK_EVERY, |left| Duration::from_secs_f64(left.min(1.0)).min(LOOK_EVERY));
+            let wait =
+                left.map_or(LOOK_EVERY, |left| Duration::from_secs_f64(left.clamp(0.0, 1.0)).min(LOOK_EVERY));
             match self.receiver.recv_timeout(wait) {
                 Ok(ended) => {
                     self.attempts.remove(&ended.key);
@@ -399,87 +422,9 @@ impl World for Disk {
                 }
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
             }
+            if left.is_some_and(|left| left <= 0.0) {
+                return Ok(Woken::Time);
+            }
         }
     }
-}
-
-/// Makes an attempt in a fresh folder, and takes its outputs into the store.
-fn make(root: &Path, job: &Job, stop: &Arc<AtomicBool>, spent: &mut Spent) -> Result<Made, Failure> {
-    let base = root.join(ATTEMPTS).join(&job.name);
-    let work = base.join("work");
-    let failure = |why: std::io::Error| Failure::Start(format!("{}: {why}", work.display()));
-    folder::remove_unsynced(&work).map_err(failure)?;
-    folder::make(&work).map_err(failure)?;
-    for output in job.outputs.iter().filter(|output| output.path != "-") {
-        folder::make_folder_unsynced(&work.join(&output.path)).map_err(failure)?;
-    }
-    let (stdout, stderr) = (base.join("stdout"), base.join("stderr"));
-    let places = Places { work: &work, stdout: &stdout, run: root };
-    let made = match &job.task {
-        Task::Command { argv, env, inherit, stdin } => {
-            let mut env = env.clone();
-            env.insert(MARK.to_owned(), root.to_string_lossy().into_owned());
-            env.insert("FEDMILL_PLAN_DIR".to_owned(), job.base.clone());
-            env.insert("FEDMILL_STAGE".to_owned(), job.name.clone());
-            env.insert("FEDMILL_ATTEMPT".to_owned(), job.attempt.to_string());
-            env.insert("FEDMILL_IDEMPOTENCY_KEY".to_owned(), job.work.clone());
-            let keeps_all = job.outputs.iter().any(|output| output.path == "-");
-            let log_bytes = if keeps_all { u64::MAX } else { job.limits.log_bytes };
-            process::run(&Invocation {
-                argv,
-                base: Path::new(&job.base),
-                env,
-                inherit,
-                stdin: stdin.as_deref(),
-                folder: &work,
-                stdout: &stdout,
-                stderr: &stderr,
-                limits: AttemptLimits { log_bytes, ..job.limits },
-                stop,
-            })?;
-            let option = publish::ballot(job, &stdout)?;
-            Made { option, ..publish::take(job, &places)? }
-        }
-        Task::Plan { .. } => nest::run(job, &places, stop)?,
-        Task::Reduce { by, files } => {
-            let output = job.outputs.first().ok_or_else(|| Failure::Outputs("has no output".to_owned()))?;
-            reduce(*by, files, &publish::place(output, &places)?, &job.limits, stop)?;
-            publish::take(job, &places)?
-        }
-        Task::Http { .. } | Task::Ollama { .. } => ask(job, &places, stop, spent)?,
-    };
-    // Only what the outputs name is kept of an attempt that succeeded.
-    folder::remove_unsynced(&work).map_err(|why| Failure::Outputs(format!("{}: {why}", work.display())))?;
-    Ok(made)
-}
-
-/// Asks an endpoint. Its reply is the file `reply` in the folder of the attempt, and an output of that name; standard
-/// output has the body as it came.
-fn ask(job: &Job, places: &Places<'_>, stop: &Arc<AtomicBool>, spent: &mut Spent) -> Result<Made, Failure> {
-    let file = places.work.join(REPLY);
-    let failure = |why: std::io::Error| Failure::Outputs(format!("{}: {why}", file.display()));
-    let mut exchange = Exchange::default();
-    let called = call(&with_texts(job)?, stop, &mut exchange);
-    *spent = exchange.spent;
-    let log = CappedLog::create(places.stdout, job.limits.log_bytes).and_then(|mut log| {
-        log.write(exchange.log.as_bytes())?;
-        log.finish()
-    });
-    called?;
-    log.map_err(failure)?;
-    folder::write_file(&file, &exchange.reply, false).map_err(failure)?;
-    let mut job = job.clone();
-    if job.outputs.iter().any(|output| output.path == "-") {
-        // What an endpoint prints is its reply.
-        folder::write_file(places.stdout, &exchange.reply, false).map_err(failure)?;
-    }
-    if job.outputs.iter().all(|output| output.name != REPLY && output.path != REPLY) {
-        let is_object = serde_json::from_slice::<BTreeMap<String, IgnoredAny>>(&exchange.reply).is_ok();
-        let metrics = is_object && !job.metrics.is_empty();
-        let (name, path) = (REPLY.to_owned(), REPLY.to_owned());
-        job.outputs.push(Output { name, path, metrics, optional: false });
-    }
-    let option = publish::ballot(&job, &file)?;
-    let made = publish::take(&job, places)?;
-    Ok(Made { calls: 1, tokens: spent.tokens, option, ..made })
 }

@@ -10,6 +10,9 @@ use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+/// The most bytes of an answer.
+const MOST_OF_AN_ANSWER: u64 = 4 << 10;
+
 /// What stands in files of gates and is no answer: the text, and how often it was read.
 #[derive(Default)]
 pub struct Answers {
@@ -26,6 +29,12 @@ fn taken(root: &Path, name: &str, number: u32) -> PathBuf {
     path_of(root, &format!("{name}.{number}"))
 }
 
+/// Whether a file cannot be read because it holds no text of a person.
+fn is_no_text(why: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{FileTooLarge, InvalidData, InvalidInput};
+    matches!(why.kind(), FileTooLarge | InvalidData | InvalidInput)
+}
+
 impl Answers {
     /// The answer of a person; `None` if there is none yet.
     ///
@@ -37,9 +46,13 @@ impl Answers {
         if !folder::exists(&path) {
             return Ok(None);
         }
-        let text =
-            text::read_written(&path).map_err(|source| RunError::Read { path: path.clone(), source })?;
-        match text.trim() {
+        let text = match text::read_at_most(&path, MOST_OF_AN_ANSWER) {
+            Ok(text) => text,
+            // A pipe, a long file or bytes that are no text are no answer: the timeout of the gate holds.
+            Err(why) if is_no_text(&why) => return Ok(None),
+            Err(source) => return Err(RunError::Read { path, source }),
+        };
+        match text.trim_start_matches('\u{feff}').trim() {
             "approve" => Ok(Some(Answer::Approve)),
             "reject" => Ok(Some(Answer::Reject)),
             "" => Ok(None),

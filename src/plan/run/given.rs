@@ -9,6 +9,9 @@ use crate::plan::schema::Plan;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+/// The most bytes of the file with the inputs.
+const MOST_BYTES: u64 = 64 << 20;
+
 /// The file with the inputs that the outer run gives, in the directory of the inner one.
 pub const GIVEN: &str = "given.json";
 
@@ -35,6 +38,10 @@ pub fn pins(plan: &Plan, base: &Path) -> Vec<Result<(String, Vec<Artifact>), Run
 /// The files that an outer run gave for the inputs of the run in a directory; none if it is no inner run.
 pub fn given(root: &Path) -> BTreeMap<String, Vec<PathBuf>> {
     let path = root.join(GIVEN);
-    let text = if folder::exists(&path) { text::read(&path).unwrap_or_default() } else { String::new() };
+    let text = if folder::exists(&path) {
+        text::read_at_most(&path, MOST_BYTES).unwrap_or_default()
+    } else {
+        String::new()
+    };
     serde_json::from_str(&text).unwrap_or_default()
 }

@@ -8,7 +8,14 @@ use std::process::Command;
 
 /// The directory of the ledger that a job charges: that of `fedmill aggregate --dp DIR`, `fedmill privacy noise DIR`,
 /// `fedmill privacy spend DIR`, or the budget of `fedmill round run DIR`. Commands of other programs show none.
+/// Commands that are spelled otherwise note their charges in the allowance of the run.
 pub fn of(task: &Task) -> Option<String> {
+    let directory = named(task)?;
+    let found = folder::resolved(Path::new(&directory)).ok().filter(|_| directory.starts_with('/'));
+    Some(found.map_or(directory, |path| path.to_string_lossy().into_owned()))
+}
+
+fn named(task: &Task) -> Option<String> {
     let Task::Command { argv, .. } = task else { return None };
     let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
     match argv.as_slice() {

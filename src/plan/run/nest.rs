@@ -12,6 +12,7 @@ use super::publish::{self, Places};
 use super::reduce::reduce;
 use super::state::State;
 use super::world::{Job, Task};
+use crate::io::child::allowance::VARIABLE;
 use crate::io::digest::store::identify;
 use crate::io::folder;
 use crate::plan::graph::Graph;
@@ -31,7 +32,12 @@ use std::sync::atomic::AtomicBool;
 /// # Errors
 ///
 /// Why it failed.
-pub fn run(job: &Job, places: &Places<'_>, stop: &AtomicBool) -> Result<Made, Failure> {
+pub fn run(
+    job: &Job,
+    places: &Places<'_>,
+    passed_on: Option<String>,
+    stop: &AtomicBool,
+) -> Result<Made, Failure> {
     let Task::Plan { file, blake3, params, inputs } = &job.task else {
         return Err(Failure::Start("found no plan".to_owned()));
     };
@@ -49,7 +55,8 @@ pub fn run(job: &Job, places: &Places<'_>, stop: &AtomicBool) -> Result<Made, Fa
         std::iter::once(&plan).chain(inner.iter().map(|inner| &inner.plan)).flat_map(variables).collect();
     let argv = ["fedmill", "plan", "resume", "-q"].map(str::to_owned).into_iter();
     let argv: Vec<String> = argv.chain([root.to_string_lossy().into_owned()]).collect();
-    let env = BTreeMap::from([(MARK.to_owned(), places.run.to_string_lossy().into_owned())]);
+    let mut env = BTreeMap::from([(MARK.to_owned(), places.run.to_string_lossy().into_owned())]);
+    env.extend(passed_on.map(|text| (VARIABLE.to_owned(), text)));
     let ran = process::run(&Invocation {
         argv: &argv,
         base: &place.base,

@@ -83,8 +83,16 @@ fn files(input: &Input, place: &Place) -> Result<Vec<Artifact>, RunError> {
         let most = input.max.map_or(String::new(), |most| format!(" and at most {most}"));
         return Err(fault(format!("found {count} files, expected at least {}{most}", input.min)));
     }
-    // An absolute path, as of a named input, stays as it is.
-    let absolute: Vec<PathBuf> = paths.iter().map(|path| place.base.join(path)).collect();
+    // An operator may name any file: its path is absolute, and stays as it is.
+    let is_named = place.named.contains_key(input.name.as_str());
+    let whole = paths.iter().map(|path| place.base.join(path));
+    let absolute: Vec<PathBuf> = match is_named {
+        true => whole.collect(),
+        false => {
+            let why = |why| fault(format!("{why}; --input names files elsewhere"));
+            whole.map(|path| folder::within(&place.base, &path)).collect::<Result<_, _>>().map_err(why)?
+        }
+    };
     let found = identify_all(&absolute).into_iter().zip(paths.iter().zip(&absolute));
     let files = found.map(|(stored, (path, absolute))| {
         let stored = stored.map_err(|why| fault(format!("{}: {why}", absolute.display())))?;
@@ -208,7 +216,8 @@ pub fn open<'p>(plan: &'p Plan, place: &Place, parallel: u32) -> Result<Opened<'
             inputs
         }
     };
-    let mut world = Disk::new(&root, plan.id.as_str(), &plan.safety.kill_file, &journal, lock)?;
+    let mut world = Disk::new(&root, plan.id.as_str(), &plan.safety.kill_file, &journal, lock)?
+        .within(&plan.limits, &root)?;
     let folders =
         Folders { inputs: base.to_string_lossy().into_owned(), run: root.to_string_lossy().into_owned() };
     let machine = Machine::new(Setup { plan, digest, folders, parallel, part: None }, &events, &mut world)?;

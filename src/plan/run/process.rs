@@ -25,6 +25,8 @@ pub const MARK: &str = "FEDMILL_RUN_DIR";
 
 /// The variable that names the runner that started a command: its id, and when it began.
 const RUNNER: &str = "FEDMILL_RUNNER";
+/// The variable that names the instance.
+pub const STAGE: &str = "FEDMILL_STAGE";
 
 /// Variables that every command inherits.
 pub const INHERITED: [&str; 5] = ["PATH", "HOME", "LANG", "TZ", "TMPDIR"];
@@ -73,6 +75,10 @@ pub fn run(invocation: &Invocation<'_>) -> Result<(), Failure> {
         Failure::Start(format!("`{program}` cannot be started: {why}"))
     };
     let mut group = start(invocation).map_err(started)?;
+    // Only both together name the processes of one attempt.
+    if let (Some(run), Some(stage)) = (invocation.env.get(MARK), invocation.env.get(STAGE)) {
+        group.mark(vec![(MARK.to_owned(), run.clone()), (STAGE.to_owned(), stage.clone())]);
+    }
     let watched =
         Watch::new(group.child(), invocation).and_then(|watch| watch.until_end(&mut group, invocation));
     let status = group.finish().map_err(|why| Failure::Outputs(why.to_string()))?;

@@ -4,9 +4,12 @@ use super::event::{Artifact, Failure, Made};
 use super::vote::read_ballot;
 use super::world::{Job, Output};
 use crate::io::digest::store::{Store, Stored};
-use crate::io::{folder, text};
+use crate::io::folder;
+use crate::io::source::read_at_most;
+use crate::plan::read::strict;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 
 /// The most bytes of a file of metrics.
@@ -59,6 +62,10 @@ pub fn take(job: &Job, places: &Places<'_>) -> Result<Made, Failure> {
         if output.optional && !folder::exists(&from) {
             continue;
         }
+        if folder::exists(&from) && !folder::is_plain_file(&from) {
+            let why = format!("output `{}`, {}: not a regular file", output.name, output.path);
+            return Err(Failure::Outputs(why));
+        }
         if output.metrics {
             made.metrics.extend(metrics(output, &from)?);
         }
@@ -79,13 +86,8 @@ pub fn ballot(job: &Job, from: &Path) -> Result<Option<String>, Failure> {
     if job.options.is_empty() {
         return Ok(None);
     }
-    let bytes = folder::bytes(from).map_err(|why| Failure::Outputs(why.to_string()))?;
-    if bytes > MOST_OF_A_BALLOT {
-        let why = format!("found {bytes} bytes, expected a ballot of at most {MOST_OF_A_BALLOT}");
-        return Err(Failure::Schema(why));
-    }
-    let text = text::read(from).map_err(|why| Failure::Schema(why.to_string()))?;
-    read_ballot(text.as_bytes(), &job.options).map(Some).map_err(Failure::Schema)
+    let text = read_at_most(from, MOST_OF_A_BALLOT).map_err(|why| Failure::Schema(why.to_string()))?;
+    read_ballot(&text, &job.options).map(Some).map_err(Failure::Schema)
 }
 
 /// Where an attempt leaves an output.
@@ -135,12 +137,11 @@ fn keep(job: &Job, output: &Output, from: &Path, places: &Places<'_>) -> Result<
 /// The numbers of a JSON object, or of `metrics` in a report of fedmill.
 fn metrics(output: &Output, path: &Path) -> Result<BTreeMap<String, f64>, Failure> {
     let fault = |why: String| Failure::Outputs(format!("output `{}`, {}: {why}", output.name, output.path));
-    let bytes = folder::bytes(path).map_err(|_| fault("the command did not make it".to_owned()))?;
-    if bytes > MOST_BYTES {
-        return Err(fault(format!("found {bytes} bytes of metrics, expected at most {MOST_BYTES}")));
-    }
-    let text = text::read(path).map_err(|why| fault(why.to_string()))?;
-    let value: Value = serde_json::from_str(&text).map_err(|why| fault(format!("is no JSON: {why}")))?;
+    let text = read_at_most(path, MOST_BYTES).map_err(|why| match why.kind() {
+        ErrorKind::NotFound => fault("the command did not make it".to_owned()),
+        _ => fault(why.to_string()),
+    })?;
+    let value = strict(&text).map_err(fault)?;
     let Value::Object(object) = &value else { return Err(fault("found no JSON object".to_owned())) };
     let is_report = object.get("schema").is_some_and(|schema| schema == "fedmill.report/1");
     let numbers = match object.get("metrics").filter(|_| is_report) {

@@ -6,7 +6,7 @@
 
 use super::event::Failure;
 use super::world::{Job, Task};
-use crate::io::{folder, text};
+use crate::io::text;
 use serde_json::Value;
 use std::path::Path;
 
@@ -59,9 +59,5 @@ fn fill(quoted: &str) -> Result<String, Failure> {
 
 fn read(path: &Path) -> Result<String, Failure> {
     let fault = |why: String| Failure::Start(format!("{}: {why}", path.display()));
-    let bytes = folder::bytes(path).map_err(|why| fault(why.to_string()))?;
-    if bytes > MOST_BYTES {
-        return Err(fault(format!("found {bytes} bytes in a request, expected at most {MOST_BYTES}")));
-    }
-    text::read(path).map_err(|why| fault(why.to_string()))
+    text::read_at_most(path, MOST_BYTES).map_err(|why| fault(format!("cannot be part of a request: {why}")))
 }

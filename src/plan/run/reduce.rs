@@ -6,7 +6,8 @@
 use super::event::Failure;
 use super::world::AttemptLimits;
 use crate::io::child::capped::CappedLog;
-use crate::io::{folder, text};
+use crate::io::folder;
+use crate::io::source::read_at_most;
 use crate::plan::read;
 use crate::plan::schema::reduce::Reducer;
 use serde_json::Value;
@@ -102,12 +103,8 @@ fn merge(files: &[String], into: &Path, watch: &Watch<'_>) -> Result<(), Failure
 }
 
 fn object(file: &Path) -> Result<Value, String> {
-    let bytes = folder::bytes(file).map_err(|why| why.to_string())?;
-    if bytes > MOST_BYTES {
-        return Err(format!("found {bytes} bytes, expected at most {MOST_BYTES} bytes of JSON"));
-    }
-    let text = text::read(file).map_err(|why| why.to_string())?;
-    match read::strict(text.as_bytes()).map_err(|why| format!("$: {why}"))? {
+    let json = read_at_most(file, MOST_BYTES).map_err(|why| why.to_string())?;
+    match read::strict(&json).map_err(|why| format!("$: {why}"))? {
         value if value.is_object() => Ok(value),
         _ => Err("$: found no JSON object, expected one for json-merge".to_owned()),
     }

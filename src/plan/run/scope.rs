@@ -120,8 +120,8 @@ impl Scope<'_> {
                 let looped = self.state.loop_of(self.viewer.stage)?;
                 Some(Value::Int(self.plan.loops[looped].max_iters.into()))
             }
-            ["run", "calls"] => i64::try_from(self.state.calls).ok().map(Value::Int),
-            ["run", "tokens"] => i64::try_from(self.state.tokens).ok().map(Value::Int),
+            ["run", "calls"] => Some(count(self.state.calls)),
+            ["run", "tokens"] => Some(count(self.state.tokens)),
             _ => None,
         }
     }
@@ -155,6 +155,11 @@ fn metric(group: &Group, name: &str) -> Option<Value> {
         1 => found.into_iter().next(),
         _ => Some(Value::List(found.collect())),
     }
+}
+
+/// A count; the largest whole number of conditions for a larger one.
+fn count(count: u64) -> Value {
+    Value::Int(i64::try_from(count).unwrap_or(i64::MAX))
 }
 
 fn of_stage(group: &Group, what: &str) -> Option<Value> {

@@ -242,7 +242,7 @@ impl State {
             }
             Event::Resume => return self.resume(graph, plan),
             Event::Begin { key, work, calls, agent, .. } => {
-                self.calls += calls;
+                self.calls = self.calls.saturating_add(*calls);
                 let instance = self.instance_mut(*key);
                 (instance.running, instance.may_have_happened) = (true, true);
                 (instance.work, instance.agent) = (work.clone(), agent.clone());
@@ -257,14 +257,14 @@ impl State {
                 }
             }
             Event::Made { key, made, seconds, .. } => {
-                self.tokens += made.tokens;
+                self.tokens = self.tokens.saturating_add(made.tokens);
                 let instance = self.instance_mut(*key);
                 (instance.made, instance.may_have_happened) = (Some(made.clone()), false);
                 instance.end(*seconds, true);
                 self.group_mut(*key).over += 1;
             }
             Event::Failed { key, failure, seconds, again, tokens } => {
-                self.tokens += tokens;
+                self.tokens = self.tokens.saturating_add(*tokens);
                 let instance = self.instance_mut(*key);
                 instance.failure = (!again).then(|| failure.clone());
                 instance.may_have_happened &= failure.may_have_started();

@@ -4,6 +4,7 @@
 //! against every option. The result does not depend on the order of the voters, to the last bit.
 
 use super::endpoint::reply_schema::violation;
+use crate::plan::read::strict;
 use crate::plan::schema::vote::{Consensus, Weight};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -156,7 +157,7 @@ pub fn ballot_schema(options: &[String]) -> Value {
 ///
 /// When it is no JSON object, or chooses none of the options.
 pub fn read_ballot(ballot: &[u8], options: &[String]) -> Result<String, String> {
-    let value: Value = serde_json::from_slice(ballot).map_err(|why| format!("is no JSON: {why}"))?;
+    let value: Value = strict(ballot)?;
     if let Some(why) = violation(&ballot_schema(options), &value) {
         return Err(why);
     }

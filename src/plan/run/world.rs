@@ -6,6 +6,7 @@
 use super::error::RunError;
 use super::event::{Event, Failure, Made};
 use super::key::Key;
+use crate::io::child::allowance::Notes;
 use crate::plan::schema::agent::{HttpAgent, OllamaAgent};
 use crate::plan::schema::policy::{Answer, Gate};
 use crate::plan::schema::reduce::Reducer;
@@ -270,6 +271,15 @@ pub trait World {
     ///
     /// Why it cannot be read.
     fn account(&mut self, ledger: &str) -> Result<Option<Account>, String>;
+
+    /// What the ledgers come to that commands charged, as these commands noted it.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be read.
+    fn charged(&mut self) -> Result<Notes, String> {
+        Ok(Notes::default())
+    }
 
     /// Whether the kill file exists.
     fn is_killed(&mut self) -> bool;

@@ -3,6 +3,7 @@
 use super::headers::{self, Headers};
 use super::wire::{self, Order};
 use super::{address, ollama, reply_schema, retry_after};
+use crate::plan::read::strict;
 use crate::plan::run::event::Failure;
 use crate::plan::run::world::{Job, Spent, Task};
 use crate::plan::schema::agent::{HttpAgent, Method, OllamaAgent};
@@ -107,6 +108,6 @@ fn of_model(agent: &OllamaAgent, body: &[u8], spent: &mut Spent) -> Result<Vec<u
 /// Checks that a reply follows its schema, if it has one.
 fn follow(format: Option<&Value>, reply: &[u8]) -> Result<(), String> {
     let Some(format) = format else { return Ok(()) };
-    let value: Value = serde_json::from_slice(reply).map_err(|why| format!("is no JSON: {why}"))?;
+    let value = strict(reply)?;
     reply_schema::violation(format, &value).map_or(Ok(()), Err)
 }

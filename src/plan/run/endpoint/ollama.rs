@@ -1,5 +1,6 @@
 //! The chat endpoint of Ollama: what it is asked, and what it answers.
 
+use crate::plan::read::strict;
 use crate::plan::schema::agent::OllamaAgent;
 use serde_json::{Value, json};
 
@@ -38,11 +39,13 @@ pub struct Answer {
 ///
 /// When it is no JSON object.
 pub fn answer(body: &[u8]) -> Result<Answer, String> {
-    let body: Value = serde_json::from_slice(body).map_err(|why| format!("is no JSON: {why}"))?;
+    let body = strict(body)?;
     if !body.is_object() {
         return Err("found no JSON object".to_owned());
     }
-    let count = |name: &str| body.get(name).and_then(Value::as_u64).unwrap_or(0);
+    // A count that no whole number holds comes to the largest one, not to none.
+    let whole = |count: &Value| count.as_u64().or_else(|| count.as_f64().map(|count| count as u64));
+    let count = |name: &str| body.get(name).and_then(whole).unwrap_or(0);
     let tokens = count("prompt_eval_count").saturating_add(count("eval_count"));
     let content = match (&body["message"]["content"], &body["done"]) {
         (_, Value::Bool(false)) => Err("$.done: found false, expected the whole answer".to_owned()),
@@ -80,6 +83,9 @@ mod tests {
         let read = |body: &str| answer(body.as_bytes());
         let full = read(r#"{"message":{"content":"x"},"done":true,"prompt_eval_count":3,"eval_count":4}"#);
         assert_eq!(full, Ok(Answer { content: Ok("x".to_owned()), tokens: 7 }));
+        let counts = r#""prompt_eval_count":18446744073709551615,"eval_count":1e30"#;
+        let most = read(&format!(r#"{{"message":{{"content":"x"}},{counts}}}"#));
+        assert_eq!(most.map(|answer| answer.tokens), Ok(u64::MAX));
         for (body, expected) in [
             (r#"{"eval_count":4}"#, "$.message.content is missing"),
             (r#"{"message":{"content":1},"eval_count":4}"#, "$.message.content: expected a text"),

@@ -70,10 +70,10 @@ impl Machine<'_> {
     pub(super) fn begin(&mut self, world: &mut impl World) -> Result<bool, RunError> {
         let mut chosen = Vec::new();
         let mut used: BTreeMap<String, u32> = BTreeMap::new();
-        let mut memory = 0;
+        let mut memory: u64 = 0;
         for (agent, bytes) in self.queues.running.values() {
             *used.entry(agent.clone()).or_default() += 1;
-            memory += bytes;
+            memory = memory.saturating_add(*bytes);
         }
         let limits = &self.flow.plan.limits;
         let most = self.flow.parallel.min(limits.agent_pool_size) as usize;
@@ -94,7 +94,7 @@ impl Machine<'_> {
             let idle: Vec<(&Name, &Agent)> = candidates.iter().filter(is_idle).copied().collect();
             let idle = turns.choose(self.stage(*key), &idle);
             let bytes = self.stage(*key).mem_bytes.unwrap_or(0);
-            let fits = memory + bytes <= limits.mem_bytes.unwrap_or(u64::MAX);
+            let fits = memory.saturating_add(bytes) <= limits.mem_bytes.unwrap_or(u64::MAX);
             if !fits || idle.is_none() && !candidates.is_empty() {
                 continue;
             }
@@ -110,7 +110,7 @@ impl Machine<'_> {
                 }
                 charges = true;
             }
-            memory += bytes;
+            memory = memory.saturating_add(bytes);
             *used.entry(agent.clone()).or_default() += 1;
             turns.count(self.stage(*key), &agent);
             jobs.push((*key, agent, bytes, job));

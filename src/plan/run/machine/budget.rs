@@ -41,19 +41,40 @@ impl Machine<'_> {
 
     /// Reads the ledger again that an instance charged; stops the run if its limit is passed.
     pub(super) fn charged(&mut self, key: Key, world: &mut impl World) -> Result<(), RunError> {
-        let Some(ledger) = self.queues.charging.remove(&key) else { return Ok(()) };
-        let why = match world.account(&ledger) {
-            Ok(None) => None,
-            Ok(Some(account)) => {
-                let (epsilon, delta) = (account.epsilon_spent, account.delta);
-                self.record(&[Event::Ledger { directory: ledger, epsilon, delta }]);
-                self.passed(self.state.spent(None))
+        if self.flow.plan.limits.eps.is_none() {
+            return Ok(());
+        }
+        let mut why = None;
+        if let Some(ledger) = self.queues.charging.remove(&key) {
+            match world.account(&ledger) {
+                Ok(None) => {}
+                Ok(Some(account)) => {
+                    let (epsilon, delta) = (account.epsilon_spent, account.delta);
+                    self.record(&[Event::Ledger { directory: ledger, epsilon, delta }]);
+                }
+                Err(fault) => why = Some(format!("limits.eps: the ledger {ledger}: {fault}")),
             }
-            Err(why) => Some(format!("limits.eps: the ledger {ledger}: {why}")),
-        };
-        match why {
+        }
+        match world.charged() {
+            Ok(notes) => {
+                notes.ledgers.into_iter().for_each(|(ledger, spent)| self.note(ledger, spent));
+                let refused = notes.refused.map(|what| format!("the ledgers of the run come to {what},"));
+                let name = key.name(self.flow.plan);
+                why = why.or(refused.map(|refused| format!("{refused} with stage `{name}`")));
+            }
+            Err(fault) => why = Some(format!("limits.eps: {fault}")),
+        }
+        match why.or_else(|| self.passed(self.state.spent(None))) {
             Some(why) => self.stop(why, true, false, world),
             None => Ok(()),
+        }
+    }
+
+    /// Records what a command charged to a ledger that its arguments do not name.
+    fn note(&mut self, directory: String, (epsilon, delta): (f64, f64)) {
+        let epsilon = Some(epsilon).filter(|epsilon| epsilon.is_finite());
+        if self.state.ledgers.get(&directory).is_none_or(|(known, _)| known.is_some() && *known < epsilon) {
+            self.record(&[Event::Ledger { directory, epsilon, delta }]);
         }
     }
 

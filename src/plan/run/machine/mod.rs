@@ -4,6 +4,7 @@
 //! `settle` ends stages, iterations and the run. `budget` keeps the limits of privacy. `votes` has the stages that vote, `trial` tunes
 //! the parameters of loops between iterations, and `turns` gives work to new agents.
 
+use super::bound::check_instances;
 use super::error::RunError;
 use super::event::{Artifact, Ending, Event, Failure};
 use super::fill::{Filler, Folders};
@@ -21,6 +22,9 @@ use turns::Turns;
 
 /// Seconds between two looks at gates and the kill file.
 const LOOK_EVERY: f64 = 0.2;
+
+/// Stages that the machine considers before it looks at signals, the kill file and the limits again.
+const MOST_IN_ONE_TURN: u32 = 250;
 
 mod attempts;
 mod budget;
@@ -207,7 +211,7 @@ impl<'p> Machine<'p> {
             let (plan, shards) = (self.flow.digest.clone(), self.flow.parallel);
             self.record(&[Event::Start { plan, inputs, shards }]);
         }
-        Ok(())
+        check_instances(self.flow.plan, &self.state)
     }
 
     /// Takes the operator's word for what came of an attempt that may have happened: whether its work is done.
@@ -258,6 +262,11 @@ impl<'p> Machine<'p> {
 
     /// The time at which the machine has to look again, if nothing happens before.
     pub fn wakes(&self, now: f64) -> Option<f64> {
+        let has_more =
+            !self.queues.free.is_empty() || self.queues.running.is_empty() && !self.queues.ready.is_empty();
+        if has_more {
+            return Some(now);
+        }
         let polls = !self.queues.gates.is_empty()
             || !self.queues.running.is_empty()
             || !self.queues.sleeping.is_empty();
@@ -273,14 +282,22 @@ impl<'p> Machine<'p> {
     /// When the journal or a receipt cannot be written, or an attempt may have happened that must not happen twice.
     pub fn advance(&mut self, world: &mut impl World) -> Result<(), RunError> {
         self.look(world)?;
+        // A loop of stages that are skipped or cached waits for nothing: signals, the kill file and the limits come
+        // between its iterations.
+        let mut left = MOST_IN_ONE_TURN;
         loop {
-            while let Some(key) = self.queues.free.pop_first() {
+            while left > 0
+                && let Some(key) = self.queues.free.pop_first()
+            {
                 if self.may_start(key) {
                     self.consider(key, world)?;
                 }
+                left -= 1;
             }
             let some_are_over = self.begin(world)?;
-            if self.queues.free.is_empty() && !some_are_over && !self.close() {
+            left = left.saturating_sub(1);
+            let goes_on = !self.queues.free.is_empty() || some_are_over || self.close();
+            if !goes_on || left == 0 {
                 return Ok(());
             }
         }

@@ -197,7 +197,7 @@ impl Tuning {
                 }
             }
             Step::Back { from, to } => {
-                self.tabu.push((from.clone(), self.trials + tune.rollback.tabu));
+                self.tabu.push((from.clone(), self.trials.saturating_add(tune.rollback.tabu)));
                 self.use_value(tune, to);
                 self.watched = None;
             }
@@ -225,7 +225,7 @@ impl Tuning {
         let Trial { number, candidate, replayed, .. } = trial;
         match tune.policy {
             Policy::Climb | Policy::Random | Policy::Fedexp => {
-                self.tabu.push((candidate, number + tune.rollback.tabu));
+                self.tabu.push((candidate, number.saturating_add(tune.rollback.tabu)));
             }
             Policy::Asha | Policy::Pbt | Policy::Ucb => {
                 let (rounds, wins) = (replayed.len() as u32, verdict.wins.unwrap_or(0.0));

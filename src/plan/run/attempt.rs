@@ -1,0 +1,112 @@
+//! An attempt: runs a command or asks an endpoint, and takes what it made.
+
+use super::endpoint::call::{Exchange, call};
+use super::event::{Failure, Made};
+use super::nest;
+use super::process::{self, ATTEMPTS, Invocation, MARK, STAGE};
+use super::publish::{self, Places};
+use super::quote::with_texts;
+use super::reduce::reduce;
+use super::world::{AttemptLimits, Job, Output, Spent, Task};
+use crate::io::child::allowance::{self, Allowance};
+use crate::io::child::capped::CappedLog;
+use crate::io::folder;
+use crate::plan::schema::agent::REPLY;
+use serde::de::IgnoredAny;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+/// Makes an attempt in a fresh folder, and takes its outputs into the store.
+///
+/// # Errors
+///
+/// Why it failed.
+pub fn make(
+    root: &Path,
+    job: &Job,
+    allowance: Option<&Allowance>,
+    stop: &Arc<AtomicBool>,
+    spent: &mut Spent,
+) -> Result<Made, Failure> {
+    let base = root.join(ATTEMPTS).join(&job.name);
+    let work = base.join("work");
+    let failure = |why: std::io::Error| Failure::Start(format!("{}: {why}", work.display()));
+    folder::remove_unsynced(&work).map_err(failure)?;
+    folder::make(&work).map_err(failure)?;
+    for output in job.outputs.iter().filter(|output| output.path != "-") {
+        folder::make_folder_unsynced(&work.join(&output.path)).map_err(failure)?;
+    }
+    let (stdout, stderr) = (base.join("stdout"), base.join("stderr"));
+    let places = Places { work: &work, stdout: &stdout, run: root };
+    let passed_on = allowance::passed_on(allowance).map_err(|why| Failure::Start(why.to_string()))?;
+    let made = match &job.task {
+        Task::Command { argv, env, inherit, stdin } => {
+            let mut env = env.clone();
+            env.insert(MARK.to_owned(), root.to_string_lossy().into_owned());
+            env.extend(passed_on.map(|text| (allowance::VARIABLE.to_owned(), text)));
+            env.insert("FEDMILL_PLAN_DIR".to_owned(), job.base.clone());
+            env.insert(STAGE.to_owned(), job.name.clone());
+            env.insert("FEDMILL_ATTEMPT".to_owned(), job.attempt.to_string());
+            env.insert("FEDMILL_IDEMPOTENCY_KEY".to_owned(), job.work.clone());
+            let keeps_all = job.outputs.iter().any(|output| output.path == "-");
+            let log_bytes = if keeps_all { u64::MAX } else { job.limits.log_bytes };
+            process::run(&Invocation {
+                argv,
+                base: Path::new(&job.base),
+                env,
+                inherit,
+                stdin: stdin.as_deref(),
+                folder: &work,
+                stdout: &stdout,
+                stderr: &stderr,
+                limits: AttemptLimits { log_bytes, ..job.limits },
+                stop,
+            })?;
+            let option = publish::ballot(job, &stdout)?;
+            Made { option, ..publish::take(job, &places)? }
+        }
+        Task::Plan { .. } => nest::run(job, &places, passed_on, stop)?,
+        Task::Reduce { by, files } => {
+            let output = job.outputs.first().ok_or_else(|| Failure::Outputs("has no output".to_owned()))?;
+            reduce(*by, files, &publish::place(output, &places)?, &job.limits, stop)?;
+            publish::take(job, &places)?
+        }
+        Task::Http { .. } | Task::Ollama { .. } => ask(job, &places, stop, spent)?,
+    };
+    // Only what the outputs name is kept of an attempt that succeeded.
+    folder::remove_unsynced(&work).map_err(|why| Failure::Outputs(format!("{}: {why}", work.display())))?;
+    Ok(made)
+}
+
+/// Asks an endpoint. Its reply is the file `reply` in the folder of the attempt, and an output of that name; standard
+/// output has the body as it came.
+fn ask(job: &Job, places: &Places<'_>, stop: &Arc<AtomicBool>, spent: &mut Spent) -> Result<Made, Failure> {
+    let file = places.work.join(REPLY);
+    let failure = |why: std::io::Error| Failure::Outputs(format!("{}: {why}", file.display()));
+    let mut exchange = Exchange::default();
+    let called = call(&with_texts(job)?, stop, &mut exchange);
+    *spent = exchange.spent;
+    let log = CappedLog::create(places.stdout, job.limits.log_bytes).and_then(|mut log| {
+        log.write(exchange.log.as_bytes())?;
+        log.finish()
+    });
+    called?;
+    log.map_err(failure)?;
+    folder::write_file(&file, &exchange.reply, false).map_err(failure)?;
+    let mut job = job.clone();
+    if job.outputs.iter().any(|output| output.path == "-") {
+        // What an endpoint prints is its reply.
+        folder::write_file(places.stdout, &exchange.reply, false).map_err(failure)?;
+    }
+    if job.outputs.iter().all(|output| output.name != REPLY && output.path != REPLY) {
+        let is_object = serde_json::from_slice::<BTreeMap<String, IgnoredAny>>(&exchange.reply).is_ok();
+        let metrics = is_object && !job.metrics.is_empty();
+        let (name, path) = (REPLY.to_owned(), REPLY.to_owned());
+        job.outputs.push(Output { name, path, metrics, optional: false });
+    }
+    let option = publish::ballot(&job, &file)?;
+    let made = publish::take(&job, places)?;
+    Ok(Made { calls: 1, tokens: spent.tokens, option, ..made })
+}
