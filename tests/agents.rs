@@ -57,7 +57,10 @@ fn what_is_no_agent_is_refused() {
     let dir = Dir::new();
     for (text, expected) in [
         ("{", "agents.json: is no JSON"),
-        (r#"{"a": {"kind": "robot"}}"#, "agents.json: $.agents.a.kind: unknown variant `robot`"),
+        (
+            r#"{"a": {"kind": "robot"}}"#,
+            "$.agents.a.kind: unknown value `robot`, expected one of `command`, `http`, `ollama`",
+        ),
         (
             r#"{"a": {"kind": "command", "argv": ["x"], "capabilities": []}}"#,
             "$.agents.a.capabilities: found no capability",

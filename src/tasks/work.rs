@@ -3,12 +3,13 @@
 use super::folder::{RECORD, Record, Shared};
 use super::units::{How, Task};
 use crate::io::folder;
-use crate::plan::run::disk::{self, Disk, JOURNAL, Journal};
+use crate::plan::run::disk::{self, Disk};
 use crate::plan::run::drive::drive;
 use crate::plan::run::endpoint::check;
 use crate::plan::run::error::RunError;
 use crate::plan::run::event::{Ending, Event, Failure, Made, Outcome};
 use crate::plan::run::fill::Folders;
+use crate::plan::run::journal::{JOURNAL, Journal};
 use crate::plan::run::key::Key;
 use crate::plan::run::machine::{Machine, Part, Setup};
 use crate::plan::run::state::{Group, State};

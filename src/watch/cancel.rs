@@ -3,9 +3,10 @@
 use super::status::Watched;
 use crate::io::{folder, interrupt};
 use crate::plan::run::claim::{self, Holds};
-use crate::plan::run::disk::{self, Disk, Journal};
+use crate::plan::run::disk::{self, Disk};
 use crate::plan::run::error::RunError;
 use crate::plan::run::event::{Ending, Event};
+use crate::plan::run::journal::Journal;
 use crate::plan::run::world::World;
 use crate::schema::Plan;
 use rustix::process::{Pid, Signal, kill_process};

@@ -3,10 +3,11 @@
 use super::rest::{Bottleneck, Rest, durations, progress, replay};
 use crate::plan::graph::Graph;
 use crate::plan::run::claim::read_run;
-use crate::plan::run::disk::{self, Journal};
+use crate::plan::run::disk;
 use crate::plan::run::error::RunError;
 use crate::plan::run::event::{Ending, Event, Outcome};
 use crate::plan::run::fill::{instances, members};
+use crate::plan::run::journal::Journal;
 use crate::plan::run::key::Key;
 use crate::plan::run::state::{Group, Instance, State};
 use crate::plan::run::tune::Step;

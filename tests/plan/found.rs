@@ -32,6 +32,7 @@ fn runs() -> Dir {
     dir.write("runs/d/events.jsonl", kept[..kept.len() - 1].join("\n") + "\n");
     dir.write("runs/e/plan.json", "{}");
     dir.write("runs/e/inputs", ".");
+    dir.write("runs/e/lock", "");
     dir.write("runs/no-run/file", "");
     dir
 }

@@ -83,9 +83,11 @@ fn a_program_that_never_started_did_nothing() {
     let plan = Workflow::new(&json!([{"id": "pay", "side_effects": "once", "agent": "tool", "argv": ["x"]}]));
     let tool = plan.dir.path("tool");
     let plan = plan.with("agents.tool", json!({"kind": "command", "argv": [tool]}));
+    // The program exists; the one that should read it does not.
+    plan.dir.write("tool", "#!/no/such/shell\n");
+    std::fs::set_permissions(&tool, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     plan.run().assert_fails(2, &["cannot be started"]);
     plan.dir.write("tool", "#!/bin/sh\nexit 0\n");
-    std::fs::set_permissions(&tool, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let run = fedmill(&plan.dir, &["plan", "resume", "plan.run"]);
     assert_eq!(run.code, Some(0), "{run:#?}");
 }

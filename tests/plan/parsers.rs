@@ -158,6 +158,7 @@ fn a_plan_has_a_largest_size() {
         let pad = bytes as usize - plan.len() - "\"x-pad\":\"\",".len();
         plan.replacen('{', &format!("{{\"x-pad\":\"{}\",", "p".repeat(pad)), 1)
     };
+    dir.write("in.json", r#"{"schema": "fedmill.plan/1", "id": "in", "stages": []}"#);
     dir.write("fits.json", plan(MOST_BYTES));
     let run = fedmill(&dir, &["plan", "lint", "fits.json"]);
     assert_eq!(run.code, Some(0), "{run:#?}");

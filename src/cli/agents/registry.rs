@@ -4,7 +4,7 @@ use crate::cli::Failure;
 use crate::fleet::registry::agents::{NewAgent, Work};
 use crate::fleet::registry::{self, Registry};
 use crate::plan::read;
-use crate::plan::run::disk::Journal;
+use crate::plan::run::journal::Journal;
 use crate::plan::run::score::attempts;
 use crate::plan::schema::SCHEMA;
 use crate::plan::schema::agent::Agent;

@@ -1,8 +1,8 @@
 //! What a directory holds: a run, a rendered plan, a task of one, or files of others.
 
-use super::disk::{JOURNAL, Journal, LOCK, PLAN};
 use super::error::RunError;
 use super::given::GIVEN;
+use super::journal::{JOURNAL, Journal, LOCK, PLAN};
 use crate::io::{folder, text};
 use crate::plan::read;
 use crate::plan::schema::Plan;

@@ -9,8 +9,9 @@
 
 use super::attempt::make;
 use super::error::RunError;
-use super::event::{Ending, Event, Failure, Line, Made};
+use super::event::{Event, Failure, Line, Made};
 use super::gates::{self, Answers};
+use super::journal::{JOURNAL, Journal, LOCK};
 use super::key::Key;
 use super::ledger;
 use super::process;
@@ -19,13 +20,12 @@ use super::world::{Account, Ended, Job, Receipt, Spent, Woken, World};
 use crate::io::child::allowance::{Allowance, Notes};
 use crate::io::child::jobserver;
 use crate::io::digest::store::Stored;
-use crate::io::digest::{Blake3, hex};
 use crate::io::interrupt;
-use crate::io::journal::{JournalError, Lock, MOST_OF_A_HOLDER, Taken};
-use crate::io::{folder, journal, text};
+use crate::io::journal::{Lock, MOST_OF_A_HOLDER, Taken};
+use crate::io::{folder, text};
 use crate::plan::schema::limits::Limits;
 use crate::plan::schema::policy::{Answer, Gate};
-use crate::record::{Head, Record, read, seal};
+use crate::record::{Head, seal};
 use jiff::Timestamp;
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
@@ -36,17 +36,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The journal, in the directory of a run.
-pub const JOURNAL: &str = "events.jsonl";
-
 /// What the ledgers come to that commands charged, in the directory of a run.
 const LEDGERS: &str = "ledgers.json";
-
-/// The plan, in the directory of a run.
-pub const PLAN: &str = "plan.json";
-
-/// The lock, in the directory of a run.
-pub const LOCK: &str = "lock";
 
 /// Time for which processes that a killed runner left behind may end by themselves.
 const GRACE: Duration = Duration::from_secs(2);
@@ -76,73 +67,9 @@ pub struct Disk {
     asked: bool,
     /// What the commands may charge to privacy budgets.
     allowance: Option<Allowance>,
-    sender: Sender<Ended>,
-    receiver: Receiver<Ended>,
+    /// Attempts that ended, from their threads.
+    ended: (Sender<Ended>, Receiver<Ended>),
     _lock: Option<Lock>,
-}
-
-/// The lines of a journal.
-pub struct Journal {
-    /// The lines.
-    pub lines: Vec<Record<Line>>,
-    /// The last line.
-    head: Option<Head>,
-    /// Bytes of whole lines.
-    bytes: u64,
-}
-
-impl Journal {
-    /// Reads the journal in the directory of a run; a killed runner may have left a part of a line, which is left out.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be read, or a line is damaged.
-    pub fn read(root: &Path) -> Result<Self, RunError> {
-        let path = root.join(JOURNAL);
-        let mut journal = Self { lines: Vec::new(), head: None, bytes: 0 };
-        let unreadable = |why: JournalError| match why {
-            JournalError::Read { path, source } => RunError::Read { path, source },
-            why => RunError::Read { path: path.clone(), source: std::io::Error::other(why.to_string()) },
-        };
-        let lines = journal::read(&path).map_err(unreadable)?;
-        for (number, line) in lines.text.lines().enumerate() {
-            let damaged = |why: crate::record::ChainFault| RunError::Damaged {
-                path: path.clone(),
-                line: number + 1,
-                why: why.to_string(),
-            };
-            let (record, head) = read::<Line>(line, journal.head.as_ref()).map_err(damaged)?;
-            journal.lines.push(record);
-            journal.head = Some(head);
-        }
-        journal.bytes = lines.text.len() as u64;
-        Ok(journal)
-    }
-
-    /// BLAKE3 of the first line, which no other run has; empty before it.
-    pub fn digest(&self) -> String {
-        let first = self.lines.first().and_then(|record| serde_json::to_string(&record.entry).ok());
-        first.map_or_else(String::new, |line| hex(&Blake3::of_bytes(line.as_bytes())))
-    }
-
-    /// The digest of the plan with which the run began.
-    pub fn plan(&self) -> Option<String> {
-        self.lines.iter().find_map(|record| match &record.entry.data {
-            Event::Start { plan, .. } => Some(plan.clone()),
-            _ => None,
-        })
-    }
-
-    /// When the run succeeded, in RFC 3339; `None` if it did not, or goes on.
-    pub fn finished(&self) -> Option<&str> {
-        let last = &self.lines.last()?.entry;
-        matches!(last.data, Event::End { ending: Ending::Succeeded }).then_some(last.time.as_str())
-    }
-
-    /// The events.
-    pub fn events(&self) -> Vec<Event> {
-        self.lines.iter().map(|record| record.entry.data.clone()).collect()
-    }
 }
 
 /// Takes the lock of a run.
@@ -193,7 +120,6 @@ impl Disk {
         journal: &Journal,
         lock: Lock,
     ) -> Result<Self, RunError> {
-        let (sender, receiver) = channel();
         let disk = Self {
             root: root.to_owned(),
             source: format!("fedmill/plan/{plan}"),
@@ -205,8 +131,7 @@ impl Disk {
             answers: Answers::default(),
             asked: false,
             allowance: None,
-            sender,
-            receiver,
+            ended: channel(),
             _lock: Some(lock),
         };
         disk.end_orphans()?;
@@ -351,7 +276,7 @@ impl World for Disk {
     fn start(&mut self, job: Job) {
         let stop = Arc::new(AtomicBool::new(false));
         self.attempts.insert(job.key, Arc::clone(&stop));
-        let (root, sender) = (self.root.clone(), self.sender.clone());
+        let (root, sender) = (self.root.clone(), self.ended.0.clone());
         let allowance = self.allowance.clone();
         let key = job.key;
         let attempt = job.attempt;
@@ -366,7 +291,7 @@ impl World for Disk {
         if let Err(why) = thread::Builder::new().name("attempt".to_owned()).spawn(work) {
             let failure = Failure::Start(format!("no thread for the attempt: {why}"));
             let (result, spent) = (Err(failure), Spent::default());
-            let _ = self.sender.send(Ended { key, attempt, result, seconds: 0.0, spent });
+            let _ = self.ended.0.send(Ended { key, attempt, result, seconds: 0.0, spent });
         }
     }
 
@@ -415,7 +340,7 @@ impl World for Disk {
             let left = until.map(|at| at - self.now());
             let wait =
                 left.map_or(LOOK_EVERY, |left| Duration::from_secs_f64(left.clamp(0.0, 1.0)).min(LOOK_EVERY));
-            match self.receiver.recv_timeout(wait) {
+            match self.ended.1.recv_timeout(wait) {
                 Ok(ended) => {
                     self.attempts.remove(&ended.key);
                     return Ok(Woken::Ended(ended));

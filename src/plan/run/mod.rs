@@ -1,7 +1,7 @@
 //! The runner: executes a plan on this machine, and resumes it after a crash.
 //!
 //! [`machine`] decides what happens next from the events so far, [`state`] is what these events add up to, and [`event`]
-//! has the lines of the journal. [`key`] names the instances of stages, [`scope`] finds the values of conditions,
+//! has the lines of the journal, which [`journal`] reads. [`key`] names the instances of stages, [`scope`] finds the values of conditions,
 //! [`fill`] the work of an instance, and [`bound`] counts instances. The machine sees files, clock and processes through
 //! [`world`] alone; [`disk`] is the real world, where an [`attempt`] does the work, [`process`] runs commands and
 //! [`publish`] takes their outputs into the store. [`claim`] says what a directory holds, [`prepare`] pins inputs and opens
@@ -22,6 +22,7 @@ pub mod event;
 pub mod fill;
 pub mod gates;
 pub mod given;
+pub mod journal;
 pub mod key;
 pub mod ledger;
 pub mod machine;

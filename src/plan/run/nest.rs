@@ -3,9 +3,9 @@
 //! The run lies in `plans/STAGE` of the directory of the outer run, and stays there between attempts. So an attempt that a
 //! crash interrupted goes on with it: stages of the inner plan that are done stay done.
 
-use super::disk::{Journal, PLAN};
 use super::event::{Failure, Made};
 use super::given::GIVEN;
+use super::journal::{Journal, PLAN};
 use super::prepare::{Place, keep_plan};
 use super::process::{self, Invocation, MARK};
 use super::publish::{self, Places};

@@ -1,12 +1,13 @@
 //! Prepares the directory of a run: finds and pins the inputs, and keeps the plan.
 
 use super::claim::{self, BASE};
-use super::disk::{self, Disk, JOURNAL, Journal, PLAN};
+use super::disk::{self, Disk};
 use super::endpoint::check;
 use super::error::RunError;
 use super::event::{Artifact, Event};
 use super::fill::Folders;
 use super::given;
+use super::journal::{JOURNAL, Journal, PLAN};
 use super::machine::Machine;
 use super::machine::Setup;
 use crate::io::digest;

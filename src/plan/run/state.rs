@@ -258,9 +258,7 @@ impl State {
             }
             Event::Made { key, made, seconds, .. } => {
                 self.tokens = self.tokens.saturating_add(made.tokens);
-                let instance = self.instance_mut(*key);
-                (instance.made, instance.may_have_happened) = (Some(made.clone()), false);
-                instance.end(*seconds, true);
+                self.instance_mut(*key).succeed(made, *seconds);
                 self.group_mut(*key).over += 1;
             }
             Event::Failed { key, failure, seconds, again, tokens } => {
@@ -408,6 +406,11 @@ impl Instance {
         }
         let (work, agent) = (self.work.clone(), self.agent.clone());
         Self { may_have_happened: self.may_have_happened, work, agent, ..Self::default() }
+    }
+
+    fn succeed(&mut self, made: &Made, seconds: f64) {
+        (self.made, self.may_have_happened) = (Some(made.clone()), false);
+        self.end(seconds, true);
     }
 
     fn end(&mut self, seconds: f64, counts: bool) {

@@ -3,7 +3,7 @@
 //! The share of an option is the weight of the voters who chose it, by the weight of all voters: an abstention counts
 //! against every option. The result does not depend on the order of the voters, to the last bit.
 
-use super::endpoint::reply_schema::violation;
+use crate::language::reply_schema::violation;
 use crate::plan::read::strict;
 use crate::plan::schema::vote::{Consensus, Weight};
 use serde_json::{Value, json};

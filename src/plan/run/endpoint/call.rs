@@ -2,7 +2,8 @@
 
 use super::headers::{self, Headers};
 use super::wire::{self, Order};
-use super::{address, ollama, reply_schema, retry_after};
+use super::{address, ollama, retry_after};
+use crate::language::reply_schema;
 use crate::plan::read::strict;
 use crate::plan::run::event::Failure;
 use crate::plan::run::world::{Job, Spent, Task};

@@ -1,6 +1,7 @@
 //! What is wrong with the endpoints of a plan, found before a run starts.
 
-use super::{address, headers, reply_schema};
+use super::{address, headers};
+use crate::language::reply_schema;
 use crate::plan::schema::Plan;
 use crate::plan::schema::agent::{Agent, Method};
 use crate::plan::schema::stage::Stage;

@@ -2,13 +2,12 @@
 //!
 //! [`check`] finds what is wrong with the endpoints of a plan before a run starts: [`address`] parses addresses, [`headers`]
 //! headers. [`call`] makes the request of an attempt: [`wire`] sends it over one connection, [`ollama`] knows the chat
-//! endpoint of Ollama. [`reply_schema`] checks replies, and [`retry_after`] reads when a server wants to be asked again.
+//! endpoint of Ollama, and [`retry_after`] reads when a server wants to be asked again.
 
 pub mod address;
 pub mod call;
 pub mod check;
 pub mod headers;
 pub mod ollama;
-pub mod reply_schema;
 pub mod retry_after;
 pub mod wire;
