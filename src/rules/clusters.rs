@@ -136,7 +136,10 @@ impl Cut {
     /// clients.
     fn best(cosines: &Matrix, joins: &[Join]) -> Option<(f64, Vec<usize>)> {
         let n = cosines.size();
-        let most = n.saturating_sub(1).min(MOST_CLUSTERS);
+        if n < 3 {
+            return None;
+        }
+        let most = (n - 1).min(MOST_CLUSTERS);
         let mut cut = Self::into(cosines, joins, most);
         let mut best: Option<(f64, Vec<usize>)> = None;
         for clusters in (2..=most).rev() {
@@ -245,12 +248,17 @@ mod tests {
     }
 
     #[test]
+    fn one_client_or_two_are_one_cluster() {
+        assert_eq!((of(1, |_, _| 0.0).members, of(2, |_, _| -1.0).members), (vec![1], vec![1, 1]));
+    }
+
+    #[test]
     fn clients_without_groups_are_one_cluster() {
         for cosine in [-0.1, 0.0, 0.4, 1.0] {
             let found = of(9, |_, _| cosine);
             assert_eq!((found.count, found.between), (1, None));
             assert!((found.inside.unwrap() - cosine).abs() < 1e-12);
-            assert_eq!(found.silhouette, Some(0.0));
+            assert!(found.silhouette.unwrap().abs() < 1e-12, "{found:?}");
         }
     }
 

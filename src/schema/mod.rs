@@ -1,9 +1,12 @@
 //! The plan file: `fedmill.plan/1`, as its types.
 //!
-//! [`name`] has the words that name its parts, [`stage`] the work, [`agent`] who does it, [`policy`] failures, time and
-//! effects, [`vote`] votes, [`reduce`] reducers, [`nested`] plans inside of plans, [`looped`] loops and their tuning, [`limits`] what a run may use, [`value`] plain values, and [`publish`] the JSON
-//! Schema that is made from these types. [`words`] says in plain words why a text is none of them.
+//! [`name`] has the words that name its parts, [`stage`] the work, [`agent`] who does it, [`address`] where
+//! endpoints are, [`policy`] failures, time and
+//! effects, [`vote`] votes, [`reduce`] reducers, [`nested`] plans inside of plans, [`looped`] loops
+//! and their tuning, [`limits`] what a run may use, [`value`] plain values, and [`publish`] the JSON Schema that is made
+//! from these types. [`words`] says in plain words why a text is none of them.
 
+pub mod address;
 pub mod agent;
 pub mod limits;
 pub mod looped;

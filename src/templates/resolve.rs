@@ -1,7 +1,7 @@
 //! Resolves the capabilities that a plan asks for, by the agents of a registry.
 
-use crate::plan::run::endpoint::address;
 use crate::plan::schema::Plan;
+use crate::plan::schema::address;
 use crate::plan::schema::agent::{Agent, able};
 use crate::plan::schema::name::Name;
 use crate::plan::schema::stage::Stage;

@@ -17,6 +17,9 @@ pub const START: &str = "start.json";
 /// The folder of the answers of people.
 const GATES: &str = "gates";
 
+/// The most bytes of a path.
+const MOST_OF_A_PATH: u64 = 64 << 10;
+
 /// What a directory holds.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Holds {
@@ -64,7 +67,7 @@ pub fn kept(root: &Path) -> Result<(Plan, PathBuf), RunError> {
     };
     let plan = read::plan(&path).map_err(unreadable)?;
     let path = above.join(BASE);
-    let base = text::read(&path).map_err(|source| RunError::Read { path, source })?;
+    let base = text::read_at_most(&path, MOST_OF_A_PATH).map_err(|source| RunError::Read { path, source })?;
     Ok((plan, PathBuf::from(base.trim_end_matches('\n'))))
 }
 

@@ -1,7 +1,7 @@
 //! What a run of a plan would execute: commands, addresses and hosts.
 
-use crate::plan::run::endpoint::address;
 use crate::plan::schema::Plan;
+use crate::plan::schema::address;
 use crate::plan::schema::agent::{Agent, Method};
 use crate::plan::schema::name::Name;
 use crate::plan::schema::stage::{ForEach, Stage};

@@ -2,11 +2,12 @@
 
 use super::headers::{self, Headers};
 use super::wire::{self, Order};
-use super::{address, ollama, retry_after};
+use super::{ollama, retry_after};
 use crate::language::reply_schema;
 use crate::plan::read::strict;
 use crate::plan::run::event::Failure;
 use crate::plan::run::world::{Job, Spent, Task};
+use crate::plan::schema::address;
 use crate::plan::schema::agent::{HttpAgent, Method, OllamaAgent};
 use jiff::Timestamp;
 use serde_json::Value;

@@ -1,8 +1,9 @@
 //! What is wrong with the endpoints of a plan, found before a run starts.
 
-use super::{address, headers};
+use super::headers;
 use crate::language::reply_schema;
 use crate::plan::schema::Plan;
+use crate::plan::schema::address;
 use crate::plan::schema::agent::{Agent, Method};
 use crate::plan::schema::stage::Stage;
 use serde_json::Value;

@@ -3,10 +3,10 @@
 //! The name of the host is looked up once, and only `dial` opens a connection. `ureq` speaks HTTP/1.1 over it; it reads no
 //! proxy from the environment.
 
-use super::address::Address;
 use super::headers::Headers;
 use crate::plan::run::event::Failure;
 use crate::plan::run::world::AttemptLimits;
+use crate::plan::schema::address::Address;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
