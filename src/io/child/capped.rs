@@ -20,7 +20,7 @@ impl CappedLog {
     /// When it cannot be created.
     pub fn create(path: &Path, most: u64) -> io::Result<Self> {
         match fs::remove_file(path) {
-            Err(why) if why.kind() != io::ErrorKind::NotFound => return Err(why),
+            Err(why) if why.kind() != io::ErrorKind::NotFound => Err(why),
             _ => Ok(Self { file: File::create_new(path)?, left: most, lost: 0 }),
         }
     }

@@ -53,8 +53,8 @@ impl Turns {
         };
         let so_far = self.of_needs.get(&stage.needs_capability).copied().unwrap_or(0);
         let is_turn = (so_far + 1).is_multiple_of(EVERY);
-        let new = idle.iter().filter(|agent| attempts(*agent).is_some_and(|attempts| attempts < NEW));
-        let newest = new.min_by_key(|agent| attempts(*agent)).filter(|_| is_turn);
+        let new = idle.iter().filter(|agent| attempts(agent).is_some_and(|attempts| attempts < NEW));
+        let newest = new.min_by_key(|agent| attempts(agent)).filter(|_| is_turn);
         newest.or(idle.first()).copied()
     }
 }
