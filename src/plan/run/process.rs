@@ -1,7 +1,7 @@
 //! Runs the command of an attempt, in a process group that the runner can end.
 //!
-//! The command gets a clean environment, and prints into log files. Its processes carry [`MARK`] and [`RUNNER`], so that a
-//! later runner finds those that a killed one left behind.
+//! The command gets a clean environment, and prints into log files. Its processes carry [`MARK`] and the name of the
+//! runner, so that a later runner finds those that a killed one left behind.
 
 use super::event::Failure;
 use super::world::AttemptLimits;
