@@ -141,7 +141,7 @@ fn report_of_every_client() {
     let first = json!({
         "id": "client-0", "id_from": "stem", "file": file, "bytes": dir.read(file).len(), "examples": 10.0,
         "weight": 10.0 / 60.0, "norm": norm, "score": null, "kept": true, "reason": "every client has its weight",
-        "influence": null,
+        "influence": null, "cluster": null,
     });
     assert_eq!(report["clients"][0], first);
     assert_eq!(report["clients"][1]["weight"], json!(0.5));

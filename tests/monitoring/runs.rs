@@ -104,6 +104,7 @@ fn prometheus_client_reads_the_figures_of_runs() {
     }
     dir.write("runs/broken/plan.json", "{}");
     dir.write("runs/broken/inputs", ".");
+    dir.write("runs/broken/lock", "");
     export(dir, &["runs", "--prometheus", "runs.prom"]);
     let runs = samples(dir, "runs.prom");
     let of = |name: &str, labels: &[&str]| sum(&runs, name, labels);
@@ -245,11 +246,11 @@ fn the_official_package_reads_the_events_of_runs() {
     let dir = &plan.dir;
     assert_eq!(plan.run().code, Some(2));
     assert_eq!(fedmill(dir, &["plan", "run", "-q", "plan.json", "--dir", "other.run"]).code, Some(2));
-    export(dir, &["plan.run", "--events", "events.jsonl"]);
+    export(dir, &["plan.run", "--events", "of-run.jsonl"]);
     let read = |file: &str| -> Vec<Value> {
         serde_json::from_str(&script("read_cloudevents.py", &[dir.path(file).to_str().unwrap()])).unwrap()
     };
-    let events = read("events.jsonl");
+    let events = read("of-run.jsonl");
     let journal = String::from_utf8(dir.read("plan.run/events.jsonl")).unwrap();
     let journal: Vec<Value> = journal.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(events.len(), journal.len());

@@ -8,7 +8,7 @@ use crate::harness::{Dir, fedmill};
 use crate::rng::Rng;
 use fedmill::language::condition::Condition;
 use fedmill::plan::read::{self, MOST_BYTES};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -154,11 +154,13 @@ fn plans_of_hostile_shapes_are_refused_at_a_place() {
 fn a_plan_has_a_largest_size() {
     let dir = Dir::new();
     let plan = |bytes: u64| {
-        let plan = sound().to_string();
+        let agents = json!({"a": {"kind": "command", "argv": ["true"]}});
+        let stages = json!([{"id": "s", "agent": "a", "timeout": {"run": "1m"}}]);
+        let plan =
+            json!({"schema": "fedmill.plan/1", "id": "p", "agents": agents, "stages": stages}).to_string();
         let pad = bytes as usize - plan.len() - "\"x-pad\":\"\",".len();
         plan.replacen('{', &format!("{{\"x-pad\":\"{}\",", "p".repeat(pad)), 1)
     };
-    dir.write("in.json", r#"{"schema": "fedmill.plan/1", "id": "in", "stages": []}"#);
     dir.write("fits.json", plan(MOST_BYTES));
     let run = fedmill(&dir, &["plan", "lint", "fits.json"]);
     assert_eq!(run.code, Some(0), "{run:#?}");
