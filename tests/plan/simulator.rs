@@ -240,7 +240,7 @@ fn random_plan(rng: &mut Rng) -> Plan {
     if rng.chance(40) {
         let first = rng.below(count as u64);
         let last = first + rng.below(count as u64 - first);
-        plan["loops"] = json!([{"id": "l", "over": [format!("s{first}"), format!("s{last}")], "max_iters": 3,
+        plan["loops"] = json!([{"id": "l", "over": [format!("s{first}"), format!("s{last}")], "max_iters": 3, "on_exhausted": "continue",
             "until": format!("stages.s{last}.ok && iteration.k >= 2")}]);
         tune_at_times(&mut plan, first, last, rng);
     }
