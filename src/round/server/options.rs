@@ -25,7 +25,7 @@ const KEYS: [(&str, &str); 20] = [
 ];
 
 /// The options that rounds have nothing for: an operator of rounds can do nothing with what a message says of them.
-const WITHOUT_KEY: [&str; 33] = [
+const WITHOUT_KEY: [&str; 34] = [
     "--allow-empty",
     "--allow-lora-factors",
     "--allow-sparse-robust",
@@ -45,6 +45,7 @@ const WITHOUT_KEY: [&str; 33] = [
     "--on-duplicate-content",
     "--opaque",
     "--output",
+    "--overlap",
     "--partial",
     "--partials",
     "--plan-out",
