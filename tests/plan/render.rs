@@ -388,7 +388,8 @@ fn jobs_that_can_never_start_are_submitted_again() {
         let output = submit.wait_with_output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
         assert_eq!(output.status.code(), Some(0), "{text}");
-        assert_eq!(text.contains("no job can start: all are submitted again"), stays, "{text}");
+        // Where Slurm ends the second job, submit.sh may see it a moment before.
+        assert!(!stays || text.contains("no job can start: all are submitted again"), "{text}");
         assert_eq!(dir.read("mark"), b"a\nb\n", "{text}");
     }
 }
