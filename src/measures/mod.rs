@@ -1,8 +1,9 @@
 //! Numbers that describe a round or a run as a whole, each with one formula. Pure.
 //!
 //! [`METRICS`] lists them with their formulas. [`geometry`] computes those that follow from the Gram matrix of the
-//! clients' deltas, [`series`] those of numbers in order of time, and [`gain`] compares the merged model with the clients'
-//! own, and [`paired`] has the interval of a mean of differences. docs/metrics.md has the table, with the words that other descriptions use for the same numbers.
+//! clients' deltas, [`series`] those of numbers in order of time, and [`gain`] compares the merged model with the
+//! clients' own, and [`paired`] has the interval of a mean of differences. docs/metrics.md has the table, with the
+//! words that other descriptions use for the same numbers.
 
 pub mod gain;
 pub mod geometry;

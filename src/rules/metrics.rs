@@ -1,9 +1,9 @@
 //! Metrics that describe a round as a whole, from the inner products of the deltas.
 //!
 //! The deltas are `d_i`, the weights `w` add up to one, `G_ij = <d_i, d_j>` and `C_ij = G_ij / (|d_i| |d_j|)`.
-//! docs/metrics.md has the formulas and their meaning. Signal and noise are the unbiased estimates of McCandlish et al., An
-//! empirical model of large-batch training, 2018, appendix A; effective rank is Roy and Vetterli's, The effective rank:
-//! a measure of effective dimensionality, 2007.
+//! docs/metrics.md has the formulas and their meaning. Signal and noise are the unbiased estimates of McCandlish et
+//! al., An empirical model of large-batch training, 2018, appendix A; effective rank is Roy and Vetterli's, The
+//! effective rank: a measure of effective dimensionality, 2007.
 
 use crate::rules::clusters::Clusters;
 use crate::rules::eigen::eigenvalues;

@@ -1,8 +1,8 @@
 //! The output of a run besides its model.
 //!
-//! [`report`] is the JSON report, [`progress`] the progress bar, [`console`] prints messages, [`cells`] has tables and texts of a terminal, [`warnings`] keeps those
-//! that are warnings, [`escape`] keeps the text of others from acting on a terminal, and [`explain`] adds a remedy and a
-//! signal to an error.
+//! [`report`] is the JSON report, [`progress`] the progress bar, [`console`] prints messages, [`cells`] has tables and
+//! texts of a terminal, [`warnings`] keeps those that are warnings, [`escape`] keeps the text of others from acting on
+//! a terminal, and [`explain`] adds a remedy and a signal to an error.
 //!
 //! Rounds of a federation: [`metrics`] is the record of a round, [`derived`] what follows from several records,
 //! [`figures`] the table of what is exported, [`prometheus`] and [`tensorboard`] export it,

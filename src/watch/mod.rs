@@ -1,10 +1,9 @@
 //! Looks at the directories of runs, and ends runs.
 //!
-//! [`status`] says where a run is, [`rest`] how long it may still take and what takes most of its time, [`series`] what it
-//! measured, [`history`] what happened, [`search`] finds runs, [`tables`] shows all of that, and [`cancel`] ends a run.
-//! [`failures`] says why one failed. For
-//! other programs, [`export`] writes files: [`figures`] is the textfile for Prometheus, [`trace`] a trace of OpenTelemetry,
-//! and [`cloud`] has events for message brokers.
+//! [`status`] says where a run is, [`rest`] how long it may still take and what takes most of its time, [`series`] what
+//! it measured, [`history`] what happened, [`search`] finds runs, [`tables`] shows all of that, and [`cancel`] ends a
+//! run. [`failures`] says why one failed. For other programs, [`export`] writes files: [`figures`] is the textfile for
+//! Prometheus, [`trace`] a trace of OpenTelemetry, and [`cloud`] has events for message brokers.
 
 pub mod cancel;
 pub mod cloud;

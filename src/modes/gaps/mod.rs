@@ -1,8 +1,8 @@
 //! Merges each tensor over the clients that have it, by a rule that works by coordinate.
 //!
 //! Tensors that the same clients have form a group. The rule decides for each group alone: with the group's number of
-//! clients, its weights, and its share of hostile clients. A tensor that no client has keeps the base's values. So does one
-//! that too few clients have for the rule ([`few`]): else one client alone could set it.
+//! clients, its weights, and its share of hostile clients. A tensor that no client has keeps the base's values. So does
+//! one that too few clients have for the rule ([`few`]): else one client alone could set it.
 
 pub mod few;
 

@@ -182,6 +182,7 @@ pub fn open<'p>(plan: &'p Plan, place: &Place, parallel: u32) -> Result<Opened<'
     let base = absolute(&place.base).map_err(|why| RunError::Plan { at: "--dir".to_owned(), why })?;
     nested::check(plan, &base, None).map_err(|(at, why)| RunError::Plan { at, why })?;
     let digest = read::digest(plan);
+    // Before the look for a journal: another runner that begins in between leaves files of this plan, and a journal.
     let free = claim::check_free_for_run(&place.root, plan, &digest);
     if !folder::exists(&place.root.join(JOURNAL)) {
         free?;

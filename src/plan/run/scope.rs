@@ -3,7 +3,8 @@
 //! - `params.NAME`: a parameter. `inputs.NAME`: the number of files of an input.
 //! - `metrics.NAME`: the metric, from the stage that measures it; a list where that stage fans out.
 //! - `history.NAME`: the metric in all iterations before this one, the oldest first.
-//! - `stages.NAME.ok`, `.failed`, `.error`, `.skipped`, `.timeout`, `.blocked`, `.seconds`, `.attempts`: how a stage ended.
+//! - `stages.NAME.ok`, `.failed`, `.error`, `.skipped`, `.timeout`, `.blocked`, `.seconds`, `.attempts`: how a stage
+//!   ended.
 //! - `choices.NAME`: the case that a decision chose, or the option that won a vote.
 //! - `iteration.k` and `iteration.max`: the iteration, from 1 on, and the most.
 //! - `run.calls` and `run.tokens`: requests and tokens so far.

@@ -1,9 +1,10 @@
 //! Tuning of a loop's parameter: what was tried, what came of it, and the value in use.
 //!
-//! After an iteration [`propose`] makes a candidate. Shadow runs repeat stages on the files of iterations that are over,
-//! with the value in use and with the candidate; [`judge`] compares the two. An accepted value is watched, and taken back
-//! if the iterations after it are worse. [`population`] has the candidates that are judged together. [`Tuning`] is what the steps in the journal add up to; [`guard`] refuses tunings
-//! that could touch what protects clients.
+//! After an iteration [`propose`] makes a candidate. Shadow runs repeat stages on the files of iterations that are
+//! over, with the value in use and with the candidate; [`judge`] compares the two. An accepted value is watched, and
+//! taken back if the iterations after it are worse. [`population`] has the candidates that are judged together.
+//! [`Tuning`] is what the steps in the journal add up to; [`guard`] refuses tunings that could touch what protects
+//! clients.
 
 pub mod guard;
 pub mod judge;

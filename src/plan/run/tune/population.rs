@@ -1,10 +1,10 @@
 //! Candidates that are judged together: successive halving, a population, and arms of a bandit.
 //!
-//! `asha` is the asynchronous successive halving of Li et al., A system for massively parallel hyperparameter tuning, 2020,
-//! one trial at a time; the resource is the number of iterations that a trial repeats. `pbt` is the population of Jaderberg
-//! et al., Population based training of neural networks, 2017, without their weights: a member is a value. `ucb` is UCB1 of
-//! Auer et al., Finite-time analysis of the multiarmed bandit problem, 2002; the reward of a trial is the share of its
-//! iterations in which the candidate was better than the value in use.
+//! `asha` is the asynchronous successive halving of Li et al., A system for massively parallel hyperparameter tuning,
+//! 2020, one trial at a time; the resource is the number of iterations that a trial repeats. `pbt` is the population of
+//! Jaderberg et al., Population based training of neural networks, 2017, without their weights: a member is a value.
+//! `ucb` is UCB1 of Auer et al., Finite-time analysis of the multiarmed bandit problem, 2002; the reward of a trial is
+//! the share of its iterations in which the candidate was better than the value in use.
 //!
 //! Each of these looks at many candidates and takes the best, so [`confidence`] asks more of each one.
 
