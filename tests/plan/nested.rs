@@ -138,8 +138,9 @@ fn what_a_plan_does_not_leave_to_an_inner_one_is_refused() {
         let text = json!({"schema": "fedmill.plan/1", "id": "x", "stages": stages}).to_string();
         plan.dir.write(&format!("{file}.json"), text);
     }
-    plan.run()
-        .assert_fails(2, &["found more than 4 plans inside each other: plan.json -> inner.json -> b.json"]);
+    // The fifth file is the first that is one too many.
+    let chain = "plan.json -> inner.json -> b.json -> c.json -> d.json\n";
+    plan.run().assert_fails(2, &[&format!("found more than 4 plans inside each other: {chain}")]);
 }
 
 #[test]
