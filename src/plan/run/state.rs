@@ -334,7 +334,8 @@ impl State {
         for (stage, groups) in self.groups.iter_mut().enumerate() {
             let is_result = graph.failure_is_a_result(plan, stage);
             let is_kept = |group: &&mut Group| is_result && group.outcome.is_some_and(Outcome::is_failure);
-            groups.iter_mut().filter(|group| !is_kept(group)).for_each(Group::open_again);
+            // What an earlier iteration came to stays: it does not run again.
+            groups.last_mut().filter(|group| !is_kept(group)).into_iter().for_each(Group::open_again);
         }
         self.tuned.open_again();
         for looped in 0..self.loops.len() {
