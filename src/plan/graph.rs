@@ -1,8 +1,8 @@
 //! Which stages of a plan wait for which.
 
-use super::condition::{Condition, ConditionError};
-use super::schema::Plan;
-use super::schema::stage::Stage;
+use crate::language::condition::{Condition, ConditionError};
+use crate::schema::Plan;
+use crate::schema::stage::Stage;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The stages of a plan and what each waits for, by their places in the plan.

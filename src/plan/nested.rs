@@ -1,11 +1,11 @@
 //! The plans that stages of kind `plan` run: their files, and what the outer plan leaves to them.
 
 use super::read;
-use super::schema::Plan;
-use super::schema::agent::Agent;
-use super::schema::nested::Nested;
-use super::tunable;
 use crate::io::folder;
+use crate::language::tunable;
+use crate::schema::Plan;
+use crate::schema::agent::Agent;
+use crate::schema::nested::Nested;
 use std::path::{Component, Path, PathBuf};
 
 /// The most plans inside each other, the outermost included.

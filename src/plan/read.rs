@@ -3,11 +3,11 @@
 //! Keys with the prefix `x-` are for other programs: the reader leaves them out.
 
 use super::error::PlanError;
-use super::schema::agent::{CommandAgent, HttpAgent, OllamaAgent};
-use super::schema::words::plain;
-use super::schema::{Plan, SCHEMA};
 use crate::io::digest::{Blake3, hex};
 use crate::io::{folder, text};
+use crate::schema::agent::{CommandAgent, HttpAgent, OllamaAgent};
+use crate::schema::words::plain;
+use crate::schema::{Plan, SCHEMA};
 use crate::settings::places::{Place, places};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
@@ -220,7 +220,7 @@ impl<'de> Visitor<'de> for StrictVisitor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::schema::stage::{ForEach, Shards};
+    use crate::schema::stage::{ForEach, Shards};
 
     fn read(text: &str) -> Result<Plan, String> {
         parse(text, Path::new("p.json")).map_err(|why| why.to_string())

@@ -4,7 +4,7 @@
 //! inside of one has its path: `stages.merge.argv[2]`.
 
 use crate::plan::read::digest;
-use crate::plan::schema::Plan;
+use crate::schema::Plan;
 use serde::Serialize;
 use serde_json::{Map, Value};
 

@@ -1,7 +1,7 @@
 //! Types of conditions: what an expression comes to before any value is known.
 
-use crate::plan::expression::{Constant, Expression, Fold};
-use crate::plan::functions::{FUNCTIONS, Function};
+use crate::language::expression::{Constant, Expression, Fold};
+use crate::language::functions::{FUNCTIONS, Function};
 use crate::settings::nearest::nearest;
 use std::fmt;
 

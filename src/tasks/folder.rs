@@ -18,7 +18,7 @@ use crate::plan::run::event::{Artifact, Ending, Event};
 use crate::plan::run::prepare::{Place, keep_plan, pin};
 use crate::plan::run::publish::is_output;
 use crate::plan::run::state::State;
-use crate::plan::schema::Plan;
+use crate::schema::Plan;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};

@@ -2,12 +2,12 @@
 //!
 //! A stage is a task, a fan-out is one for each instance, and a loop is one with all of its stages.
 
+use crate::language::template::{Reference, Template, each_text};
 use crate::plan::graph::Graph;
 use crate::plan::run::fill::instances;
 use crate::plan::run::state::State;
-use crate::plan::schema::Plan;
-use crate::plan::schema::stage::Stage;
-use crate::plan::template::{Reference, Template, each_text};
+use crate::schema::Plan;
+use crate::schema::stage::Stage;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A stage, or the stages of a loop: what other programs schedule as one job, or as an array of jobs.
@@ -78,7 +78,7 @@ impl Units {
     /// The units of a plan. `state` knows the files of inputs, and what `auto` shards stand for.
     pub fn of(plan: &Plan, graph: Graph, state: &State) -> Self {
         let handler = |stage: &Stage| {
-            let is = |named: &[crate::plan::schema::name::Id]| named.contains(&stage.id);
+            let is = |named: &[crate::schema::name::Id]| named.contains(&stage.id);
             let failure = is(&plan.on.failure).then_some(Handler::Failure);
             if is(&plan.on.exit) { Some(Handler::Exit) } else { failure }
         };

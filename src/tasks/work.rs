@@ -13,7 +13,7 @@ use crate::plan::run::journal::{JOURNAL, Journal};
 use crate::plan::run::key::Key;
 use crate::plan::run::machine::{Machine, Part, Setup};
 use crate::plan::run::state::{Group, State};
-use crate::plan::schema::policy::{FailureMode, SideEffects};
+use crate::schema::policy::{FailureMode, SideEffects};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 

@@ -2,7 +2,7 @@
 
 use super::parts::{head, input, shell};
 use super::settings::{Given, Setting, TemplateError};
-use crate::plan::schema::reduce::Reducer;
+use crate::schema::reduce::Reducer;
 use serde_json::{Value, json};
 
 /// What the plan does.

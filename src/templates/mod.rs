@@ -16,9 +16,9 @@ pub mod swarm;
 pub mod sweep;
 
 use crate::plan::read;
-use crate::plan::schema::Plan;
-use crate::plan::schema::agent::{Agent, able};
-use crate::plan::schema::name::Name;
+use crate::schema::Plan;
+use crate::schema::agent::{Agent, able};
+use crate::schema::name::Name;
 use serde_json::Value;
 use settings::{Given, Setting, TemplateError};
 use std::collections::BTreeMap;

@@ -1,7 +1,7 @@
 //! Parts that plans of several templates have.
 
 use super::settings::{Given, TemplateError};
-use crate::plan::schema::SCHEMA;
+use crate::schema::SCHEMA;
 use serde_json::{Value, json};
 
 /// The head of a plan: its schema, its name, and the limits that all templates have.

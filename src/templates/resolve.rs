@@ -1,10 +1,10 @@
 //! Resolves the capabilities that a plan asks for, by the agents of a registry.
 
-use crate::plan::schema::Plan;
-use crate::plan::schema::address;
-use crate::plan::schema::agent::{Agent, able};
-use crate::plan::schema::name::Name;
-use crate::plan::schema::stage::Stage;
+use crate::schema::Plan;
+use crate::schema::address;
+use crate::schema::agent::{Agent, able};
+use crate::schema::name::Name;
+use crate::schema::stage::Stage;
 use crate::settings::nearest::nearest;
 use crate::telemetry::explain::Explain;
 use std::collections::{BTreeMap, BTreeSet};

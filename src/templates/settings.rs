@@ -1,7 +1,7 @@
 //! The settings of a template, as `key=value`.
 
-use crate::plan::schema::agent::{Agent, able};
-use crate::plan::schema::name::Name;
+use crate::schema::agent::{Agent, able};
+use crate::schema::name::Name;
 use crate::settings::nearest::nearest;
 use crate::telemetry::explain::Explain;
 use std::collections::BTreeMap;

@@ -2,7 +2,7 @@
 
 use super::parts::{head, input, shell};
 use super::settings::{Given, Setting, TemplateError};
-use crate::plan::schema::agent::Agent;
+use crate::schema::agent::Agent;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 

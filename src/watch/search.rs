@@ -4,7 +4,7 @@ use super::history::PastRun;
 use super::status::Watched;
 use crate::plan::run::event::Made;
 use crate::plan::run::state::Group;
-use crate::plan::schema::Plan;
+use crate::schema::Plan;
 use jiff::Timestamp;
 use std::time::Duration;
 

@@ -17,10 +17,10 @@ use fedmill::plan::run::machine::{Machine, Setup};
 use fedmill::plan::run::tune::Step;
 use fedmill::plan::run::tune::judge::{Pairs, judge};
 use fedmill::plan::run::world::{Ended, Job, Receipt, Spent, Task, Woken, World};
-use fedmill::plan::schema::Plan;
-use fedmill::plan::schema::looped::{Validate, Worse};
-use fedmill::plan::schema::policy::Answer;
-use fedmill::plan::schema::value::Scalar;
+use fedmill::schema::Plan;
+use fedmill::schema::looped::{Validate, Worse};
+use fedmill::schema::policy::Answer;
+use fedmill::schema::value::Scalar;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io;
@@ -212,7 +212,7 @@ fn a_whole_number_stays_whole_and_its_step_within_the_ratio() {
         vec![("loss", 100.0 / whole as f64), ("cost", 1.0), ("fedexp", 0.0)]
     };
     let mut plan = plan(60, &json!({"bounds": [1, 40], "validate": {"gain": 0.01}}));
-    plan.params.insert("x".parse().unwrap(), fedmill::plan::schema::value::Scalar::Int(8));
+    plan.params.insert("x".parse().unwrap(), fedmill::schema::value::Scalar::Int(8));
     assert_eq!(run(&plan, &mut Toy::new(&seen)).1, 40.0);
 }
 
@@ -556,9 +556,7 @@ fn what_is_frozen_or_protects_clients_never_changes() {
             "bounds": [0.25, 4.0], "validate": {"gain": 0.0, "replay_rounds": 2}, "rollback": {"tabu": rng.below(3)}});
         let mut plan = plan(12, &tune);
         for name in names {
-            plan.params
-                .entry(name.parse().unwrap())
-                .or_insert(fedmill::plan::schema::value::Scalar::Real(1.0));
+            plan.params.entry(name.parse().unwrap()).or_insert(fedmill::schema::value::Scalar::Real(1.0));
         }
         let argument =
             ["--lr={params.x}", "--clip={params.x}", "krum:f={params.x}", "--rate={params.x}", "{params.x}"];
@@ -580,7 +578,7 @@ fn what_is_frozen_or_protects_clients_never_changes() {
             continue;
         };
         ran += 1;
-        let before: BTreeMap<String, fedmill::plan::condition::Value> =
+        let before: BTreeMap<String, fedmill::language::condition::Value> =
             plan.params.iter().map(|(name, value)| (name.to_string(), value.into())).collect();
         drive(&mut machine, BTreeMap::new(), &mut toy).unwrap();
         let after = machine.state.params(machine.state.current(0));
@@ -810,12 +808,12 @@ fn options_and_settings_that_may_be_tuned_exist() {
     let dir = crate::harness::Dir::new();
     let help = |command: &str| fedmill(&dir, &[command, "--help"]).stdout;
     let all = [help("aggregate"), help("compress"), help("personalize")].concat();
-    for option in fedmill::plan::tunable::OPTIONS {
+    for option in fedmill::language::tunable::OPTIONS {
         assert!(all.contains(&format!("{option} <")), "{option}");
     }
     let known = fedmill::strategies::STRATEGIES.iter().flat_map(|entry| entry.settings.iter());
     let known: Vec<&str> = known.map(|setting| setting.key).collect();
-    for key in fedmill::plan::tunable::SETTINGS {
+    for key in fedmill::language::tunable::SETTINGS {
         assert!(known.contains(&key), "{key} is none of {known:?}");
     }
 }

@@ -4,7 +4,7 @@ use super::Workflow;
 use crate::harness::{fedmill, fedmill_after};
 use crate::rng::Rng;
 use fedmill::plan::run::vote::{Tally, Voter, count};
-use fedmill::plan::schema::vote::Consensus;
+use fedmill::schema::vote::Consensus;
 use serde_json::{Value, json};
 
 const OPTIONS: [&str; 3] = ["accept", "later", "reject"];

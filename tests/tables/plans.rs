@@ -2,10 +2,10 @@
 
 use super::{check, compare, line, table};
 use crate::harness::source_tree;
+use fedmill::language::functions::FUNCTIONS;
 use fedmill::measures::{METRICS, Origin};
-use fedmill::plan::functions::FUNCTIONS;
-use fedmill::plan::schema::publish::json_schema;
 use fedmill::review::lint::rules::RULES;
+use fedmill::schema::publish::json_schema;
 use serde_json::Value;
 
 /// The text of a description in one line.

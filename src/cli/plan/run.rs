@@ -11,7 +11,7 @@ use crate::plan::run::drive::drive;
 use crate::plan::run::event::{Ending, Outcome as StageOutcome};
 use crate::plan::run::machine::Machine;
 use crate::plan::run::prepare::{Opened, Place, open};
-use crate::plan::schema::Plan;
+use crate::schema::Plan;
 use crate::telemetry::console;
 use crate::watch::failures::failures;
 use clap::Args;

@@ -1,7 +1,7 @@
 //! `fedmill plan schema`: the JSON Schema of plan files.
 
 use super::super::{Common, Failure, Outcome, print};
-use crate::plan::schema::publish::json_schema;
+use crate::schema::publish::json_schema;
 use clap::Args;
 
 /// Print the JSON Schema of plan files.

@@ -3,10 +3,10 @@
 use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print};
 use super::run::base_of;
 use crate::plan::run::claim::read_run;
-use crate::plan::schema::Plan;
 use crate::plan::{nested, read};
 use crate::review::show::picture::Picture;
 use crate::review::show::{commands, dot, json, mermaid, tree};
+use crate::schema::Plan;
 use crate::telemetry::escape::escaped;
 use crate::watch::rest::seconds;
 use clap::{Args, ValueEnum};
@@ -76,8 +76,7 @@ impl Arguments {
 fn costs(plan: &Plan, dir: &std::path::Path) -> Result<Vec<f64>, Failure> {
     let (kept, _, journal) = read_run(dir).map_err(Failure::of)?;
     let measured = seconds(&kept, &journal.events()).map_err(Failure::of)?;
-    let of =
-        |stage: &crate::plan::schema::stage::Stage| measured.get(stage.id.as_str()).copied().unwrap_or(0.0);
+    let of = |stage: &crate::schema::stage::Stage| measured.get(stage.id.as_str()).copied().unwrap_or(0.0);
     Ok(plan.stages.iter().map(of).collect())
 }
 

@@ -11,7 +11,7 @@ use super::world::{AttemptLimits, Job, Output, Spent, Task};
 use crate::io::child::allowance::{self, Allowance};
 use crate::io::child::capped::CappedLog;
 use crate::io::folder;
-use crate::plan::schema::agent::REPLY;
+use crate::schema::agent::REPLY;
 use serde::de::IgnoredAny;
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -3,8 +3,8 @@
 use super::error::RunError;
 use super::fill::instances;
 use super::state::State;
-use crate::plan::schema::Plan;
-use crate::plan::schema::stage::MOST_INSTANCES;
+use crate::schema::Plan;
+use crate::schema::stage::MOST_INSTANCES;
 
 /// Checks that the stages of a plan do not fan out to more instances than a run holds.
 ///

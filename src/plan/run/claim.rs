@@ -5,7 +5,7 @@ use super::given::GIVEN;
 use super::journal::{JOURNAL, Journal, LOCK, PLAN};
 use crate::io::{folder, text};
 use crate::plan::read;
-use crate::plan::schema::Plan;
+use crate::schema::Plan;
 use std::path::{Path, PathBuf};
 
 /// The file that names the folder of the inputs, in the directory of a run and of a rendered plan.

@@ -2,9 +2,9 @@
 
 use super::key::Key;
 use super::tune::Step;
-use crate::plan::condition::Value;
-use crate::plan::schema::policy::{Answer, RetryOn};
+use crate::language::condition::Value;
 use crate::record::Entry;
+use crate::schema::policy::{Answer, RetryOn};
 use crate::schema::value::is_default;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

@@ -9,14 +9,14 @@ use super::state::State;
 use super::vote::ballot_schema;
 use super::world::{AttemptLimits, Job, Output, Task};
 use crate::io::digest::{Blake3, hex};
-use crate::plan::condition::Value;
+use crate::language::condition::Value;
+use crate::language::template::{Part, Reference, Template};
 use crate::plan::nested::file_of;
-use crate::plan::schema::Plan;
-use crate::plan::schema::agent::{Agent, REPLY, able};
-use crate::plan::schema::name::{Id, Name};
-use crate::plan::schema::policy::{Cache, SideEffects, Timeout};
-use crate::plan::schema::stage::{ForEach, Shards, Stage};
-use crate::plan::template::{Part, Reference, Template};
+use crate::schema::Plan;
+use crate::schema::agent::{Agent, REPLY, able};
+use crate::schema::name::{Id, Name};
+use crate::schema::policy::{Cache, SideEffects, Timeout};
+use crate::schema::stage::{ForEach, Shards, Stage};
 use std::time::Duration;
 
 /// Time from SIGTERM to SIGKILL where a plan states none.

@@ -5,7 +5,7 @@
 
 use super::error::RunError;
 use crate::io::{folder, text};
-use crate::plan::schema::policy::{Answer, Gate};
+use crate::schema::policy::{Answer, Gate};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

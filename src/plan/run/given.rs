@@ -5,7 +5,7 @@ use super::event::Artifact;
 use crate::io::digest::store::identify;
 use crate::io::{folder, text};
 use crate::plan::nested;
-use crate::plan::schema::Plan;
+use crate::schema::Plan;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

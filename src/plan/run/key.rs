@@ -3,7 +3,7 @@
 //! `gram` is a stage alone, `gram@2` in an iteration, `gram.3` in a fan-out, and `gram@2.3` in both. `gram@2~5-new` is a
 //! shadow run of trial 5 with the candidate, and `gram@2~5-now` one with the value in use.
 
-use crate::plan::schema::Plan;
+use crate::schema::Plan;
 use serde::{Deserialize, Serialize};
 
 /// An instance of a stage.

@@ -14,8 +14,8 @@ use crate::io::digest;
 use crate::io::digest::store::identify_all;
 use crate::io::folder::{self, EntryKind};
 use crate::io::source::identity_of;
-use crate::plan::schema::{Input, Pin, Plan};
 use crate::plan::{nested, read};
+use crate::schema::{Input, Pin, Plan};
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 

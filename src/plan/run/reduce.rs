@@ -9,7 +9,7 @@ use crate::io::child::capped::CappedLog;
 use crate::io::folder;
 use crate::io::source::read_at_most;
 use crate::plan::read;
-use crate::plan::schema::reduce::Reducer;
+use crate::schema::reduce::Reducer;
 use serde_json::Value;
 use std::io;
 use std::path::Path;

@@ -12,8 +12,8 @@
 use super::event::Outcome;
 use super::key::Key;
 use super::state::{Group, State};
-use crate::plan::condition::{Condition, ConditionError, Outcome as Evaluated, Value};
-use crate::plan::schema::Plan;
+use crate::language::condition::{Condition, ConditionError, Outcome as Evaluated, Value};
+use crate::schema::Plan;
 use std::collections::BTreeMap;
 
 /// The names of the values of a stage.

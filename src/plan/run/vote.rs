@@ -5,7 +5,7 @@
 
 use crate::language::reply_schema::violation;
 use crate::plan::read::strict;
-use crate::plan::schema::vote::{Consensus, Weight};
+use crate::schema::vote::{Consensus, Weight};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 

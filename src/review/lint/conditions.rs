@@ -4,8 +4,8 @@ use super::finding::Lint;
 use super::order::{self, Viewer};
 use super::rules::{self, Rule};
 use super::variables::{Site, Variables};
-use crate::plan::condition::Condition;
-use crate::plan::expression::{Constant, Expression};
+use crate::language::condition::Condition;
+use crate::language::expression::{Constant, Expression};
 use crate::review::types::{self, Type};
 use std::collections::BTreeMap;
 

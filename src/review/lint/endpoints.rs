@@ -3,7 +3,7 @@
 use super::finding::Lint;
 use super::rules;
 use crate::plan::run::endpoint::check::faults;
-use crate::plan::schema::agent::Agent;
+use crate::schema::agent::Agent;
 
 pub(super) fn check(lint: &mut Lint) {
     // The runner refuses a plan for the same faults.

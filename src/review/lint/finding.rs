@@ -3,7 +3,7 @@
 use super::index::Index;
 use super::order::Query;
 use super::rules::Rule;
-use crate::plan::schema::Plan;
+use crate::schema::Plan;
 use crate::settings::nearest::nearest;
 use serde::Serialize;
 use std::fmt::{self, Display};

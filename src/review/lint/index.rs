@@ -1,11 +1,11 @@
 //! The names of a plan, its graph, its loops, and the agents of its stages.
 
 use crate::plan::graph::{Cycle, Graph};
-use crate::plan::schema::Plan;
-use crate::plan::schema::agent::{Agent, REPLY};
-use crate::plan::schema::looped::Loop;
-use crate::plan::schema::name::Name;
-use crate::plan::schema::stage::{ForEach, Stage};
+use crate::schema::Plan;
+use crate::schema::agent::{Agent, REPLY};
+use crate::schema::looped::Loop;
+use crate::schema::name::Name;
+use crate::schema::stage::{ForEach, Stage};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
@@ -42,7 +42,7 @@ impl<'p> Index<'p> {
             }
         }
         let range = |looped: &Loop| {
-            let place = |id: Option<&crate::plan::schema::name::Id>| stages.get(id?.as_str()).copied();
+            let place = |id: Option<&crate::schema::name::Id>| stages.get(id?.as_str()).copied();
             let (first, last) = (place(looped.over.first())?, place(looped.over.last())?);
             (first <= last && looped.over.len() <= 2).then_some(first..=last)
         };

@@ -4,8 +4,8 @@ use super::finding::Lint;
 use super::policy::expect_time;
 use super::rules;
 use super::votes::check_threshold;
-use crate::plan::schema::policy::FailureMode;
-use crate::plan::schema::stage::{ForEach, MOST_INSTANCES, Shards};
+use crate::schema::policy::FailureMode;
+use crate::schema::stage::{ForEach, MOST_INSTANCES, Shards};
 
 pub(super) fn check(lint: &mut Lint) {
     let limits = &lint.plan.limits;

@@ -3,7 +3,7 @@
 use super::finding::Lint;
 use super::names::{known_input, known_stage};
 use super::rules;
-use crate::plan::schema::looped::Loop;
+use crate::schema::looped::Loop;
 use std::ops::RangeInclusive;
 
 pub(super) fn check(lint: &mut Lint) {
@@ -77,7 +77,7 @@ fn check_overlaps(lint: &mut Lint) {
     }
 }
 
-fn check_carry(lint: &mut Lint, place: usize, at: &str, carry: &crate::plan::schema::looped::Carry) {
+fn check_carry(lint: &mut Lint, place: usize, at: &str, carry: &crate::schema::looped::Carry) {
     if let Some(init) = &carry.init {
         known_input(lint, &format!("{at}.init"), init.as_str());
     }

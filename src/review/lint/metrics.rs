@@ -3,8 +3,8 @@
 use super::finding::{Lint, finding};
 use super::order;
 use super::rules;
-use crate::plan::schema::agent::Agent;
-use crate::plan::schema::stage::Stage;
+use crate::schema::agent::Agent;
+use crate::schema::stage::Stage;
 
 /// Stages with one metric up to which each is compared with each; beyond them, with the next one.
 const MOST_PAIRS: usize = 64;

@@ -38,7 +38,7 @@ mod work;
 
 pub use finding::{Finding, Level};
 
-use crate::plan::schema::Plan;
+use crate::schema::Plan;
 use finding::Lint;
 use std::path::Path;
 

@@ -3,7 +3,7 @@
 use super::finding::Lint;
 use super::index::Index;
 use super::rules;
-use crate::plan::schema::stage::ForEach;
+use crate::schema::stage::ForEach;
 use std::collections::BTreeMap;
 
 pub(super) fn check(lint: &mut Lint) {

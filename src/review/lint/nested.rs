@@ -3,8 +3,8 @@
 use super::finding::{Finding, Lint, finding};
 use super::rules;
 use crate::plan::nested::{self, Inner, file_of};
-use crate::plan::schema::Plan;
-use crate::plan::schema::stage::{Kind, Stage};
+use crate::schema::Plan;
+use crate::schema::stage::{Kind, Stage};
 use crate::settings::nearest::nearest;
 use std::path::Path;
 

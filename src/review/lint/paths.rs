@@ -2,7 +2,7 @@
 
 use super::finding::Lint;
 use super::rules;
-use crate::plan::schema::{Input, Pin};
+use crate::schema::{Input, Pin};
 use std::path::{Component, Path};
 
 pub(super) fn check(lint: &mut Lint) {

@@ -2,8 +2,8 @@
 
 use super::finding::Lint;
 use super::rules;
-use crate::plan::schema::agent::Agent;
-use crate::plan::schema::policy::{Retry, SideEffects, Timeout};
+use crate::schema::agent::Agent;
+use crate::schema::policy::{Retry, SideEffects, Timeout};
 use crate::settings::duration::Friendly;
 
 pub(super) fn check(lint: &mut Lint) {

@@ -2,8 +2,8 @@
 
 use super::finding::{Finding, finding};
 use super::rules;
-use crate::plan::schema::Plan;
-use crate::plan::schema::agent::Agent;
+use crate::schema::Plan;
+use crate::schema::agent::Agent;
 use std::path::{Path, PathBuf};
 
 /// The programs of a plan in this folder that are not there, as the runner looks for them; `exists` says whether a file is

@@ -2,8 +2,8 @@
 
 use super::finding::Lint;
 use super::rules;
-use crate::plan::schema::agent::Agent;
-use crate::plan::template::each_text;
+use crate::language::template::each_text;
+use crate::schema::agent::Agent;
 
 /// Headers that carry a secret.
 const HEADERS: [&str; 8] = [

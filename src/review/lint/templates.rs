@@ -4,9 +4,9 @@ use super::finding::Lint;
 use super::names::{known_input, known_stage};
 use super::order::{self, Viewer};
 use super::rules;
-use crate::plan::schema::stage::{ForEach, Shards, Stage};
-use crate::plan::schema::value::Scalar;
-use crate::plan::template::{Part, Reference, Template, each_text};
+use crate::language::template::{Part, Reference, Template, each_text};
+use crate::schema::stage::{ForEach, Shards, Stage};
+use crate::schema::value::Scalar;
 
 /// A text with references.
 struct Text<'p> {

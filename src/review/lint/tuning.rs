@@ -4,8 +4,8 @@ use super::finding::Lint;
 use super::names::known_stage;
 use super::policy::expect_time;
 use super::rules;
-use crate::plan::schema::looped::{Policy, Preset, Tune, Validate};
-use crate::plan::tunable::{Forbidden, forbidden, not_repeatable, tuned_before};
+use crate::language::tunable::{Forbidden, forbidden, not_repeatable, tuned_before};
+use crate::schema::looped::{Policy, Preset, Tune, Validate};
 use std::collections::BTreeSet;
 
 pub(super) fn check(lint: &mut Lint) {

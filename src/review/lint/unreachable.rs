@@ -2,9 +2,9 @@
 
 use super::finding::Lint;
 use super::rules;
-use crate::plan::condition::Condition;
-use crate::plan::schema::stage::Stage;
-use crate::plan::template::{Reference, Template};
+use crate::language::condition::Condition;
+use crate::language::template::{Reference, Template};
+use crate::schema::stage::Stage;
 use std::collections::BTreeSet;
 
 pub(super) fn check(lint: &mut Lint) {
@@ -75,8 +75,8 @@ fn reads_never<'s>(lint: &Lint, stage: &'s Stage, never: &BTreeSet<usize>) -> Op
     texts.map(String::as_str).chain(built_in).find(|text| {
         let Ok(template) = Template::parse(text) else { return false };
         template.parts.iter().any(|part| match part {
-            crate::plan::template::Part::Ref(alternatives) => alternatives.iter().all(is_lost),
-            crate::plan::template::Part::Text(_) => false,
+            crate::language::template::Part::Ref(alternatives) => alternatives.iter().all(is_lost),
+            crate::language::template::Part::Text(_) => false,
         })
     })
 }

@@ -3,9 +3,9 @@
 use super::index::Index;
 use super::order::Viewer;
 use crate::plan::run::scope::OF_A_STAGE;
-use crate::plan::schema::Plan;
-use crate::plan::schema::value::Scalar;
 use crate::review::types::Type;
+use crate::schema::Plan;
+use crate::schema::value::Scalar;
 use crate::settings::nearest::nearest;
 use std::collections::BTreeSet;
 
@@ -207,11 +207,7 @@ impl<'v, 'p> Variables<'v, 'p> {
         })
     }
 
-    fn known(
-        &self,
-        shown: &str,
-        name: &str,
-    ) -> Result<(usize, &'p crate::plan::schema::stage::Stage), String> {
+    fn known(&self, shown: &str, name: &str) -> Result<(usize, &'p crate::schema::stage::Stage), String> {
         self.index
             .stage(name)
             .ok_or_else(|| unknown(shown, name, "a stage", self.index.stages.keys().copied()))

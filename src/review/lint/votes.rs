@@ -3,8 +3,8 @@
 use super::finding::Lint;
 use super::rules;
 use crate::plan::run::vote::{TOLERANCE, Voter, count};
-use crate::plan::schema::stage::Stage;
-use crate::plan::schema::vote::{Consensus, NoConsensus, Weight};
+use crate::schema::stage::Stage;
+use crate::schema::vote::{Consensus, NoConsensus, Weight};
 
 pub(super) fn check(lint: &mut Lint) {
     let plan = lint.plan;

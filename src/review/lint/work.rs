@@ -2,8 +2,8 @@
 
 use super::finding::Lint;
 use super::rules;
-use crate::plan::schema::agent::Agent;
-use crate::plan::schema::stage::{ForEach, Kind, Stage};
+use crate::schema::agent::Agent;
+use crate::schema::stage::{ForEach, Kind, Stage};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) fn check(lint: &mut Lint) {

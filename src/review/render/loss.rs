@@ -1,12 +1,12 @@
 //! What a target does in another way than `fedmill plan run`, and what it cannot do.
 
 use super::needs::agents;
-use crate::plan::condition::Condition;
-use crate::plan::schema::Plan;
-use crate::plan::schema::agent::Agent;
-use crate::plan::schema::limits::Limits;
-use crate::plan::schema::policy::{Cache, FailureMode};
-use crate::plan::schema::stage::Stage;
+use crate::language::condition::Condition;
+use crate::schema::Plan;
+use crate::schema::agent::Agent;
+use crate::schema::limits::Limits;
+use crate::schema::policy::{Cache, FailureMode};
+use crate::schema::stage::Stage;
 use crate::tasks::units::Units;
 use serde::Serialize;
 use std::fmt;

@@ -1,8 +1,8 @@
 //! What the job of a task asks of a machine: time and memory.
 
-use crate::plan::schema::Plan;
-use crate::plan::schema::agent::Agent;
-use crate::plan::schema::stage::Stage;
+use crate::schema::Plan;
+use crate::schema::agent::Agent;
+use crate::schema::stage::Stage;
 use crate::tasks::units::Unit;
 
 /// Minutes that a job has beyond the timeouts of its stages, to start and to write what it made.

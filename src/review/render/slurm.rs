@@ -2,8 +2,8 @@
 
 use super::File;
 use super::needs::{at_a_time, mebibytes, minutes};
-use crate::plan::schema::Plan;
-use crate::plan::schema::policy::SideEffects;
+use crate::schema::Plan;
+use crate::schema::policy::SideEffects;
 use crate::tasks::units::{How, Unit, Units};
 
 /// What each script that submits says; the jobs of the plan follow.

@@ -2,8 +2,8 @@
 
 use super::File;
 use super::needs::{agents, mebibytes, minutes};
-use crate::plan::schema::Plan;
-use crate::plan::schema::policy::FailureMode;
+use crate::schema::Plan;
+use crate::schema::policy::FailureMode;
 use crate::tasks::units::{Handler, How, Unit, Units};
 use std::collections::BTreeMap;
 

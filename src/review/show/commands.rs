@@ -1,10 +1,10 @@
 //! What a run of a plan would execute: commands, addresses and hosts.
 
-use crate::plan::schema::Plan;
-use crate::plan::schema::address;
-use crate::plan::schema::agent::{Agent, Method};
-use crate::plan::schema::name::Name;
-use crate::plan::schema::stage::{ForEach, Stage};
+use crate::schema::Plan;
+use crate::schema::address;
+use crate::schema::agent::{Agent, Method};
+use crate::schema::name::Name;
+use crate::schema::stage::{ForEach, Stage};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A block for each stage: its command lines or addresses. Then the hosts, and the variables that commands inherit.

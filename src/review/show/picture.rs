@@ -1,8 +1,8 @@
 //! What pictures of a plan draw: stages with their work, loops, branches and the critical path.
 
 use crate::plan::graph::{Cycle, Graph};
-use crate::plan::schema::Plan;
-use crate::plan::schema::stage::{ForEach, Shards, Stage};
+use crate::schema::Plan;
+use crate::schema::stage::{ForEach, Shards, Stage};
 use std::collections::BTreeMap;
 
 /// A plan as pictures draw it.

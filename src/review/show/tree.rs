@@ -4,7 +4,7 @@
 //! it; several are indented, so that a long chain stays flat.
 
 use super::picture::{Picture, Shape, fan_out, worker};
-use crate::plan::schema::stage::Stage;
+use crate::schema::stage::Stage;
 
 /// The deepest indentation, in steps of two columns.
 const DEEPEST: usize = 20;
@@ -90,7 +90,7 @@ fn notes(stage: &Stage) -> Vec<String> {
     notes.extend(stage.when.iter().map(|text| format!("when {text}")));
     notes.extend(stage.gate.as_ref().map(|gate| {
         let default =
-            if gate.default == crate::plan::schema::policy::Answer::Approve { "approve" } else { "reject" };
+            if gate.default == crate::schema::policy::Answer::Approve { "approve" } else { "reject" };
         format!("gate {}, then {default}", gate.timeout)
     }));
     notes
@@ -101,7 +101,7 @@ fn loops(picture: &Picture<'_>) -> String {
     if plan.loops.is_empty() {
         return String::new();
     }
-    let line = |looped: &crate::plan::schema::looped::Loop| {
+    let line = |looped: &crate::schema::looped::Loop| {
         let ends: Vec<&str> = looped.over.iter().map(|id| id.as_str()).collect();
         let until = looped.until.as_ref().map_or(String::new(), |until| format!(", until {until}"));
         let tune = looped.tune.as_ref().map_or(String::new(), |tune| format!(", tunes {}", tune.param));
@@ -112,7 +112,7 @@ fn loops(picture: &Picture<'_>) -> String {
 
 fn handlers(picture: &Picture<'_>) -> String {
     let on = &picture.plan.on;
-    let line = |(when, ids): (&str, &Vec<crate::plan::schema::name::Id>)| {
+    let line = |(when, ids): (&str, &Vec<crate::schema::name::Id>)| {
         let ids: Vec<&str> = ids.iter().map(|id| id.as_str()).collect();
         if ids.is_empty() { String::new() } else { format!("  {when}: {}\n", ids.join(", ")) }
     };

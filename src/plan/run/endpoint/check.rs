@@ -2,10 +2,10 @@
 
 use super::headers;
 use crate::language::reply_schema;
-use crate::plan::schema::Plan;
-use crate::plan::schema::address;
-use crate::plan::schema::agent::{Agent, Method};
-use crate::plan::schema::stage::Stage;
+use crate::schema::Plan;
+use crate::schema::address;
+use crate::schema::agent::{Agent, Method};
+use crate::schema::stage::Stage;
 use serde_json::Value;
 
 /// The faults of all agents that are endpoints: the place in the plan, and the reason.

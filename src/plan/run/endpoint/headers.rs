@@ -1,6 +1,6 @@
 //! The headers of a request. Values from the environment stay out of every message.
 
-use crate::plan::schema::agent::HttpAgent;
+use crate::schema::agent::HttpAgent;
 use std::fmt;
 use ureq::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 

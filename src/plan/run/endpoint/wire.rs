@@ -6,7 +6,7 @@
 use super::headers::Headers;
 use crate::plan::run::event::Failure;
 use crate::plan::run::world::AttemptLimits;
-use crate::plan::schema::address::Address;
+use crate::schema::address::Address;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};

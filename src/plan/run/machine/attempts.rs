@@ -1,16 +1,16 @@
 //! Attempts at the work of instances: which begin, and what came of them.
 
 use super::Machine;
-use crate::plan::condition::{Outcome as Evaluated, Value};
+use crate::language::condition::{Outcome as Evaluated, Value};
 use crate::plan::run::error::RunError;
 use crate::plan::run::event::{Event, Failure, Made, Outcome};
 use crate::plan::run::fill::instances;
 use crate::plan::run::key::Key;
 use crate::plan::run::state::Instance;
 use crate::plan::run::world::{Ended, Job, RECEIPT, Receipt, Spent, World};
-use crate::plan::schema::agent::Agent;
-use crate::plan::schema::name::Name;
-use crate::plan::schema::policy::SideEffects;
+use crate::schema::agent::Agent;
+use crate::schema::name::Name;
+use crate::schema::policy::SideEffects;
 use std::collections::BTreeMap;
 
 impl Machine<'_> {

@@ -1,12 +1,12 @@
 //! Whether a stage runs: needs, branches, conditions, decisions and gates.
 
 use super::Machine;
-use crate::plan::condition::{ConditionError, Outcome as Evaluated, Value};
+use crate::language::condition::{ConditionError, Outcome as Evaluated, Value};
 use crate::plan::run::error::RunError;
 use crate::plan::run::event::{Event, Outcome};
 use crate::plan::run::key::Key;
 use crate::plan::run::world::World;
-use crate::plan::schema::policy::Answer;
+use crate::schema::policy::Answer;
 use std::collections::BTreeMap;
 
 impl Machine<'_> {

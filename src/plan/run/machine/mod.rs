@@ -15,8 +15,8 @@ use super::tune::guard;
 use super::world::{Woken, World};
 use crate::io::interrupt::Interrupted;
 use crate::plan::graph::Graph;
-use crate::plan::schema::Plan;
-use crate::plan::schema::stage::Stage;
+use crate::schema::Plan;
+use crate::schema::stage::Stage;
 use std::collections::{BTreeMap, BTreeSet};
 use turns::Turns;
 

@@ -1,14 +1,14 @@
 //! How stages, iterations and the run end.
 
 use super::Machine;
-use crate::plan::condition::{Outcome as Evaluated, Value};
+use crate::language::condition::{Outcome as Evaluated, Value};
 use crate::plan::run::error::RunError;
 use crate::plan::run::event::{Ending, Event, Failure, Outcome};
 use crate::plan::run::key::Key;
 use crate::plan::run::state::Group;
 use crate::plan::run::world::World;
-use crate::plan::schema::looped::Exhausted;
-use crate::plan::schema::policy::{Answer, FailureMode};
+use crate::schema::looped::Exhausted;
+use crate::schema::policy::{Answer, FailureMode};
 use std::collections::BTreeMap;
 
 impl Machine<'_> {

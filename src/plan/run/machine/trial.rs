@@ -9,7 +9,7 @@ use crate::plan::run::tune::population::confidence;
 use crate::plan::run::tune::propose::{Proposal, propose};
 use crate::plan::run::tune::{Step, Trial};
 use crate::plan::run::world::World;
-use crate::plan::schema::looped::{Tune, Validate};
+use crate::schema::looped::{Tune, Validate};
 
 impl Machine<'_> {
     /// Tunes after an iteration whose stages are over. Returns whether the loop waits for shadow runs.

@@ -1,10 +1,10 @@
 //! Turns of new agents: an agent without successes would never get work beside one with many.
 
 use crate::plan::run::event::Event;
-use crate::plan::schema::Plan;
-use crate::plan::schema::agent::Agent;
-use crate::plan::schema::name::Name;
-use crate::plan::schema::stage::Stage;
+use crate::schema::Plan;
+use crate::schema::agent::Agent;
+use crate::schema::name::Name;
+use crate::schema::stage::Stage;
 use std::collections::BTreeMap;
 
 /// Attempts below which an agent is new.

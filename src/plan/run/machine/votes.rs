@@ -1,15 +1,15 @@
 //! How a vote ends: the winner, or what the plan says of a vote without one.
 
 use super::Machine;
-use crate::plan::condition::{Outcome as Evaluated, Value};
+use crate::language::condition::{Outcome as Evaluated, Value};
 use crate::plan::run::error::RunError;
 use crate::plan::run::event::{Failure, Outcome};
 use crate::plan::run::fill::members;
 use crate::plan::run::key::Key;
 use crate::plan::run::vote::{Tally, Voter, count, leader};
 use crate::plan::run::world::World;
-use crate::plan::schema::policy::Answer;
-use crate::plan::schema::vote::{Consensus, NoConsensus};
+use crate::schema::policy::Answer;
+use crate::schema::vote::{Consensus, NoConsensus};
 use std::collections::BTreeMap;
 
 impl Machine<'_> {

@@ -1,15 +1,15 @@
 //! Shadow runs: the stages of a trial, and the parameters that they see.
 
 use super::{Group, State};
-use crate::plan::condition::Value;
+use crate::language::condition::Value;
+use crate::language::tunable::parameter;
 use crate::plan::run::event::Outcome;
 use crate::plan::run::key::{Key, Shadow};
 use crate::plan::run::tune::{Step, Tuning};
-use crate::plan::schema::Plan;
-use crate::plan::schema::looped::Tune;
-use crate::plan::schema::name::Id;
-use crate::plan::schema::value::Scalar;
-use crate::plan::tunable::parameter;
+use crate::schema::Plan;
+use crate::schema::looped::Tune;
+use crate::schema::name::Id;
+use crate::schema::value::Scalar;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The tuning of a run's loops.

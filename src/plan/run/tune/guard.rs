@@ -1,8 +1,8 @@
 //! What a runner never tunes, whatever a plan says.
 
-use crate::plan::schema::Plan;
-use crate::plan::schema::looped::{Policy, Preset, Tune};
-use crate::plan::tunable::{forbidden, not_repeatable, parameter, tuned_before};
+use crate::language::tunable::{forbidden, not_repeatable, parameter, tuned_before};
+use crate::schema::Plan;
+use crate::schema::looped::{Policy, Preset, Tune};
 
 /// The first tuning of a plan that a runner refuses: its place in the plan, and why.
 pub fn fault(plan: &Plan) -> Option<(String, String)> {

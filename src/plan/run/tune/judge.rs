@@ -1,7 +1,7 @@
 //! Judges a candidate by its shadow runs and by those with the value in use, in pairs.
 
 use crate::measures::paired::{Interval, interval};
-use crate::plan::schema::looped::{Validate, Worse};
+use crate::schema::looped::{Validate, Worse};
 use serde::{Deserialize, Serialize};
 
 /// A metric of both kinds of shadow runs, in order of the iterations that they repeat.

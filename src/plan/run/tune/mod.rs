@@ -11,8 +11,8 @@ pub mod judge;
 pub mod population;
 pub mod propose;
 
-use crate::plan::schema::looped::{Policy, Tune};
-use crate::plan::schema::value::Scalar;
+use crate::schema::looped::{Policy, Tune};
+use crate::schema::value::Scalar;
 use judge::Verdict;
 use population::{Tried, first_members, give_up, settle, start_again};
 use serde::{Deserialize, Serialize};

@@ -10,8 +10,8 @@
 
 use super::propose::{Proposal, Range, draws, uniform};
 use super::{Tuning, is_same};
-use crate::plan::schema::looped::{Policy, Tune};
-use crate::plan::schema::value::Scalar;
+use crate::schema::looped::{Policy, Tune};
+use crate::schema::value::Scalar;
 
 /// The candidates of a rung of `asha` for one that goes on, and the factor from a rung to the next.
 const REDUCTION: u32 = 4;

@@ -3,8 +3,8 @@
 use super::population::{asha, pbt, ucb};
 use super::{Tuning, is_same};
 use crate::io::digest::Blake3;
-use crate::plan::schema::looped::{Policy, Preset, Tune};
-use crate::plan::schema::value::Scalar;
+use crate::schema::looped::{Policy, Preset, Tune};
+use crate::schema::value::Scalar;
 
 /// Draws of a random candidate, until one may be tried.
 const DRAWS: u32 = 16;
