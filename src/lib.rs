@@ -16,9 +16,9 @@
 //! - [`round`]: the rounds of a federation, phase by phase, on a state directory. [`config`]: its `fedmill.toml`.
 //!   [`fleet`]: its clients, and who is selected.
 //! - [`templates`]: makes plans. [`review`]: looks at plans without running them. [`watch`]: looks at runs, and
-//!   ends them. [`tasks`]: plans that another program
-//!   schedules, task by task. [`plan`]: workflows as files, and their runner. [`language`]: the conditions and references
-//!   in a plan. [`schema`]: the types of a plan. [`measures`]: what describes a round or a run as a whole.
+//!   ends them. [`tasks`]: plans that another program schedules, task by task. [`plan`]: workflows as files, and their
+//!   runner. [`endpoint`]: requests to the servers and models that a plan asks. [`language`]: the conditions and
+//!   references in a plan. [`schema`]: the types of a plan. [`measures`]: what describes a round or a run as a whole.
 //! - [`modes`]: where a run may differ from the plain run: `tiers`, `gaps`, `tree`, `shards`, `dp`. No mode knows another.
 //! - [`engine`]: one aggregate run, in the order of the data: `intake` admits updates, `passes` stream tiles, `decide`
 //!   judges, `aggregate` is the run; `backend` chooses the CPU or the GPU.
@@ -35,6 +35,7 @@ pub mod cli;
 pub mod codecs;
 pub mod compress;
 pub mod config;
+pub mod endpoint;
 pub mod engine;
 pub mod fleet;
 pub mod gpu;

@@ -2,10 +2,10 @@
 
 use super::folder::{RECORD, Record, Shared};
 use super::units::{How, Task};
+use crate::endpoint::check;
 use crate::io::folder;
 use crate::plan::run::disk::{self, Disk};
 use crate::plan::run::drive::drive;
-use crate::plan::run::endpoint::check;
 use crate::plan::run::error::RunError;
 use crate::plan::run::event::{Ending, Event, Failure, Made, Outcome};
 use crate::plan::run::fill::Folders;

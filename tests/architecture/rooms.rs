@@ -40,10 +40,11 @@ pub(crate) const ARROWS: &Table = &[
     // The names and numbers that the keys of `fedmill.toml` take.
     ("config", "codecs intake fleet io rules settings strategies telemetry"),
     ("templates", "plan language schema settings telemetry"),
-    ("review", "plan language schema tasks settings"),
-    ("tasks", "plan language schema io"),
+    ("review", "plan endpoint language schema tasks settings"),
+    ("tasks", "plan endpoint language schema io"),
     ("watch", "plan schema record io settings telemetry"),
-    ("plan", "record io telemetry settings language schema measures"),
+    ("plan", "endpoint record io telemetry settings language schema measures"),
+    ("endpoint", "language schema"),
     ("language", "schema measures"),
     ("schema", "settings"),
     // The metrics of a round are those of its report.

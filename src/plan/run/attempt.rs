@@ -1,13 +1,13 @@
 //! An attempt: runs a command or asks an endpoint, and takes what it made.
 
-use super::endpoint::call::{Exchange, call};
 use super::event::{Failure, Made};
-use super::nest;
 use super::process::{self, ATTEMPTS, Invocation, MARK, STAGE};
 use super::publish::{self, Places};
-use super::quote::with_texts;
 use super::reduce::reduce;
 use super::world::{AttemptLimits, Job, Output, Spent, Task};
+use super::{nest, quote};
+use crate::endpoint::call::{Ask, Exchange, Request, call};
+use crate::endpoint::wire::Limits;
 use crate::io::child::allowance::{self, Allowance};
 use crate::io::child::capped::CappedLog;
 use crate::io::folder;
@@ -43,13 +43,7 @@ pub fn make(
     let passed_on = allowance::passed_on(allowance).map_err(|why| Failure::Start(why.to_string()))?;
     let made = match &job.task {
         Task::Command { argv, env, inherit, stdin } => {
-            let mut env = env.clone();
-            env.insert(MARK.to_owned(), root.to_string_lossy().into_owned());
-            env.extend(passed_on.map(|text| (allowance::VARIABLE.to_owned(), text)));
-            env.insert("FEDMILL_PLAN_DIR".to_owned(), job.base.clone());
-            env.insert(STAGE.to_owned(), job.name.clone());
-            env.insert("FEDMILL_ATTEMPT".to_owned(), job.attempt.to_string());
-            env.insert("FEDMILL_IDEMPOTENCY_KEY".to_owned(), job.work.clone());
+            let env = variables(env, job, root, passed_on);
             let keeps_all = job.outputs.iter().any(|output| output.path == "-");
             let log_bytes = if keeps_all { u64::MAX } else { job.limits.log_bytes };
             process::run(&Invocation {
@@ -73,21 +67,53 @@ pub fn make(
             reduce(*by, files, &publish::place(output, &places)?, &job.limits, stop)?;
             publish::take(job, &places)?
         }
-        Task::Http { .. } | Task::Ollama { .. } => ask(job, &places, stop, spent)?,
+        Task::Http { agent, body, hosts } => {
+            let body = body.as_ref().map(quote::in_body).transpose()?;
+            ask(job, Ask::Http(agent, body.as_ref()), hosts, &places, stop, spent)?
+        }
+        Task::Ollama { agent, prompt, hosts } => {
+            let prompt = quote::in_text(prompt)?;
+            ask(job, Ask::Model(agent, &prompt), hosts, &places, stop, spent)?
+        }
     };
     // Only what the outputs name is kept of an attempt that succeeded.
     folder::remove_unsynced(&work).map_err(|why| Failure::Outputs(format!("{}: {why}", work.display())))?;
     Ok(made)
 }
 
+/// The variables of a command: those of the plan, and what the runner says of the attempt.
+fn variables(
+    of_plan: &BTreeMap<String, String>,
+    job: &Job,
+    root: &Path,
+    passed_on: Option<String>,
+) -> BTreeMap<String, String> {
+    let mut env = of_plan.clone();
+    env.insert(MARK.to_owned(), root.to_string_lossy().into_owned());
+    env.extend(passed_on.map(|text| (allowance::VARIABLE.to_owned(), text)));
+    env.insert("FEDMILL_PLAN_DIR".to_owned(), job.base.clone());
+    env.insert(STAGE.to_owned(), job.name.clone());
+    env.insert("FEDMILL_ATTEMPT".to_owned(), job.attempt.to_string());
+    env.insert("FEDMILL_IDEMPOTENCY_KEY".to_owned(), job.work.clone());
+    env
+}
+
 /// Asks an endpoint. Its reply is the file `reply` in the folder of the attempt, and an output of that name; standard
 /// output has the body as it came.
-fn ask(job: &Job, places: &Places<'_>, stop: &Arc<AtomicBool>, spent: &mut Spent) -> Result<Made, Failure> {
+fn ask(
+    job: &Job,
+    ask: Ask<'_>,
+    hosts: &[String],
+    places: &Places<'_>,
+    stop: &Arc<AtomicBool>,
+    spent: &mut Spent,
+) -> Result<Made, Failure> {
     let file = places.work.join(REPLY);
     let failure = |why: std::io::Error| Failure::Outputs(format!("{}: {why}", file.display()));
     let mut exchange = Exchange::default();
-    let called = call(&with_texts(job)?, stop, &mut exchange);
-    *spent = exchange.spent;
+    let limits = Limits { run: job.limits.run, idle: job.limits.idle };
+    let called = call(&Request { ask, hosts, work: &job.work, limits }, stop, &mut exchange);
+    *spent = Spent { tokens: exchange.tokens, pause: exchange.pause };
     let log = CappedLog::create(places.stdout, job.limits.log_bytes).and_then(|mut log| {
         log.write(exchange.log.as_bytes())?;
         log.finish()

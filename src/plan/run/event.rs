@@ -2,6 +2,7 @@
 
 use super::key::Key;
 use super::tune::Step;
+use crate::endpoint::fault::Fault;
 use crate::language::condition::Value;
 use crate::record::Entry;
 use crate::schema::policy::{Answer, RetryOn};
@@ -125,6 +126,20 @@ impl Failure {
             _ => false,
         };
         on.iter().any(covers)
+    }
+}
+
+impl From<Fault> for Failure {
+    fn from(why: Fault) -> Self {
+        match why {
+            Fault::Start(why) => Self::Start(why),
+            Fault::Connect(why) => Self::Connect(why),
+            Fault::Status(status) => Self::Http(status),
+            Fault::Reply(why) => Self::Schema(why),
+            Fault::Timeout(time) => Self::Timeout(time),
+            Fault::Idle(time) => Self::Idle(time),
+            Fault::Cancelled => Self::Cancelled,
+        }
     }
 }
 

@@ -6,8 +6,7 @@
 //! files, clock and processes through [`world`] alone; [`disk`] is the real world, where an [`attempt`] does the work,
 //! [`process`] runs commands and [`publish`] takes their outputs into the store. [`claim`] says what a directory holds,
 //! [`prepare`] pins inputs and opens a run, and [`drive`] is the loop. [`gates`] has the files by which persons answer.
-//! [`endpoint`] makes the requests of agents that are no commands, and [`vote`] counts ballots. [`reduce`] makes one
-//! file of several, and [`nest`] runs another plan, with what [`given`] keeps for it. [`quote`] puts texts of files
+//! [`vote`] counts ballots. [`reduce`] makes one file of several, and [`nest`] runs another plan, with what [`given`] keeps for it. [`quote`] puts texts of files
 //! into requests, and [`score`] says what the attempts of agents came to. [`tune`] tunes parameters of loops.
 //! [`ledger`] reads privacy budgets, and [`error`] says why it cannot go on.
 
@@ -16,7 +15,6 @@ pub mod bound;
 pub mod claim;
 pub mod disk;
 pub mod drive;
-pub mod endpoint;
 pub mod error;
 pub mod event;
 pub mod fill;

@@ -2,7 +2,6 @@
 
 use super::claim::{self, BASE};
 use super::disk::{self, Disk};
-use super::endpoint::check;
 use super::error::RunError;
 use super::event::{Artifact, Event};
 use super::fill::Folders;
@@ -10,6 +9,7 @@ use super::given;
 use super::journal::{JOURNAL, Journal, PLAN};
 use super::machine::Machine;
 use super::machine::Setup;
+use crate::endpoint::check;
 use crate::io::digest;
 use crate::io::digest::store::identify_all;
 use crate::io::folder::{self, EntryKind};

@@ -6,7 +6,7 @@ use super::world::{Job, Output};
 use crate::io::digest::store::{Store, Stored};
 use crate::io::folder;
 use crate::io::source::read_at_most;
-use crate::plan::read::strict;
+use crate::schema::json::strict;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;

@@ -5,7 +5,6 @@
 //! between two NUL characters, which no other part of a text may have.
 
 use super::event::Failure;
-use super::world::{Job, Task};
 use crate::io::text;
 use serde_json::Value;
 use std::path::Path;
@@ -21,32 +20,12 @@ pub fn quote(path: &str) -> String {
     format!("{MARK}{path}{MARK}")
 }
 
-/// A job with the texts of files in its request.
+/// A text with those of the files that it quotes.
 ///
 /// # Errors
 ///
 /// When a file cannot be read, is no UTF-8, or is too large.
-pub fn with_texts(job: &Job) -> Result<Job, Failure> {
-    let mut job = job.clone();
-    match &mut job.task {
-        Task::Command { .. } | Task::Plan { .. } | Task::Reduce { .. } => {}
-        Task::Http { body, .. } => body.iter_mut().try_for_each(fill_json)?,
-        Task::Ollama { prompt, .. } => *prompt = fill(prompt)?,
-    }
-    Ok(job)
-}
-
-fn fill_json(value: &mut Value) -> Result<(), Failure> {
-    match value {
-        Value::String(text) => *text = fill(text)?,
-        Value::Array(list) => list.iter_mut().try_for_each(fill_json)?,
-        Value::Object(object) => object.values_mut().try_for_each(fill_json)?,
-        Value::Null | Value::Bool(_) | Value::Number(_) => {}
-    }
-    Ok(())
-}
-
-fn fill(quoted: &str) -> Result<String, Failure> {
+pub fn in_text(quoted: &str) -> Result<String, Failure> {
     let mut filled = String::new();
     for (place, part) in quoted.split(MARK).enumerate() {
         match place % 2 {
@@ -55,6 +34,23 @@ fn fill(quoted: &str) -> Result<String, Failure> {
         }
     }
     Ok(filled)
+}
+
+/// A body, each text of it with those of the files that it quotes.
+///
+/// # Errors
+///
+/// As [`in_text`].
+pub fn in_body(body: &Value) -> Result<Value, Failure> {
+    Ok(match body {
+        Value::String(text) => in_text(text)?.into(),
+        Value::Array(list) => list.iter().map(in_body).collect::<Result<_, _>>()?,
+        Value::Object(object) => {
+            let filled = object.iter().map(|(key, value)| Ok((key.clone(), in_body(value)?)));
+            Value::Object(filled.collect::<Result<_, Failure>>()?)
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => body.clone(),
+    })
 }
 
 fn read(path: &Path) -> Result<String, Failure> {

@@ -8,7 +8,7 @@ use super::world::AttemptLimits;
 use crate::io::child::capped::CappedLog;
 use crate::io::folder;
 use crate::io::source::read_at_most;
-use crate::plan::read;
+use crate::schema::json::strict;
 use crate::schema::reduce::Reducer;
 use serde_json::Value;
 use std::io;
@@ -104,7 +104,7 @@ fn merge(files: &[String], into: &Path, watch: &Watch<'_>) -> Result<(), Failure
 
 fn object(file: &Path) -> Result<Value, String> {
     let json = read_at_most(file, MOST_BYTES).map_err(|why| why.to_string())?;
-    match read::strict(&json).map_err(|why| format!("$: {why}"))? {
+    match strict(&json).map_err(|why| format!("$: {why}"))? {
         value if value.is_object() => Ok(value),
         _ => Err("$: found no JSON object, expected one for json-merge".to_owned()),
     }

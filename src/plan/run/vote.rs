@@ -4,7 +4,7 @@
 //! against every option. The result does not depend on the order of the voters, to the last bit.
 
 use crate::language::reply_schema::violation;
-use crate::plan::read::strict;
+use crate::schema::json::strict;
 use crate::schema::vote::{Consensus, Weight};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;

@@ -2,7 +2,7 @@
 
 use super::finding::Lint;
 use super::rules;
-use crate::plan::run::endpoint::check::faults;
+use crate::endpoint::check::faults;
 use crate::schema::agent::Agent;
 
 pub(super) fn check(lint: &mut Lint) {

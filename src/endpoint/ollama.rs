@@ -1,7 +1,7 @@
 //! The chat endpoint of Ollama: what it is asked, and what it answers.
 
-use crate::plan::read::strict;
 use crate::schema::agent::OllamaAgent;
+use crate::schema::json::strict;
 use serde_json::{Value, json};
 
 /// The address of the endpoint.

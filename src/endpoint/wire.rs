@@ -3,9 +3,8 @@
 //! The name of the host is looked up once, and only `dial` opens a connection. `ureq` speaks HTTP/1.1 over it; it reads no
 //! proxy from the environment.
 
+use super::fault::Fault;
 use super::headers::Headers;
-use crate::plan::run::event::Failure;
-use crate::plan::run::world::AttemptLimits;
 use crate::schema::address::Address;
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -27,10 +26,10 @@ pub const MOST_BYTES: u64 = 16 << 20;
 /// The most bytes that are read of a reply with a status of failure.
 const MOST_BYTES_OF_FAILURE: u64 = 64 << 10;
 
-/// The longest wait without a look at the limits and at the runner.
+/// The longest wait without a look at the limits and at the caller.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// The longest attempt where a plan sets no limit.
+/// The longest request where a plan sets no limit.
 const LONGEST: Duration = Duration::from_secs(30);
 
 /// Bytes of each of the buffers of a connection.
@@ -61,27 +60,36 @@ pub struct Reply {
     pub body: Vec<u8>,
 }
 
-/// When an attempt must end.
+/// How long a request may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// From the look-up of the host to the last byte.
+    pub run: Option<Duration>,
+    /// Without a byte.
+    pub idle: Option<Duration>,
+}
+
+/// When a request must end.
 #[derive(Debug)]
 struct Watch {
     began: Instant,
     heard: Mutex<Instant>,
-    limits: AttemptLimits,
+    limits: Limits,
     stop: Arc<AtomicBool>,
 }
 
 impl Watch {
-    /// Why the attempt must end now.
-    fn over(&self) -> Option<Failure> {
+    /// Why the request must end now.
+    fn over(&self) -> Option<Fault> {
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let heard = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         if self.stop.load(Ordering::Relaxed) {
-            return Some(Failure::Cancelled);
+            return Some(Fault::Cancelled);
         }
         if self.began.elapsed() > self.most() {
-            return Some(Failure::Timeout(millis(self.most())));
+            return Some(Fault::Timeout(millis(self.most())));
         }
-        self.limits.idle.filter(|most| heard.elapsed() > *most).map(|most| Failure::Idle(millis(most)))
+        self.limits.idle.filter(|most| heard.elapsed() > *most).map(|most| Fault::Idle(millis(most)))
     }
 
     fn most(&self) -> Duration {
@@ -90,7 +98,7 @@ impl Watch {
 
     fn check(&self) -> io::Result<()> {
         match self.over() {
-            Some(_) => Err(io::Error::other("the attempt is over")),
+            Some(_) => Err(io::Error::other("the request is over")),
             None => Ok(()),
         }
     }
@@ -104,25 +112,25 @@ impl Watch {
 ///
 /// # Errors
 ///
-/// When the host cannot be reached, the reply is no HTTP or too long, a limit is over, or the runner ends the attempt.
-pub fn send(order: Order<'_>, limits: AttemptLimits, stop: &Arc<AtomicBool>) -> Result<Reply, Failure> {
+/// When the host cannot be reached, the reply is no HTTP or too long, a limit is over, or the caller ends it.
+pub fn send(order: Order<'_>, limits: Limits, stop: &Arc<AtomicBool>) -> Result<Reply, Fault> {
     let now = Instant::now();
     let watch = Arc::new(Watch { began: now, heard: Mutex::new(now), limits, stop: Arc::clone(stop) });
     let stream = dial(&order.address, &watch)?;
     let at = order.address.to_string();
     exchange(order, stream, &watch).map_err(|why| match (watch.over(), why) {
         (Some(over), _) => over,
-        (None, Broken::Reply(why)) => Failure::Schema(why),
-        (None, Broken::Connection(why)) => Failure::Connect(format!("{at}: {why}")),
+        (None, Broken::Reply(why)) => Fault::Reply(why),
+        (None, Broken::Connection(why)) => Fault::Connect(format!("{at}: {why}")),
     })
 }
 
 /// Opens the connection to a host.
-fn dial(address: &Address, watch: &Watch) -> Result<TcpStream, Failure> {
-    let fault = |why: &dyn fmt::Display| Failure::Connect(format!("{address}: {why}"));
+fn dial(address: &Address, watch: &Watch) -> Result<TcpStream, Fault> {
+    let fault = |why: &dyn fmt::Display| Fault::Connect(format!("{address}: {why}"));
     let (sender, receiver) = channel();
     let (host, port, most) = (address.host.clone(), address.port, watch.most());
-    // Nothing ends a look-up in the middle: the thread outlives an attempt that ends before it.
+    // Nothing ends a look-up in the middle: the thread outlives a request that ends before it.
     let work = move || drop(sender.send(connect(&host, port, most)));
     thread::Builder::new().name("dial".to_owned()).spawn(work).map_err(|why| fault(&why))?;
     loop {
