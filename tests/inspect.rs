@@ -80,6 +80,21 @@ fn norm_and_angle_are_of_deltas_with_a_base() {
 }
 
 #[test]
+fn the_values_of_an_encoded_update_are_measured() {
+    let dir = Dir::new();
+    // Exact in f16.
+    let values: Vec<f32> = (0..300).map(|k| (k % 5) as f32 - 2.0).collect();
+    Update::new("a").f32("w", &[300], &values).meta("kind", "delta").write(&dir);
+    dir.write("updates/.keep", "");
+    let args = ["compress", "-q", "a.safetensors", "-o", "updates/a.safetensors", "--codec", "f16"];
+    assert_eq!(fedmill(&dir, &args).code, Some(0));
+    let rows = rows(&dir, &[]);
+    // 60 times 4 + 1 + 0 + 1 + 4.
+    assert_close(rows[0]["norm"].as_f64().unwrap(), 600f64.sqrt());
+    assert_eq!((&rows[0]["max_abs"], &rows[0]["faults"]), (&json!(2.0), &json!([])));
+}
+
+#[test]
 fn row_is_the_same_whatever_the_others_are() {
     let dir = round();
     let before = rows(&dir, &WITH_BASE);

@@ -1,6 +1,6 @@
 //! The places of a model's tensors in its files.
 
-use crate::io::model_file::{ModelFile, TensorPlace};
+use crate::io::model_file::{ENCODED, ModelFile, TensorPlace};
 use crate::model::dtype::Dtype;
 use std::sync::Arc;
 
@@ -27,12 +27,12 @@ pub struct Place {
     pub dtype: Dtype,
 }
 
-/// The index of the file of a tensor that an update lacks.
-const ABSENT: usize = usize::MAX - 1;
+/// The index of the file of a tensor that an update lacks. [`ENCODED`] is another index of no file.
+const ABSENT: usize = ENCODED - 1;
 
 impl Place {
     /// The place of a tensor that the model does not hold and no pass reads.
-    pub const NONE: Self = Self { file: usize::MAX, offset: 0, dtype: Dtype::F64 };
+    pub const NONE: Self = Self { file: ENCODED - 2, offset: 0, dtype: Dtype::F64 };
 
     /// The place of a tensor that an update lacks: it reads as the base's values, a delta as zeros.
     pub fn absent(dtype: Dtype) -> Self {

@@ -258,6 +258,49 @@ fn the_overlap_of_the_largest_values_is_as_defined() {
     refused(&["0.1", "--report", "r.json", "--metrics", "none"], "expected --metrics geometry");
 }
 
+/// The values of the `count` largest magnitudes in their places, and zeros.
+fn largest(row: &[f32], count: usize) -> Vec<f32> {
+    let mut order: Vec<usize> = (0..row.len()).collect();
+    order.sort_by(|a, b| row[*b].abs().total_cmp(&row[*a].abs()));
+    let mut kept = vec![0.0; row.len()];
+    order[..count].iter().for_each(|place| kept[*place] = row[*place]);
+    kept
+}
+
+#[test]
+fn the_overlap_of_updates_that_send_few_values_is_that_of_what_they_send() {
+    let dir = Dir::new();
+    let mut rng = Rng::new(43);
+    let length = 3001;
+    let base: Vec<f32> = (0..length).map(|_| normal(&mut rng) as f32).collect();
+    Update::new("base").f32("w", &[length], &base).write(&dir);
+    dir.write("in/.keep", "");
+    let common: Vec<f64> = (0..length).map(|_| normal(&mut rng)).collect();
+    let mut rows = Vec::new();
+    for (client, sent) in [40, 300, 1200].into_iter().enumerate() {
+        let row: Vec<f32> = common.iter().map(|x| (x + 0.5 * normal(&mut rng)) as f32).collect();
+        let (name, codec) = (format!("c{client}"), format!("topk:k={sent}"));
+        Update::new(&name).f32("w", &[length], &row).meta("kind", "delta").write(&dir);
+        let (from, to) = (format!("{name}.safetensors"), format!("in/{name}.safetensors"));
+        let run = fedmill(&dir, &["compress", "-q", &from, "-o", &to, "--codec", &codec]);
+        assert_eq!(run.code, Some(0), "{run:#?}");
+        rows.push(largest(&row, sent));
+    }
+    // A dense update beside them.
+    let dense: Vec<f32> = common.iter().map(|x| *x as f32).collect();
+    Update::new("in/c3").f32("w", &[length], &dense).meta("kind", "delta").write(&dir);
+    rows.push(dense);
+    // The first update sends fewer values than the largest 5 %, two of them fewer than 20 %.
+    for (share, count) in [("0.01", 31), ("0.05", 151), ("0.2", 601), ("1", 3001)] {
+        let options = ["--base", "base.safetensors", "--report", "r.json", "--overlap", share];
+        let run = fedmill(&dir, &[&["aggregate", "-q", "in", "-o", "m.safetensors"], &options[..]].concat());
+        assert_eq!(run.code, Some(0), "{run:#?}");
+        let expected = defined_overlap(&rows, count);
+        assert!(expected > 0.0 && expected < 1.0, "{expected}");
+        assert_close(&dir.json("r.json")["metrics"], "support_overlap", expected, 1e-12);
+    }
+}
+
 #[test]
 fn measurements_that_are_none_are_refused() {
     let dir = Dir::new();
