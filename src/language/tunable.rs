@@ -158,11 +158,16 @@ pub fn forbidden(plan: &Plan, tune: &Tune) -> Option<Forbidden> {
     if let Some(found) = plan.stages.iter().find_map(|stage| sink.fault_of(stage)) {
         return Some(found);
     }
+    frozen_by(&plan.safety.frozen, tune).cloned().map(Forbidden::Frozen)
+}
+
+/// The first of these pointers of `safety.frozen` that covers the parameter of a tuning.
+pub fn frozen_by<'f>(frozen: &'f [String], tune: &Tune) -> Option<&'f String> {
     let covers = |pointer: &&String| {
         let whole = pointer.trim_end_matches('/');
         tune.param == whole || tune.param.starts_with(&format!("{whole}/"))
     };
-    plan.safety.frozen.iter().find(covers).cloned().map(Forbidden::Frozen)
+    frozen.iter().find(covers)
 }
 
 /// What to say of a loop whose parameter an earlier loop tunes too.

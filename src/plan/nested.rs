@@ -24,6 +24,26 @@ pub struct Inner {
     pub plan: Plan,
     /// The plan of the stage, by its place among those found; `None` for the outermost one.
     pub outer: Option<usize>,
+    /// What holds in it of all plans around it.
+    around: Around,
+}
+
+/// What holds in a plan of those around it.
+#[derive(Clone, Default, Debug)]
+struct Around {
+    /// The pointers of their `safety.frozen`.
+    frozen: Vec<String>,
+    /// Whether one of them limits requests or tokens.
+    counts_calls: bool,
+}
+
+impl Around {
+    /// With one more plan around.
+    fn and(&self, plan: &Plan) -> Self {
+        let frozen = self.frozen.iter().chain(&plan.safety.frozen).cloned().collect();
+        let counts_calls = plan.limits.http_calls.is_some() || plan.limits.tokens.is_some();
+        Self { frozen, counts_calls: self.counts_calls || counts_calls }
+    }
 }
 
 /// The file of a nested plan, as its stage names it.
@@ -62,7 +82,9 @@ fn add(
     found: &mut Vec<Inner>,
     (outer, depth): (Option<usize>, usize),
 ) -> Result<(), (String, String)> {
-    let last = outer.and_then(|outer| found.get(outer)).map(|inner| inner.file.clone());
+    let last = outer.and_then(|outer| found.get(outer));
+    let around = last.map_or(Around::default(), |inner| inner.around.clone()).and(plan);
+    let last = last.map(|inner| inner.file.clone());
     for (stage, nested) in
         plan.stages.iter().enumerate().filter_map(|(at, stage)| Some((at, stage.plan.as_ref()?)))
     {
@@ -88,7 +110,7 @@ fn add(
             folder::within(base, &path).map_err(fault)?;
         }
         let inner = read::plan(&path).map_err(|why| fault(why.to_string()))?;
-        found.push(Inner { at, stage, file, plan: inner.clone(), outer });
+        found.push(Inner { at, stage, file, plan: inner.clone(), outer, around: around.clone() });
         add(&inner, base, &chain, found, (Some(found.len() - 1), depth + 1))?;
     }
     Ok(())
@@ -105,13 +127,22 @@ pub fn exceeds(outer: &Plan, inner: &Inner) -> Option<(String, String)> {
         return Some((at("file"), why.to_owned()));
     }
     let calls = inner.plan.agents.values().any(|agent| !matches!(agent, Agent::Command(_)));
-    if calls && (limits.http_calls.is_some() || limits.tokens.is_some()) {
+    if calls && inner.around.counts_calls {
         let why = "found endpoints in a plan inside of one with `limits.http_calls` or `limits.tokens`, which do not \
             count its requests; expected the requests in the plan with the limit";
         return Some((at("file"), why.to_owned()));
     }
     if let Some(host) = inner.plan.limits.hosts.iter().find(|host| !limits.hosts.contains(host)) {
         let why = format!("found host `{host}`, which `limits.hosts` of the plan around it does not list");
+        return Some((at("file"), why));
+    }
+    let mut tunings = inner.plan.loops.iter().filter_map(|looped| Some((&looped.id, looped.tune.as_ref()?)));
+    let frozen = tunings.find_map(|(id, tune)| Some((id, tunable::frozen_by(&inner.around.frozen, tune)?)));
+    if let Some((id, pointer)) = frozen {
+        let why = format!(
+            "found loop `{id}`, which tunes `{pointer}`, expected no tuning of what `safety.frozen` of a plan around it \
+             lists"
+        );
         return Some((at("file"), why));
     }
     for (name, value) in &nested.params {

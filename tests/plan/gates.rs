@@ -85,3 +85,15 @@ fn what_is_no_answer_is_named_and_the_gate_goes_on_waiting() {
         "{run:#?}"
     );
 }
+
+#[test]
+fn the_question_stands_once_in_all_but_quiet_runs() {
+    for (option, times) in [("-v", 1), ("-q", 0)] {
+        let plan = plan(&json!({"timeout": "1s", "default": "approve", "question": "Go on?"}));
+        plan.write();
+        let run = fedmill(&plan.dir, &["plan", "run", option, "plan.json"]);
+        assert_eq!(run.code, Some(0), "{run:#?}");
+        assert_eq!(run.stderr.matches("stage `a` waits for an answer until ").count(), times, "{run:#?}");
+        assert_eq!(run.stderr.matches("Go on?").count(), times, "{run:#?}");
+    }
+}

@@ -16,7 +16,7 @@ fn plan(dir: &Dir, name: &str, stages: u32, seconds: f64) {
 }
 
 /// The most attempts at a time, and the number of all.
-fn noted(dir: &Dir) -> (i32, i32) {
+pub(super) fn noted(dir: &Dir) -> (i32, i32) {
     let text = String::from_utf8(dir.read("log")).unwrap();
     let (mut now, mut most, mut all) = (0, 0, 0);
     for step in text.lines().map(|line| line.parse::<i32>().unwrap()) {

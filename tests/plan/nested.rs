@@ -1,10 +1,12 @@
 //! Plans inside of plans: values, files and outputs, crashes in the middle, and what is refused.
 
 use super::Workflow;
+use super::jobserver::noted;
 use super::killed::{is_alive, wait_until};
-use crate::harness::{fedmill, fedmill_after, program};
+use super::watch::start;
+use crate::harness::{fedmill, fedmill_after};
 use serde_json::{Value, json};
-use std::process::{Command, Stdio};
+use std::process::Child;
 
 /// A plan whose second stage runs `inner.json`, on the output of the first.
 fn workflow(inner: &Value) -> Workflow {
@@ -47,6 +49,13 @@ fn log(plan: &Workflow) -> String {
     String::from_utf8(plan.dir.read("log")).unwrap()
 }
 
+/// Runs the plan until the second stage of the inner one wrote its id to `pid`: the runner, and that id.
+fn at_second_stage(plan: &Workflow) -> (Child, String) {
+    let runner = start(plan);
+    wait_until("the second stage", || plan.dir.exists("pid") && plan.dir.read("pid").ends_with(b"\n"));
+    (runner, String::from_utf8(plan.dir.read("pid")).unwrap())
+}
+
 #[test]
 fn values_go_in_and_files_and_metrics_come_out() {
     let plan = workflow(&inner(":"));
@@ -62,15 +71,7 @@ fn values_go_in_and_files_and_metrics_come_out() {
 #[test]
 fn stages_of_an_inner_plan_that_are_done_stay_done_after_a_kill() {
     let plan = workflow(&inner("echo $$ > $HOME/pid; test -e $HOME/mended || sleep 300"));
-    let mut command = Command::new(program());
-    command
-        .args(["plan", "run", "-q", "plan.json"])
-        .current_dir(plan.dir.path(""))
-        .env("HOME", plan.dir.path(""));
-    let mut runner =
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    wait_until("the second stage", || plan.dir.exists("pid") && plan.dir.read("pid").ends_with(b"\n"));
-    let child = String::from_utf8(plan.dir.read("pid")).unwrap();
+    let (mut runner, child) = at_second_stage(&plan);
     runner.kill().unwrap();
     runner.wait().unwrap();
     plan.dir.write("mended", "");
@@ -84,17 +85,9 @@ fn stages_of_an_inner_plan_that_are_done_stay_done_after_a_kill() {
 #[test]
 fn the_kill_file_of_the_outer_run_ends_the_inner_one() {
     let plan = workflow(&inner("echo $$ > $HOME/pid; sleep 300"));
-    let mut command = Command::new(program());
-    command
-        .args(["plan", "run", "-q", "plan.json"])
-        .current_dir(plan.dir.path(""))
-        .env("HOME", plan.dir.path(""));
-    let mut runner =
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    wait_until("the second stage", || plan.dir.exists("pid") && plan.dir.read("pid").ends_with(b"\n"));
+    let (mut runner, child) = at_second_stage(&plan);
     plan.dir.write("plan.run/STOP", "");
     assert_eq!(runner.wait().unwrap().code(), Some(1));
-    let child = String::from_utf8(plan.dir.read("pid")).unwrap();
     assert!(!is_alive(&child), "the command of the inner plan is still there");
     assert_eq!(plan.states(), "make ok, run cancelled, after waiting");
 }
@@ -131,6 +124,21 @@ fn what_a_plan_does_not_leave_to_an_inner_one_is_refused() {
         }
         plan.run().assert_fails(2, &[expected, "so nothing was run"]);
     }
+    let calls = json!({"asks": {"kind": "http", "url": "http://h/x"}});
+    for limit in ["http_calls", "tokens"] {
+        // The limit of the outermost plan counts for the third, too.
+        let plan = workflow(&with(
+            "/stages",
+            json!([{"id": "second", "kind": "plan", "plan": {"file": "b.json"},
+            "out": [{"name": "o", "path": "x.o"}, {"name": "m", "path": "x.m", "metrics": true}], "metrics": ["acc"]}]),
+        ));
+        let b = json!({"schema": "fedmill.plan/1", "id": "b", "agents": calls, "stages": [{"id": "x", "agent": "asks"}]});
+        plan.dir.write("b.json", b.to_string());
+        let expected = "inner.json: $.stages[0].plan.file: found endpoints in a plan inside of one with";
+        plan.with(&format!("limits.{limit}"), json!(9))
+            .run()
+            .assert_fails(2, &[expected, "so nothing was run"]);
+    }
     let plan =
         workflow(&with("/stages", json!([{"id": "second", "kind": "plan", "plan": {"file": "b.json"}}])));
     for (file, next) in [("b", "c"), ("c", "d"), ("d", "e")] {
@@ -161,4 +169,87 @@ fn the_commands_of_inner_plans_are_listed() {
     assert!(run.stdout.contains("\ninner.json:\nfirst: sh -c"), "{run:#?}");
     let run = fedmill(&plan.dir, &["plan", "show", "plan.json"]);
     assert!(run.stdout.contains("plan inner.json"), "{run:#?}");
+}
+
+/// A plan with a loop that tunes `rate`, inside of one that freezes `frozen`.
+fn tuning(frozen: &str) -> Workflow {
+    let plan = Workflow::new(&json!([{"id": "run", "kind": "plan", "plan": {"file": "inner.json"}}]))
+        .with("params", json!({"rate": 1.0, "other": 1.0}))
+        .with("safety", json!({"frozen": [frozen]}));
+    let inner = json!({"schema": "fedmill.plan/1", "id": "inner", "params": {"rate": 1.0},
+        "agents": {"measure": {"kind": "command", "argv": ["./measure.sh"]}}, "limits": {"timeout": {"run": "1m"}},
+        "stages": [{"id": "s", "agent": "measure", "argv": ["--rate", "{params.rate}"],
+            "out": [{"name": "m", "path": "-", "metrics": true}], "metrics": ["m"]}],
+        "loops": [{"id": "l", "over": ["s"], "max_iters": 2, "tune": {"param": "/params/rate", "bounds": [0.5, 2.0],
+            "every": 2, "validate": {"shadow": ["s"], "metric": "m", "replay_rounds": 2}}}]});
+    plan.dir.write("inner.json", inner.to_string());
+    plan.script("measure.sh", "#!/bin/sh\necho '{\"m\": 1}'\n");
+    plan
+}
+
+#[test]
+fn what_the_outer_plan_freezes_is_frozen_inside() {
+    for frozen in ["/params/rate", "/params"] {
+        let expected = format!("$.stages[0].plan.file: found loop `l`, which tunes `{frozen}`");
+        tuning(frozen)
+            .run()
+            .assert_fails(2, &[&expected, "`safety.frozen` of a plan around it", "so nothing was run"]);
+    }
+    let plan = tuning("/params/other");
+    let run = plan.run();
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    // The inner run holds the pointers of both plans, so that plans inside of it see them too.
+    let kept: Value = serde_json::from_slice(&plan.dir.read("plan.run/plans/run/plan.json")).unwrap();
+    assert_eq!(kept["safety"]["frozen"], json!(["/params/other"]));
+}
+
+#[test]
+fn the_outer_runner_shows_the_gates_of_inner_plans() {
+    let gated = json!({"schema": "fedmill.plan/1", "id": "gated", "stages": [
+        {"id": "ask", "gate": {"timeout": "1s", "default": "approve", "question": "Is it good?"}}]});
+    let middle = json!({"schema": "fedmill.plan/1", "id": "middle", "limits": {"timeout": {"run": "1m"}}, "stages": [
+        {"id": "deep", "kind": "plan", "plan": {"file": "gated.json"}}]});
+    let plan = Workflow::new(&json!([
+        {"id": "near", "kind": "plan", "plan": {"file": "gated.json"}},
+        {"id": "far", "kind": "plan", "plan": {"file": "middle.json"}},
+    ]));
+    plan.dir.write("gated.json", gated.to_string());
+    plan.dir.write("middle.json", middle.to_string());
+    plan.write();
+    for (more, times) in [(&[][..], 1), (&["-v"], 1), (&["-q"], 0)] {
+        let args = [&["plan", "run", "plan.json", "--dir", "a.run"], more].concat();
+        let run = fedmill(&plan.dir, &args);
+        assert_eq!(run.code, Some(0), "{run:#?}");
+        for (place, answer) in [
+            ("stage `near`: stage `ask` waits for an answer", "a.run/plans/near/gates/ask` lets it go on"),
+            (
+                "stage `far`: stage `deep`: stage `ask` waits",
+                "a.run/plans/far/plans/deep/gates/ask` lets it go on",
+            ),
+        ] {
+            assert_eq!(run.stderr.matches(place).count(), times, "{run:#?}");
+            assert_eq!(run.stderr.matches(answer).count(), times, "{run:#?}");
+        }
+        assert_eq!(run.stderr.matches("Is it good?").count(), 2 * times, "{run:#?}");
+        std::fs::remove_dir_all(plan.dir.path("a.run")).unwrap();
+    }
+}
+
+#[test]
+fn the_attempts_of_all_runs_share_the_places_of_the_outer_one() {
+    let note = "echo +1 >> $HOME/log; sleep 0.4; echo -1 >> $HOME/log";
+    let plan = Workflow::new(&json!([
+        {"id": "own", "for_each": {"range": 4}, "sh": note},
+        {"id": "a", "kind": "plan", "plan": {"file": "inner.json"}},
+        {"id": "b", "kind": "plan", "plan": {"file": "inner.json"}},
+    ]))
+    .with("limits.max_parallel", json!(3));
+    let inner = json!({"schema": "fedmill.plan/1", "id": "inner",
+        "agents": {"shell": {"kind": "command", "argv": ["sh", "-c"]}}, "limits": {"timeout": {"run": "1m"}},
+        "stages": [{"id": "s", "for_each": {"range": 4}, "agent": "shell", "argv": [note]}]});
+    plan.dir.write("inner.json", inner.to_string());
+    plan.write();
+    let run = fedmill_after(&plan.dir, &home(&plan), &["plan", "run", "plan.json"]);
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    assert_eq!(noted(&plan.dir), (3, 12));
 }

@@ -3,11 +3,18 @@
 //! Each program has one place without asking. For each further job it takes a byte from a pipe, and writes it back once
 //! the job is over. `MAKEFLAGS` names the pipe: `--jobserver-auth=fifo:PATH`, or `--jobserver-auth=R,W` with the numbers
 //! of open files. The pipe is opened anew, so that reads that never wait do not change the files of make.
+//!
+//! A program may also make such a pipe for the programs that it starts.
 
 use rustix::fs::{FileType, Mode, OFlags, fstat, open};
+use rustix::pipe::{PipeFlags, pipe_with};
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
+use std::os::fd::AsRawFd;
 use std::path::PathBuf;
+
+/// The variable that names the pipe.
+pub const MAKEFLAGS: &str = "MAKEFLAGS";
 
 /// The places for jobs that a program has.
 #[derive(Debug)]
@@ -31,7 +38,7 @@ pub struct Client {
 impl Places {
     /// The places that the make above this process leaves to it.
     pub fn of_make() -> Self {
-        Self::of(&std::env::var("MAKEFLAGS").unwrap_or_default())
+        Self::of(&std::env::var(MAKEFLAGS).unwrap_or_default())
     }
 
     /// The places that `MAKEFLAGS` states.
@@ -44,6 +51,28 @@ impl Places {
         match makeflags.split_whitespace().filter_map(auth).next_back() {
             None => Self::Free,
             Some(auth) => Client::open(&auth).map_or(Self::One, Self::Shared),
+        }
+    }
+
+    /// These places, or a new pipe for at most `most` jobs if nothing limits them. Without a pipe they stay as they are.
+    pub fn or_shared(self, most: u32) -> Self {
+        match self {
+            Self::Free => Client::with_places(most.saturating_sub(1)).map_or(Self::Free, Self::Shared),
+            limited => limited,
+        }
+    }
+
+    /// What `MAKEFLAGS` has to say so that another program shares these places; `None` where nothing limits jobs. The pipe
+    /// has its name as long as this process holds it.
+    pub fn makeflags(&self) -> Option<String> {
+        match self {
+            Self::Free => None,
+            // What is no pipe leaves one place.
+            Self::One => Some("--jobserver-auth=fifo:/dev/null".to_owned()),
+            Self::Shared(client) => {
+                let (process, file) = (std::process::id(), client.source.as_raw_fd());
+                Some(format!("--jobserver-auth=fifo:/proc/{process}/fd/{file}"))
+            }
         }
     }
 
@@ -65,6 +94,15 @@ impl Places {
 }
 
 impl Client {
+    /// A new pipe with this many places, as far as it holds them.
+    fn with_places(count: u32) -> Option<Self> {
+        let (source, sink) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC).ok()?;
+        let (source, mut sink) = (File::from(source), File::from(sink));
+        // A pipe that is full holds more places than a machine has processors.
+        let _ = (0..count).try_for_each(|_| sink.write_all(b"+"));
+        Some(Self { source, sink, taken: Vec::new() })
+    }
+
     fn open(auth: &str) -> Option<Self> {
         let pipe = |path: &PathBuf, flags| {
             let file = open(path, flags | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()).ok()?;
@@ -141,6 +179,25 @@ mod tests {
         make.read_exact(&mut back).unwrap();
         back.sort_unstable();
         assert_eq!(&back, b"ab");
+    }
+
+    #[test]
+    fn a_new_pipe_shares_its_places_by_its_name() {
+        let mut ours = Places::Free.or_shared(3);
+        let mut theirs = Places::of(&ours.makeflags().unwrap());
+        assert!(matches!(theirs, Places::Shared(_)));
+        // Ours is running, theirs is one of ours, and two more places are in the pipe.
+        assert!(ours.admits(0) && ours.admits(1) && theirs.admits(0) && theirs.admits(1));
+        assert!(!ours.admits(2) && !theirs.admits(2));
+        drop(theirs);
+        assert!(ours.admits(2) && !ours.admits(3));
+        let same = ours.or_shared(100);
+        assert!(
+            !Places::of(&same.makeflags().unwrap()).admits(1),
+            "places that are limited stay as they are"
+        );
+        assert_eq!(Places::Free.makeflags(), None);
+        assert!(matches!(Places::of(&Places::One.makeflags().unwrap()), Places::One));
     }
 
     #[test]

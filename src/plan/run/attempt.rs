@@ -27,6 +27,7 @@ pub fn make(
     root: &Path,
     job: &Job,
     allowance: Option<&Allowance>,
+    makeflags: Option<String>,
     stop: &Arc<AtomicBool>,
     spent: &mut Spent,
 ) -> Result<Made, Failure> {
@@ -61,7 +62,9 @@ pub fn make(
             let option = publish::ballot(job, &stdout)?;
             Made { option, ..publish::take(job, &places)? }
         }
-        Task::Plan { .. } => nest::run(job, &places, passed_on, stop)?,
+        Task::Plan { .. } => {
+            nest::run(job, &places, nest::Shared { allowance: passed_on, places: makeflags }, stop)?
+        }
         Task::Reduce { by, files } => {
             let output = job.outputs.first().ok_or_else(|| Failure::Outputs("has no output".to_owned()))?;
             reduce(*by, files, &publish::place(output, &places)?, &job.limits, stop)?;

@@ -152,6 +152,13 @@ impl Disk {
         Ok(self)
     }
 
+    /// Shares the places for attempts with the runs inside of this one, so that all together take at most `most`. Under
+    /// GNU make they share its places.
+    pub fn sharing(mut self, most: u32) -> Self {
+        self.places = self.places.or_shared(most);
+        self
+    }
+
     /// The processes of the run's commands.
     fn commands(&self) -> Vec<i32> {
         process::commands_of(&self.root)
@@ -278,12 +285,13 @@ impl World for Disk {
         self.attempts.insert(job.key, Arc::clone(&stop));
         let (root, sender) = (self.root.clone(), self.ended.0.clone());
         let allowance = self.allowance.clone();
+        let places = self.places.makeflags();
         let key = job.key;
         let attempt = job.attempt;
         let work = move || {
             let began = Instant::now();
             let mut spent = Spent::default();
-            let result = make(&root, &job, allowance.as_ref(), &stop, &mut spent);
+            let result = make(&root, &job, allowance.as_ref(), places, &stop, &mut spent);
             let seconds = began.elapsed().as_secs_f64();
             // The receiver lives as long as the runner.
             let _ = sender.send(Ended { key, attempt, result, seconds, spent });

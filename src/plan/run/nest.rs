@@ -1,7 +1,8 @@
 //! Runs a plan inside of a plan: a runner of its run, as the command of an attempt.
 //!
 //! The run lies in `plans/STAGE` of the directory of the outer run, and stays there between attempts. So an attempt that a
-//! crash interrupted goes on with it: stages of the inner plan that are done stay done.
+//! crash interrupted goes on with it: stages of the inner plan that are done stay done. The inner runner prints errors
+//! alone; this one shows the questions of its gates.
 
 use super::event::{Failure, Made};
 use super::given::GIVEN;
@@ -13,8 +14,10 @@ use super::reduce::reduce;
 use super::state::State;
 use super::world::{Job, Task};
 use crate::io::child::allowance::VARIABLE;
+use crate::io::child::jobserver::MAKEFLAGS;
 use crate::io::digest::store::identify;
-use crate::io::folder;
+use crate::io::source::identity_of;
+use crate::io::{folder, text};
 use crate::plan::graph::Graph;
 use crate::plan::nested;
 use crate::plan::read;
@@ -25,19 +28,31 @@ use crate::schema::value::Scalar;
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+/// Time between two looks at the gates of an inner run.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// The most bytes of a question.
+const MOST_OF_A_QUESTION: u64 = 1 << 20;
+
+/// What an inner run gets of the one around it, beside values and files.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// The variable with what commands may charge to privacy budgets.
+    pub allowance: Option<String>,
+    /// `MAKEFLAGS` with the places for attempts.
+    pub places: Option<String>,
+}
 
 /// Runs the plan of a job, or goes on with its run, and takes its outputs.
 ///
 /// # Errors
 ///
 /// Why it failed.
-pub fn run(
-    job: &Job,
-    places: &Places<'_>,
-    passed_on: Option<String>,
-    stop: &AtomicBool,
-) -> Result<Made, Failure> {
+pub fn run(job: &Job, places: &Places<'_>, shared: Shared, stop: &AtomicBool) -> Result<Made, Failure> {
     let Task::Plan { file, blake3, params, inputs } = &job.task else {
         return Err(Failure::Start("found no plan".to_owned()));
     };
@@ -56,18 +71,21 @@ pub fn run(
     let argv = ["fedmill", "plan", "resume", "-q"].map(str::to_owned).into_iter();
     let argv: Vec<String> = argv.chain([root.to_string_lossy().into_owned()]).collect();
     let mut env = BTreeMap::from([(MARK.to_owned(), places.run.to_string_lossy().into_owned())]);
-    env.extend(passed_on.map(|text| (VARIABLE.to_owned(), text)));
-    let ran = process::run(&Invocation {
-        argv: &argv,
-        base: &place.base,
-        env,
-        inherit: &inherit,
-        stdin: None,
-        folder: places.work,
-        stdout: places.stdout,
-        stderr: &places.stdout.with_file_name("stderr"),
-        limits: job.limits,
-        stop,
+    env.extend(shared.allowance.map(|text| (VARIABLE.to_owned(), text)));
+    env.extend(shared.places.map(|text| (MAKEFLAGS.to_owned(), text)));
+    let ran = showing_gates(&root, &format!("stage `{}`", job.name), || {
+        process::run(&Invocation {
+            argv: &argv,
+            base: &place.base,
+            env,
+            inherit: &inherit,
+            stdin: None,
+            folder: places.work,
+            stdout: places.stdout,
+            stderr: &places.stdout.with_file_name("stderr"),
+            limits: job.limits,
+            stop,
+        })
     });
     // Commands of a runner that was ended by force.
     for pid in process::commands_of(&root).into_iter().filter_map(Pid::from_raw) {
@@ -75,6 +93,54 @@ pub fn run(
     }
     ran?;
     take(job, &root, &plan, places)
+}
+
+/// Works, and meanwhile shows the questions of gates that open in a run and in the runs inside of it.
+fn showing_gates<T>(root: &Path, name: &str, work: impl FnOnce() -> T) -> T {
+    let is_over = AtomicBool::new(false);
+    let mut known = questions(root, name);
+    thread::scope(|scope| {
+        let shows = scope.spawn(|| {
+            while !is_over.load(Ordering::Acquire) {
+                thread::park_timeout(LOOK_EVERY);
+                let found = questions(root, name);
+                for (path, (place, version)) in &found {
+                    if known.get(path).is_none_or(|(_, known)| known != version) {
+                        show(path, place);
+                    }
+                }
+                known = found;
+            }
+        });
+        let done = work();
+        is_over.store(true, Ordering::Release);
+        shows.thread().unpark();
+        done
+    })
+}
+
+/// The files with the questions of a run and of those inside of it: the stages of the runs, and the version of the file.
+fn questions(root: &Path, name: &str) -> BTreeMap<PathBuf, (String, Option<(u64, u64)>)> {
+    let listed = |folder: &str| folder::entries(&root.join(folder)).unwrap_or_default().into_iter();
+    let mut found = BTreeMap::new();
+    for (file, _) in listed("gates").filter(|(file, _)| file.ends_with(".question")) {
+        let path = root.join("gates").join(file);
+        let version = identity_of(&path);
+        found.insert(path, (name.to_owned(), version));
+    }
+    for (inner, _) in listed("plans") {
+        found.extend(questions(&root.join("plans").join(&inner), &format!("{name}: stage `{inner}`")));
+    }
+    found
+}
+
+/// Shows a question of an inner run, and how to answer it.
+fn show(path: &Path, place: &str) {
+    // What cannot be read is shown by `plan status`.
+    let text = text::read_at_most(path, MOST_OF_A_QUESTION).unwrap_or_default();
+    if let Some((waits, how)) = text.trim_end().rsplit_once('\n') {
+        tracing::warn!(hint = how, "{place}: {waits}");
+    }
 }
 
 /// The variables of the runner that the agents of a plan read.
@@ -112,7 +178,11 @@ fn compose(
     let own = outer.join(PLAN);
     // The directory of a task lies in `tasks` of that of the plan.
     let kept = if folder::exists(&own) { own } else { outer.join("../..").join(PLAN) };
-    let limits = read::plan(&kept).map_err(|why| why.to_string())?.limits;
+    let around = read::plan(&kept).map_err(|why| why.to_string())?;
+    let limits = around.limits;
+    let frozen = around.safety.frozen.into_iter();
+    let more: Vec<String> = frozen.filter(|pointer| !plan.safety.frozen.contains(pointer)).collect();
+    plan.safety.frozen.extend(more);
     let inner = &mut plan.limits;
     let smaller = |a: Option<u64>, b: Option<u64>| a.into_iter().chain(b).min();
     inner.max_parallel = inner.max_parallel.into_iter().chain(limits.max_parallel).min();

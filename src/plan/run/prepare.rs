@@ -220,6 +220,9 @@ pub fn open<'p>(plan: &'p Plan, place: &Place, parallel: u32) -> Result<Opened<'
     };
     let mut world = Disk::new(&root, plan.id.as_str(), &plan.safety.kill_file, &journal, lock)?
         .within(&plan.limits, &root)?;
+    if plan.stages.iter().any(|stage| stage.plan.is_some()) {
+        world = world.sharing(plan.limits.max_parallel.unwrap_or(parallel));
+    }
     let folders =
         Folders { inputs: base.to_string_lossy().into_owned(), run: root.to_string_lossy().into_owned() };
     let machine = Machine::new(Setup { plan, digest, folders, parallel, part: None }, &events, &mut world)?;
