@@ -259,8 +259,12 @@ fn net(shared: &Shared, task: Task, state: &State) -> Vec<Event> {
         }
         let again = iteration < last;
         if again || state.loops[looped].is_over {
-            let exhausted = !again && state.loops[looped].exhausted;
-            events.push(Event::Iterated { looped, iteration, again, exhausted, read: BTreeMap::new() });
+            let (exhausted, failed) = match again {
+                true => (false, String::new()),
+                false => (state.loops[looped].exhausted, state.loops[looped].failed.clone()),
+            };
+            let read = BTreeMap::new();
+            events.push(Event::Iterated { looped, iteration, again, exhausted, failed, read });
         }
     }
     events

@@ -1,4 +1,4 @@
-//! Why a run failed: its failed stages, and what their commands printed last.
+//! Why a run failed: its failed stages and loops, and what their commands printed last.
 
 use crate::io::text;
 use crate::plan::run::event::{Failure, Outcome};
@@ -7,7 +7,7 @@ use crate::plan::run::state::State;
 use crate::schema::Plan;
 use std::path::Path;
 
-/// The stages that failed, each with a line; and before them the ends of what their commands printed to standard error.
+/// The stages and loops that failed, each with a line; and before them the ends of what their commands printed to standard error.
 pub fn failures(plan: &Plan, state: &State, root: &Path) -> Vec<String> {
     let stages = (0..plan.stages.len()).map(|stage| state.current(stage));
     let failed = stages.filter(|key| state.group(*key).outcome.is_some_and(Outcome::is_failure));
@@ -25,6 +25,8 @@ pub fn failures(plan: &Plan, state: &State, root: &Path) -> Vec<String> {
             printed.extend(last_words(&root.join("attempts").join(&name).join("stderr")));
         }
     }
+    let loops = plan.loops.iter().zip(&state.loops).filter(|(_, state)| !state.failed.is_empty());
+    lines.extend(loops.map(|(looped, state)| format!("loop `{}` {}", looped.id, state.failed)));
     match (&state.stop, lines.is_empty()) {
         (Some((why, _)), true) => printed.push(why.clone()),
         _ => printed.push(lines.join("; ")),

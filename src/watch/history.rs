@@ -160,6 +160,21 @@ fn behind_colon(text: &str) -> String {
     if text.is_empty() { String::new() } else { format!(": {text}") }
 }
 
+/// What follows an iteration of a loop; `failed` says why the loop failed.
+fn behind_iteration(again: bool, exhausted: bool, failed: &str) -> String {
+    match (again, exhausted, failed) {
+        (true, ..) => "another one follows".to_owned(),
+        (false, true, "") => "the loop ended without its condition".to_owned(),
+        (false, false, "") => "the loop is over".to_owned(),
+        _ => format!("the loop {failed}"),
+    }
+}
+
+/// The name of a loop, by its place in the plan.
+fn name_of_loop(plan: &Plan, looped: usize) -> String {
+    plan.loops.get(looped).map(|looped| looped.id.to_string()).unwrap_or_default()
+}
+
 /// The stage or loop of an event, and what happened, in words.
 pub(super) fn told(plan: &Plan, event: &Event) -> (String, String) {
     let of = |key: &Key| key.name(plan);
@@ -197,19 +212,11 @@ pub(super) fn told(plan: &Plan, event: &Event) -> (String, String) {
             let by = if *by_default { " by default, since no answer came in time" } else { "" };
             (of(key), format!("{answer:?}{by}").to_lowercase())
         }
-        Event::Iterated { looped, iteration, again, exhausted, .. } => {
-            let next = match (again, exhausted) {
-                (true, _) => "another one follows",
-                (false, true) => "the loop ended without its condition",
-                (false, false) => "the loop is over",
-            };
-            let name = plan.loops.get(*looped).map(|looped| looped.id.to_string()).unwrap_or_default();
-            (name, format!("iteration {iteration} is over; {next}"))
+        Event::Iterated { looped, iteration, again, exhausted, failed, .. } => {
+            let next = behind_iteration(*again, *exhausted, failed);
+            (name_of_loop(plan, *looped), format!("iteration {iteration} is over; {next}"))
         }
-        Event::Tuned { looped, step, .. } => {
-            let name = plan.loops.get(*looped).map(|looped| looped.id.to_string()).unwrap_or_default();
-            (name, step.to_string())
-        }
+        Event::Tuned { looped, step, .. } => (name_of_loop(plan, *looped), step.to_string()),
         Event::Stop { why, .. } => (String::new(), why.clone()),
         Event::End { ending } => {
             let word = match ending {

@@ -49,6 +49,9 @@ pub struct Status {
     pub stages: Vec<StageRow>,
     /// The loops that ended without their condition.
     pub exhausted: Vec<String>,
+    /// The loops that failed, with what they did.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub failed_loops: BTreeMap<String, String>,
     /// The loops that tune a parameter.
     pub tuning: Vec<TuningRow>,
 }
@@ -256,6 +259,7 @@ impl Watched {
             limits: self.limits(),
             stages: rows.map(|key| self.row(key)).collect(),
             exhausted: self.exhausted(),
+            failed_loops: self.failed_loops(),
             tuning: tuning(&self.plan, &self.state),
         }
     }
@@ -264,6 +268,13 @@ impl Watched {
     fn exhausted(&self) -> Vec<String> {
         let loops = self.plan.loops.iter().zip(&self.state.loops);
         loops.filter(|(_, state)| state.exhausted).map(|(looped, _)| looped.id.to_string()).collect()
+    }
+
+    /// The loops that failed, with what they did.
+    fn failed_loops(&self) -> BTreeMap<String, String> {
+        let name = |looped: usize| self.plan.loops[looped].id.to_string();
+        let failed = self.state.failed_loops();
+        failed.map(|looped| (name(looped), self.state.loops[looped].failed.clone())).collect()
     }
 
     /// The time at which the last attempt of each instance began.
@@ -288,7 +299,8 @@ impl Watched {
         let current =
             (0..self.plan.stages.len()).map(|stage| (stage, self.state.group(self.state.current(stage))));
         let failed =
-            current.clone().filter(|(_, group)| group.outcome.is_some_and(Outcome::is_failure)).count();
+            current.clone().filter(|(_, group)| group.outcome.is_some_and(Outcome::is_failure)).count()
+                + self.state.failed_loops().count();
         let running =
             |group: &Group| group.instances.iter().filter(|instance| instance.running).count() as u64;
         let live = |count: u64| if self.runner.is_some() { count } else { 0 };

@@ -38,9 +38,7 @@ pub fn status(status: &Status) -> String {
             0,
         );
     }
-    for looped in &status.exhausted {
-        text += &wrapped(&format!("loop {looped} ended without its condition"), 0);
-    }
+    text += &loops(status);
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING);
     table.set_header(row(["stage", "state", "attempts", "seconds", "about"].map(str::to_owned)));
@@ -64,6 +62,14 @@ pub fn status(status: &Status) -> String {
         text.extend(tuning.steps.iter().map(line));
     }
     text
+}
+
+/// The loops that failed, or that ended without their condition.
+fn loops(status: &Status) -> String {
+    let going_on = status.exhausted.iter().filter(|looped| !status.failed_loops.contains_key(*looped));
+    let going_on = going_on.map(|looped| format!("loop {looped} ended without its condition"));
+    let failed = status.failed_loops.iter().map(|(looped, what)| format!("loop {looped} {what}"));
+    failed.chain(going_on).map(|line| wrapped(&line, 0)).collect()
 }
 
 /// The ballots of a vote: its last iteration.

@@ -185,6 +185,70 @@ fn a_loop_that_ends_without_its_condition_fails_unless_the_plan_says_otherwise()
     }
 }
 
+/// A loop that fails at its second iteration beside stages that do not need it; the condition is `until`.
+fn failing_loop(until: &str) -> Workflow {
+    let measures = json!([{"name": "m", "path": "-", "metrics": true}]);
+    Workflow::new(&json!([
+        {"id": "step", "sh": "echo '{{\"n\": 1}}'", "metrics": ["n"], "out": measures},
+        {"id": "behind", "needs": ["step"], "sh": "true"},
+        {"id": "sees", "depends": "stages.step.ok", "sh": "true"},
+        {"id": "slow", "sh": "sleep 1"},
+        {"id": "other", "needs": ["slow"], "sh": "true"},
+        {"id": "told", "sh": "true"},
+    ]))
+    .with("on", json!({"failure": ["told"]}))
+    .with("loops", json!([{"id": "l", "over": ["step"], "max_iters": 2, "until": until}]))
+}
+
+#[test]
+fn a_loop_that_fails_is_a_failure_like_that_of_a_stage() {
+    let why = "loop `l` ended without its condition: `until` held in none of 2 iterations";
+    let steps = "step@1 ok, step@2 ok";
+    for (mode, states) in [
+        ("keep_going", "behind blocked, sees ok, slow ok, other ok, told ok"),
+        ("finish_running", "behind waiting, sees waiting, slow ok, other waiting, told ok"),
+        ("fail_fast", "behind waiting, sees waiting, slow cancelled, other waiting, told ok"),
+    ] {
+        let plan = failing_loop("metrics.n > 1.0").with("limits.on_failure", json!(mode));
+        plan.run().assert_fails(2, &[why]);
+        assert_eq!(plan.states(), format!("{steps}, {states}"), "{mode}");
+        // The loop is over: what waited for it is blocked, and the rest has another chance.
+        let run = crate::harness::fedmill(&plan.dir, &["plan", "resume", "plan.run"]);
+        run.assert_fails(2, &[why]);
+        let states = "behind blocked, sees ok, slow ok, other ok, told ok";
+        assert_eq!(plan.states(), format!("{steps}, {states}"), "{mode}");
+    }
+    let plan = failing_loop("metrics.n > 1.0")
+        .with("limits.on_failure", json!("keep_going"))
+        .with("limits.max_failed", json!(1));
+    plan.run().assert_fails(2, &[why]);
+    assert_eq!(
+        plan.states(),
+        format!("{steps}, behind waiting, sees waiting, slow ok, other waiting, told ok")
+    );
+    let plan = failing_loop("1 / (iteration.k - 1) == 5").with("limits.on_failure", json!("keep_going"));
+    plan.run().assert_fails(2, &["loop `l` ended since `until` has no value: "]);
+    assert_eq!(plan.states(), "step@1 ok, behind blocked, sees ok, slow ok, other ok, told ok");
+    let status = crate::harness::fedmill(&plan.dir, &["plan", "status", "plan.run"]).stdout;
+    assert!(status.contains("loop l ended since `until` has no value"), "{status}");
+}
+
+#[test]
+fn a_loop_in_the_middle_of_its_iterations_goes_on_after_a_failure_elsewhere() {
+    let plan = Workflow::new(&json!([
+        {"id": "step", "sh": "test -e ../../../../mended || sleep 1"},
+        {"id": "behind", "needs": ["step"], "sh": "true"},
+        {"id": "bad", "sh": "test -e ../../../../mended"},
+    ]))
+    .with("loops", json!([{"id": "l", "over": ["step"], "max_iters": 3}]));
+    plan.run().assert_fails(2, &["stage `bad`: exited with status 1"]);
+    assert_eq!(plan.states(), "step@1 ok, behind waiting, bad failed");
+    plan.dir.write("mended", "");
+    let run = crate::harness::fedmill(&plan.dir, &["plan", "resume", "plan.run"]);
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    assert_eq!(plan.states(), "step@1 ok, step@2 ok, step@3 ok, behind ok, bad ok");
+}
+
 #[test]
 fn the_kill_file_and_invariants_end_a_run() {
     let plan = Workflow::new(&json!([{"id": "a", "sh": "sleep 60"}]));

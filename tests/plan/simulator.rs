@@ -240,8 +240,13 @@ fn random_plan(rng: &mut Rng) -> Plan {
     if rng.chance(40) {
         let first = rng.below(count as u64);
         let last = first + rng.below(count as u64 - first);
+        let until = if rng.chance(70) {
+            format!("stages.s{last}.ok && iteration.k >= 2")
+        } else {
+            "iteration.k > 3".to_owned()
+        };
         plan["loops"] = json!([{"id": "l", "over": [format!("s{first}"), format!("s{last}")], "max_iters": 3,
-            "on_exhausted": "continue", "until": format!("stages.s{last}.ok && iteration.k >= 2")}]);
+            "on_exhausted": if rng.chance(50) { "continue" } else { "fail" }, "until": until}]);
         tune_at_times(&mut plan, first, last, rng);
     }
     // A stage of the end belongs to no loop.

@@ -321,6 +321,9 @@ pub enum Event {
         /// Whether the loop is over although its condition never held.
         #[serde(default, skip_serializing_if = "is_default")]
         exhausted: bool,
+        /// Why the loop failed: what it did, as "ended without its condition".
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        failed: String,
         /// The values that its condition read.
         read: BTreeMap<String, Value>,
     },

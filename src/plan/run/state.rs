@@ -114,6 +114,8 @@ pub struct LoopState {
     pub is_over: bool,
     /// Whether the loop is over although its condition never held.
     pub exhausted: bool,
+    /// Why the loop failed: what it did, as "ended without its condition". Empty if it did not fail.
+    pub failed: String,
 }
 
 /// A stage of a shadow run before it begins.
@@ -181,6 +183,11 @@ impl State {
     /// The loop that a stage belongs to.
     pub fn loop_of(&self, stage: usize) -> Option<usize> {
         self.loop_of[stage]
+    }
+
+    /// The loops that failed, by their places in the plan.
+    pub fn failed_loops(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.loops.len()).filter(|looped| !self.loops[*looped].failed.is_empty())
     }
 
     /// The key of a stage in the iteration that runs, without a place in a fan-out.
@@ -282,8 +289,8 @@ impl State {
             }
             Event::Gate { key, until, .. } => self.group_mut(*key).gate_until = Some(*until),
             Event::Answered { key, answer, by_default } => self.group_mut(*key).answer(*answer, *by_default),
-            Event::Iterated { looped, again, exhausted, .. } => {
-                self.loops[*looped].exhausted = *exhausted;
+            Event::Iterated { looped, again, exhausted, failed, .. } => {
+                (self.loops[*looped].exhausted, self.loops[*looped].failed) = (*exhausted, failed.clone());
                 return self.iterate(*looped, *again, graph, plan);
             }
             Event::Tuned { looped, iteration, step } => return self.tune(*looped, *iteration, step, plan),
@@ -342,7 +349,8 @@ impl State {
             let open = |stage: &usize| self.group(self.current(*stage)).outcome.is_none();
             let members = (0..self.groups.len()).filter(|stage| self.loop_of[*stage] == Some(looped));
             if members.into_iter().any(|stage| open(&stage)) {
-                self.loops[looped].is_over = false;
+                let iteration = self.loops[looped].iteration;
+                self.loops[looped] = LoopState { iteration, ..LoopState::default() };
             }
         }
         self.count_again(graph)

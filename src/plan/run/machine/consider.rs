@@ -84,7 +84,7 @@ impl Machine<'_> {
             }
             None if !is_handler => {
                 if let Some(need) = self.failed_need(key) {
-                    let why = format!("needs `{need}`, which failed");
+                    let why = format!("needs {need}, which failed");
                     return Ok(Some(NotRun { outcome: Outcome::Blocked, why, read: BTreeMap::new() }));
                 }
             }
@@ -106,14 +106,21 @@ impl Machine<'_> {
         Ok(None)
     }
 
-    /// A stage that this one needs, that neither succeeded nor was skipped, and that may not fail.
+    /// A stage that this one needs, that neither succeeded nor was skipped, and that may not fail; or a stage of a loop
+    /// that failed.
     fn failed_need(&self, key: Key) -> Option<String> {
         self.flow.graph.needs[key.stage].iter().find_map(|need| {
+            let around = self.state.loop_of(*need);
+            let mut failed = self.state.failed_loops().filter(|looped| around == Some(*looped));
+            if let Some(looped) = failed.next() {
+                let plan = self.flow.plan;
+                return Some(format!("`{}` of loop `{}`", plan.stages[*need].id, plan.loops[looped].id));
+            }
             let seen = self.state.seen_from(*need, key);
             let may_fail = self.flow.plan.stages[*need].may_fail();
             let is_fine = |outcome: Outcome| outcome.is_fine() || may_fail && outcome.is_failure();
             let fine = self.state.group(seen).outcome.is_none_or(is_fine);
-            (!fine).then(|| seen.name(self.flow.plan))
+            (!fine).then(|| format!("`{}`", seen.name(self.flow.plan)))
         })
     }
 

@@ -55,7 +55,7 @@ impl Machine<'_> {
             return self.end_shadow(key, world);
         }
         if outcome.is_failure() && !self.is_handled(key.stage) {
-            self.fail(key, world)?;
+            self.fail(format!("stage `{}` failed", key.name(self.flow.plan)), world)?;
         }
         match self.state.loop_of(key.stage) {
             Some(looped) => self.iterate(looped, world),
@@ -68,22 +68,22 @@ impl Machine<'_> {
         self.flow.graph.failure_is_a_result(self.flow.plan, stage)
     }
 
-    /// Does what the plan says of failures.
-    fn fail(&mut self, key: Key, world: &mut impl World) -> Result<(), RunError> {
+    /// Does what the plan says of failures, after this one of a stage or a loop.
+    fn fail(&mut self, why: String, world: &mut impl World) -> Result<(), RunError> {
         let limits = &self.flow.plan.limits;
-        let name = key.name(self.flow.plan);
         match limits.on_failure {
             _ if self.closing.is_some() => Ok(()),
-            FailureMode::FailFast => self.stop(format!("stage `{name}` failed"), false, true, world),
-            FailureMode::FinishRunning => self.stop(format!("stage `{name}` failed"), false, false, world),
+            FailureMode::FailFast => self.stop(why, false, true, world),
+            FailureMode::FinishRunning => self.stop(why, false, false, world),
             FailureMode::KeepGoing => {
-                let failed = self.failures().count() as f64;
+                let failed = (self.failures().count() + self.state.failed_loops().count()) as f64;
                 let Some(most) = limits.max_failed else { return Ok(()) };
                 let most = if most < 1.0 { most * self.flow.plan.stages.len() as f64 } else { most };
                 if failed < most {
                     return Ok(());
                 }
-                self.stop(format!("{failed} failed stages reached limits.max_failed"), false, false, world)
+                let why = format!("{failed} failed stages and loops reached limits.max_failed");
+                self.stop(why, false, false, world)
             }
         }
     }
@@ -118,37 +118,52 @@ impl Machine<'_> {
             Ok(Evaluated { holds, read }) => (holds, read, None),
             Err(why) => (false, BTreeMap::new(), Some(why)),
         };
-        let exhausted = !failed && !holds && iteration >= settings.max_iters;
-        let again = !failed && !holds && !exhausted && error.is_none() && self.state.stop.is_none();
+        let is_last = iteration >= settings.max_iters;
+        let again = !failed && !holds && !is_last && error.is_none();
+        if again && self.state.stop.is_some() {
+            // A run that goes on later goes on with the loop.
+            return Ok(());
+        }
         if again && self.tune(looped, *last, world)? {
             return Ok(());
         }
-        let exhausted = exhausted && settings.until.is_some();
-        self.record(&[Event::Iterated { looped, iteration, again, exhausted, read }]);
-        if let Some(why) = error {
-            return self.stop(format!("loop `{}`: {why}", settings.id), false, true, world);
-        }
-        if exhausted && settings.exhausted() == Exhausted::Fail {
-            let why = format!(
-                "loop `{}` ended without its condition: `until` held in none of {iteration} iterations",
-                settings.id
-            );
-            return self.stop(why, false, false, world);
-        }
-        Ok(())
+        let exhausted = !failed && !holds && is_last && error.is_none() && settings.until.is_some();
+        let failed = match error {
+            Some(why) => format!("ended since `until` has no value: {why}"),
+            None if exhausted && settings.exhausted() == Exhausted::Fail => {
+                format!("ended without its condition: `until` held in none of {iteration} iterations")
+            }
+            None => String::new(),
+        };
+        let why = format!("loop `{}` {failed}", settings.id);
+        let has_failed = !failed.is_empty();
+        self.record(&[Event::Iterated { looped, iteration, again, exhausted, failed, read }]);
+        if has_failed { self.fail(why, world) } else { Ok(()) }
+    }
+
+    /// Whether a stage or a loop failed.
+    fn has_failures(&self) -> bool {
+        self.failures().next().is_some() || self.state.failed_loops().next().is_some()
     }
 
     /// Why the run is refused, if no stage failed but those whose gates were answered with reject.
     fn rejected(&self) -> Option<String> {
+        if self.state.failed_loops().next().is_some() {
+            return None;
+        }
         let failed: Vec<Key> = self.failures().collect();
         let is_reject = |key: &Key| self.state.group(*key).answer == Some(Answer::Reject);
         let first = failed.first().filter(|_| failed.iter().all(is_reject))?;
         Some(format!("stage `{}`: {}", first.name(self.flow.plan), self.state.group(*first).why))
     }
 
-    /// Whether a stage failed; of a part, whether one of its stages did not succeed.
+    /// Whether a stage or a loop failed; of a part, whether one of its stages or loops did not succeed.
     fn fell_short(&self) -> bool {
-        let Some(part) = &self.flow.part else { return self.failures().next().is_some() };
+        let Some(part) = &self.flow.part else { return self.has_failures() };
+        let has_part = |looped| part.stages.iter().any(|stage| self.state.loop_of(*stage) == Some(looped));
+        if self.state.failed_loops().any(has_part) {
+            return true;
+        }
         part.stages.iter().filter(|stage| !self.is_handled(**stage)).any(|stage| {
             let group = self.state.group(self.state.current(*stage));
             let instance = group.instances.get(part.index.unwrap_or(0) as usize);
@@ -170,7 +185,7 @@ impl Machine<'_> {
             return false;
         }
         if self.closing.is_none() {
-            let failed = self.state.stop.is_some() || self.failures().next().is_some();
+            let failed = self.state.stop.is_some() || self.has_failures();
             let on = &self.flow.plan.on;
             let named = on.failure.iter().filter(|_| failed).chain(&on.exit);
             let mut stages: Vec<usize> = named.filter_map(|id| self.flow.names.stage(id.as_str())).collect();
