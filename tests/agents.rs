@@ -195,6 +195,32 @@ fn a_weak_agent_is_retired_and_named() {
     );
     assert_eq!(listed(&dir, &[]), [""; 0]);
     assert_eq!(show(&dir, "weak")["retired_because"], "score 0.001 is below 0.3 after 38 attempts");
+    // An agent is retired once, though its attempts go on counting.
+    let before = show(&dir, "weak");
+    let run = fedmill(&dir, &["plan", "run", "p.json", "--dir", "third", "--agents", "state"]);
+    assert!(!run.stderr.contains("is retired"), "{run:#?}");
+    assert_eq!(fedmill(&dir, &["agents", "retire", "state", "weak"]).stdout, "0 agents retired\n");
+    let after = show(&dir, "weak");
+    assert_eq!(
+        (&after["retired_at"], &after["retired_because"]),
+        (&before["retired_at"], &before["retired_because"])
+    );
+    assert_eq!(after["failed"], 57);
+    // It comes back with its counts, so that the next run retires it again, with a new reason.
+    assert_eq!(add(&dir, &agents, &["--update"]).code, Some(0));
+    let back = show(&dir, "weak");
+    assert_eq!(
+        (&back["retired_at"], &back["retired_because"], &back["failed"]),
+        (&Value::Null, &Value::Null, &json!(57))
+    );
+    let run = fedmill(&dir, &["plan", "run", "p.json", "--dir", "fourth", "--agents", "state"]);
+    let why = "score 0.001 is below 0.3 after 76 attempts";
+    assert!(run.stderr.contains(&format!("agent `weak` is retired: {why}")), "{run:#?}");
+    assert_eq!((listed(&dir, &[]), show(&dir, "weak")["retired_because"].as_str()), (vec![], Some(why)));
+    // What an operator retires has no reason of the score.
+    assert_eq!(add(&dir, &agents, &["--update"]).code, Some(0));
+    assert_eq!(fedmill(&dir, &["agents", "retire", "state", "weak"]).stdout, "1 agent retired\n");
+    assert_eq!(show(&dir, "weak")["retired_because"], Value::Null);
 }
 
 #[test]

@@ -130,3 +130,48 @@ fn a_task_that_a_signal_ended_asks_the_operator() {
     let run = at_home(&plan, &["task", "rendered", "pay", "--settle", "pay=done"]);
     assert_eq!((run.code, log(&plan).as_str()), (Some(0), "x\n"), "{run:#?}");
 }
+
+/// Runs a plan that lint refuses: the runner that goes on with a run reads the plan in its directory.
+fn run_unchecked(plan: &Workflow) -> Run {
+    plan.write();
+    plan.dir.write("plan.run/plan.json", plan.dir.read("plan.json"));
+    plan.dir.write("plan.run/lock", "");
+    plan.dir.write("plan.run/inputs", format!("{}\n", plan.dir.path("").display()));
+    at_home(plan, &["resume", "plan.run"])
+}
+
+/// The attempts of the first stage.
+fn attempts(plan: &Workflow) -> Value {
+    let run = at_home(plan, &["status", "--json", "plan.run"]);
+    serde_json::from_str::<Value>(&run.stdout).unwrap()["stages"][0]["attempts"].clone()
+}
+
+#[test]
+fn retry_starts_a_once_stage_again_only_if_it_never_started() {
+    let retry = json!({"retry": {"max_attempts": 3, "backoff": {"initial": "10ms"}}});
+    let plan = pays("exit 3", &retry);
+    plan.write();
+    at_home(&plan, &["run", "plan.json"])
+        .assert_fails(2, &["$.stages[0].retry: found retries of a stage with"]);
+    assert!(!plan.dir.exists("log"));
+    for (how, then, more) in [
+        ("a status", "exit 3", json!({})),
+        ("a signal", "kill -9 $$", json!({})),
+        ("a timeout", "sleep 60", json!({"timeout": {"run": "300ms"}})),
+        ("no output", "true", json!({"out": [{"name": "o", "path": "o"}]})),
+    ] {
+        let mut fields = retry.clone();
+        fields.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let plan = pays(then, &fields);
+        run_unchecked(&plan).assert_fails(2, &["stage `pay`: "]);
+        assert_eq!((log(&plan).as_str(), attempts(&plan)), ("x\n", json!(1)), "{how}");
+    }
+    let mut stage = json!({"id": "pay", "side_effects": "once", "agent": "tool", "argv": ["x"]});
+    stage.as_object_mut().unwrap().extend(retry.as_object().unwrap().clone());
+    let plan = Workflow::new(&json!([stage]));
+    let tool = plan.dir.path("tool");
+    plan.script("tool", "#!/no/such/shell\n");
+    let plan = plan.with("agents.tool", json!({"kind": "command", "argv": [tool]}));
+    run_unchecked(&plan).assert_fails(2, &["cannot be started"]);
+    assert_eq!(attempts(&plan), json!(3));
+}

@@ -1,6 +1,8 @@
 //! Votes: what a count comes to, and what voters and a run do.
 
 use super::Workflow;
+use super::killed::wait_until;
+use super::watch::start;
 use crate::harness::{fedmill, fedmill_after};
 use crate::rng::Rng;
 use fedmill::plan::run::vote::{Tally, Voter, count};
@@ -383,4 +385,22 @@ fn a_voter_who_answered_is_not_asked_again() {
     assert_eq!(run.code, Some(0), "{run:#?}");
     assert_eq!(String::from_utf8(plan.dir.read("log")).unwrap(), "a\nb\nc\n");
     assert_eq!(row(&plan)["choice"], "accept");
+}
+
+#[test]
+fn a_ballot_that_the_runner_cut_short_says_nothing_of_its_voter() {
+    // As an abstention it would leave the first voter the winner.
+    let late = format!("test -e $HOME/mended || {{ touch $HOME/asked-$FEDMILL_STAGE; sleep 60; }}; {REJECT}");
+    let plan = vote(&json!({"quorum": 0.1, "threshold": 0.3}), &[(ACCEPT, 0.9), (&late, 0.8), (&late, 0.7)]);
+    let mut runner = start(&plan);
+    let asked = || ["1", "2"].iter().all(|voter| plan.dir.exists(&format!("asked-vote.{voter}")));
+    wait_until("the other ballots", asked);
+    plan.dir.write("plan.run/STOP", "");
+    assert_eq!(runner.wait().unwrap().code(), Some(1));
+    assert_eq!(plan.states(), "vote cancelled, yes waiting, no waiting, end waiting");
+    std::fs::remove_file(plan.dir.path("plan.run/STOP")).unwrap();
+    plan.dir.write("mended", "");
+    let home = format!("export HOME={}", plan.dir.path("").display());
+    let run = fedmill_after(&plan.dir, &home, &["plan", "resume", "plan.run"]);
+    assert_eq!((run.code, row(&plan)["choice"].as_str()), (Some(0), Some("reject")), "{run:#?}");
 }

@@ -185,6 +185,52 @@ fn cancel_now_does_not_wait_for_commands() {
     assert!(!plan.dir.exists("log"), "no stage of on.exit runs");
 }
 
+/// A plan whose stage starts a process in a separate session, and waits: their ids stand in `child` and `orphan`.
+fn with_orphan() -> Workflow {
+    let work = "setsid sh -c 'echo $$ > $HOME/orphan.part; mv $HOME/orphan.part $HOME/orphan; exec sleep 300' & \
+        echo $$ > $HOME/child.part; mv $HOME/child.part $HOME/child; sleep 300";
+    Workflow::new(&json!([
+        {"id": "a", "sh": work},
+        {"id": "b", "needs": ["a"], "sh": "true"},
+        {"id": "last", "sh": "echo last >> $HOME/log"},
+    ]))
+    .with("on", json!({"exit": ["last"]}))
+}
+
+#[test]
+fn cancel_leaves_no_process_of_the_run() {
+    for (how, said, code, states, log) in [
+        (&[][..], "the file STOP exists", 1, "a cancelled, b waiting, last ok", true),
+        (&["--timeout", "20s"], "the file STOP exists", 1, "a cancelled, b waiting, last ok", true),
+        (&["--now"], "the operator cancelled the run", 143, "a waiting, b waiting, last waiting", false),
+    ] {
+        let plan = with_orphan();
+        let mut runner = start(&plan);
+        wait_until("both processes", || plan.dir.exists("child") && plan.dir.exists("orphan"));
+        let ids = ["child", "orphan"].map(|name| String::from_utf8(plan.dir.read(name)).unwrap());
+        assert!(ids.iter().all(|id| is_alive(id)));
+        let run = told(&plan, &[&["cancel", "plan.run"], how].concat());
+        assert_eq!(run.stdout, format!("plan.run: refused: {said}\n"), "{how:?}");
+        // Once the command says that the run is over, none of its processes is alive.
+        assert!(ids.iter().all(|id| !is_alive(id)), "{how:?}");
+        assert_eq!(runner.wait().unwrap().code(), Some(code), "{how:?}");
+        assert_eq!(
+            (status(&plan)["state"].as_str(), plan.states().as_str()),
+            (Some("refused"), states),
+            "{how:?}"
+        );
+        assert_eq!(plan.dir.exists("log"), log, "{how:?}");
+        assert!(!plan.dir.exists("plan.run/STOP"), "{how:?}: cancel removes the kill file that it made");
+        let again = told(&plan, &["cancel", "plan.run"]);
+        assert_eq!(again.stdout, format!("plan.run: refused before: {said}\n"), "{how:?}");
+    }
+    let plan = Workflow::new(&json!([{"id": "a", "sh": "exit 3"}]));
+    assert_eq!(plan.run().code, Some(2));
+    let run = told(&plan, &["cancel", "plan.run"]);
+    assert_eq!(run.stdout, "plan.run: failed before: stage `a` failed\n");
+    assert_eq!(status(&plan)["state"], "failed");
+}
+
 #[test]
 fn the_rest_is_the_longest_chain_of_past_times() {
     let plan = Workflow::new(&json!([
