@@ -249,6 +249,15 @@ fn the_overlap_of_the_largest_values_is_as_defined() {
         assert_close(&dir.json("r.json")["metrics"], "support_overlap", expected, 1e-12);
         assert_close(&metrics(&dir, &["r.json"]), "support_overlap", expected, 1e-12);
     }
+    // Without deltas beside them, weights are read as they are.
+    let weights = ["in/c0.safetensors", "in/c2.safetensors", "in/c4.safetensors"];
+    let options =
+        ["-o", "m.safetensors", "--base", "base.safetensors", "--report", "r.json", "--overlap", "0.1"];
+    let run = fedmill(&dir, &[&["aggregate", "-q"], &weights[..], &options].concat());
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    let of_weights = [0, 2, 4].map(|client: usize| rows[client].clone());
+    let expected = defined_overlap(&of_weights, 7001);
+    assert_close(&dir.json("r.json")["metrics"], "support_overlap", expected, 1e-12);
     let refused = |options: &[&str], expected: &str| {
         let args = [&["aggregate", "in", "-o", "m.safetensors", "--overlap"], options].concat();
         fedmill(&dir, &args).assert_fails(2, &[expected]);

@@ -55,6 +55,71 @@ fn the_best_quarter_goes_on_to_four_times_as_many_iterations() {
 }
 
 #[test]
+fn a_bracket_that_is_over_leaves_nothing_to_the_next() {
+    let measure = |job: &Job| vec![("loss", 1.0 + (value(job) - 0.4).abs()), ("cost", 1.0), ("fedexp", 1.0)];
+    for seed in 0..4 {
+        let tune = json!({"policy": "asha", "seed": seed, "validate": {"replay_rounds": 16}});
+        let found = trials(&run(&plan(70, &tune), &mut Toy::new(&measure)).0);
+        // A bracket begins with each seventeenth trial on the lowest rung.
+        let mut lowest = 0_usize;
+        let mut brackets: Vec<Vec<(f64, usize)>> = Vec::new();
+        for (candidate, rounds, _) in &found {
+            if *rounds == 1 {
+                if lowest.is_multiple_of(16) {
+                    brackets.push(Vec::new());
+                }
+                lowest += 1;
+            }
+            let bracket = brackets.last_mut().unwrap();
+            let came_up = *rounds == 1 || bracket.contains(&(*candidate, rounds / 4));
+            assert!(came_up, "seed {seed}: {candidate} on {rounds}: {found:?}");
+            bracket.push((*candidate, *rounds));
+        }
+        assert!(brackets.len() > 2, "{found:?}");
+    }
+}
+
+#[test]
+fn a_bracket_tries_no_candidate_twice() {
+    let measure = |job: &Job| vec![("loss", value(job)), ("cost", 1.0), ("fedexp", 1.0)];
+    for seed in 0..6 {
+        // The whole numbers within the ratio of 8; none of them gains enough.
+        let tune = json!({"policy": "asha", "bounds": [1, 40], "seed": seed, "rollback": {"tabu": 0},
+            "validate": {"gain": 0.9, "replay_rounds": 16}});
+        let mut plan = plan(40, &tune);
+        plan.params.insert("x".parse().unwrap(), Scalar::Int(8));
+        let found = trials(&run(&plan, &mut Toy::new(&measure)).0);
+        let mut first: Vec<f64> = found.iter().take(3).map(|trial| trial.0).collect();
+        first.sort_by(f64::total_cmp);
+        assert_eq!(first, [7.0, 9.0, 10.0], "seed {seed}: {found:?}");
+    }
+}
+
+#[test]
+fn a_population_follows_the_value_in_use() {
+    let measure = |job: &Job| vec![("loss", 10.0 / value(job)), ("cost", 1.0), ("fedexp", 1.0)];
+    for seed in 0..4 {
+        let tune = json!({"policy": "pbt", "seed": seed, "validate": {"gain": 0.01}});
+        let (steps, end) = run(&plan(40, &tune), &mut Toy::new(&measure));
+        let (mut used, mut candidate, mut accepted) = (0.4, 0.4, 0);
+        for step in &steps {
+            match step {
+                Step::Try { candidate: next, .. } => {
+                    candidate = next.number().unwrap();
+                    let ratio: f64 = candidate / used;
+                    assert!((0.799_999..=1.250_001).contains(&ratio), "{candidate} after {used}: {steps:?}");
+                }
+                Step::Judge { verdict, .. } if verdict.accepted => {
+                    (used, accepted) = (candidate, accepted + 1)
+                }
+                _ => {}
+            }
+        }
+        assert!(accepted >= 2 && end == used, "{accepted} accepted, {end} and {used}");
+    }
+}
+
+#[test]
 fn the_worst_fifth_of_a_population_becomes_the_best_fifth_times_a_factor() {
     // Nothing is accepted: the gain is too small.
     let measure = |job: &Job| vec![("loss", 10.0 - 0.1 * value(job)), ("cost", 1.0), ("fedexp", 1.0)];
@@ -121,6 +186,22 @@ fn a_rare_arm_is_tried_again_in_time() {
     let count = |wanted: f64| trials(&steps).iter().filter(|trial| trial.0 == wanted).count();
     let (best, second, third) = (count(0.5), count(0.3), count(0.2));
     assert!(best > 2 * second && second >= 4 && third >= 4, "{best}, {second}, {third}");
+}
+
+#[test]
+fn a_bandit_that_explores_tries_its_bad_arms_more_often() {
+    let measure = |job: &Job| vec![("loss", 10.0 - 0.001 * value(job)), ("cost", 1.0), ("fedexp", 1.0)];
+    let bad_arms = |preset: &str| {
+        let counts = (0..4).map(|seed| {
+            let tune = json!({"policy": "ucb", "bounds": null, "values": [0.4, 0.5, 0.3, 0.2], "seed": seed,
+                "preset": preset, "validate": {"gain": 0.9}});
+            let found = trials(&run(&plan(80, &tune), &mut Toy::new(&measure)).0);
+            found.iter().filter(|trial| [0.3, 0.2].contains(&trial.0)).count()
+        });
+        counts.sum::<usize>()
+    };
+    let (exploit, explore) = (bad_arms("exploit"), bad_arms("explore"));
+    assert!(explore > exploit + 12, "{explore} explored, {exploit} exploited");
 }
 
 #[test]
