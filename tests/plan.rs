@@ -1,5 +1,6 @@
 //! Plan files: what they say, and what the runner does, on the real program.
 
+mod changed;
 mod claims;
 mod endpoints;
 mod engines;

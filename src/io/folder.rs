@@ -1,4 +1,8 @@
 //! Folders of a state directory: what they hold, links, and files that grow.
+//!
+//! [`names`] finds files by patterns, and names that are not UTF-8.
+
+pub mod names;
 
 use crate::io::crash;
 use crate::io::publish::{
@@ -50,36 +54,19 @@ pub fn hidden_entries(folder: &Path) -> io::Result<Vec<(String, EntryKind)>> {
 fn named_entries(folder: &Path) -> io::Result<Vec<(String, EntryKind)>> {
     let mut found = Vec::new();
     for entry in read_folder(folder)? {
-        let kind = match entry.file_type()? {
-            kind if kind.is_file() => EntryKind::File,
-            kind if kind.is_dir() => EntryKind::Folder,
-            _ => EntryKind::Other,
-        };
+        let kind = kind_of(&entry)?;
         found.extend(entry.file_name().into_string().ok().map(|name| (name, kind)));
     }
     found.sort_by(|a, b| a.0.cmp(&b.0));
     Ok(found)
 }
 
-/// The files below a folder whose path from there matches a pattern such as `in/*.safetensors`, in order.
-///
-/// # Errors
-///
-/// When the pattern is none, a folder cannot be listed, or a name is not UTF-8.
-pub fn matching(folder: &Path, pattern: &str) -> Result<Vec<String>, String> {
-    let escaped = format!("{}/{pattern}", glob::Pattern::escape(&folder.to_string_lossy()));
-    let found = glob::glob(&escaped).map_err(|why| format!("`{pattern}`: {why}"))?;
-    let mut paths = Vec::new();
-    for path in found {
-        let path = path.map_err(|why| why.to_string())?;
-        if path.is_dir() {
-            continue;
-        }
-        let relative = path.strip_prefix(folder).map_err(|why| why.to_string())?;
-        paths.push(relative.to_str().ok_or_else(|| format!("{}: is no UTF-8", path.display()))?.to_owned());
-    }
-    paths.sort();
-    Ok(paths)
+fn kind_of(entry: &fs::DirEntry) -> io::Result<EntryKind> {
+    Ok(match entry.file_type()? {
+        kind if kind.is_file() => EntryKind::File,
+        kind if kind.is_dir() => EntryKind::Folder,
+        _ => EntryKind::Other,
+    })
 }
 
 /// The entries of a folder; none if it does not exist.

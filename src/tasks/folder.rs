@@ -4,10 +4,12 @@
 //! DIR/plan.json        the plan            DIR/start.json       digests of its inputs, and the number of shards
 //! DIR/done/TASK.json   what a task made    DIR/failed/TASK.json why one failed
 //! DIR/tasks/TASK/      the directory of a task, as that of a run
+//! DIR/seen.json        digests of the inputs, with their inodes and times
 //! DIR/STOP             the kill file
 //! ```
 
 use super::units::{Task, Units};
+use crate::io::digest::known::Known;
 use crate::io::{folder, text};
 use crate::plan::graph::Graph;
 use crate::plan::read;
@@ -17,10 +19,12 @@ use crate::plan::run::error::RunError;
 use crate::plan::run::event::{Artifact, Ending, Event};
 use crate::plan::run::prepare::{Place, keep_plan, pin};
 use crate::plan::run::publish::is_output;
+use crate::plan::run::publish::reads::{Files, SEEN};
 use crate::plan::run::state::State;
 use crate::schema::Plan;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// What came of a task.
@@ -81,9 +85,12 @@ pub fn prepare(plan: &Plan, place: &Place, shards: u32) -> Result<Shared, RunErr
     }
     check_free_for_tasks(&place.root, &digest)?;
     let shards = plan.limits.max_parallel.unwrap_or(shards).max(1);
-    let start = Event::Start { plan: digest, inputs: pin(plan, &place)?, shards };
+    let known = Known::default();
+    let start = Event::Start { plan: digest, inputs: pin(plan, &place, &known)?, shards };
     keep_plan(plan, &place)?;
     write(&path, &start)?;
+    let path = place.root.join(SEEN);
+    known.write(&path).map_err(|source| RunError::Write { path, source })?;
     load(&place.root)
 }
 
@@ -130,6 +137,19 @@ impl Shared {
             _ => None,
         };
         inputs.into_iter().flatten().flat_map(|(name, files)| files.iter().map(move |file| (name, file)))
+    }
+
+    /// The files that a task may read, with the digests that `render`, other tasks and earlier attempts at it knew.
+    pub fn files(&self, task: Task) -> Files {
+        let known = Known::default();
+        let others = self.units.before(task).into_iter().map(|(other, _)| self.folder(other));
+        let folders = others.chain([self.root.clone(), self.folder(task)]);
+        folders.for_each(|folder| known.add(&folder.join(SEEN)));
+        let inputs = match &self.start {
+            Event::Start { inputs, .. } => inputs.clone(),
+            _ => BTreeMap::new(),
+        };
+        Files::new(known, inputs, &self.folder(task))
     }
 
     /// The directory of a task.

@@ -47,7 +47,9 @@ pub fn run(shared: &Shared, name: &str, settled: &[(String, bool)], parallel: u3
     let root = shared.folder(task);
     let lock = disk::lock(&root)?;
     let root = folder::real(&root).map_err(|source| RunError::Read { path: root, source })?;
+    let files = shared.files(task);
     if let Some(record) = shared.done(task)? {
+        files.check_results(record.events.iter(), &root)?;
         // Written anew, since some programs compare times.
         shared.keep(task, &record)?;
         return Ok(Came { ending: record.ending, stages: vec![format!("{name}: done before")] });
@@ -66,7 +68,8 @@ pub fn run(shared: &Shared, name: &str, settled: &[(String, bool)], parallel: u3
     let events = journal.events();
     let kill_file = format!("../../{}", shared.plan.safety.kill_file);
     let mut world = Disk::new(&root, shared.plan.id.as_str(), &kill_file, &journal, lock)?
-        .within(&shared.plan.limits, &shared.root)?;
+        .within(&shared.plan.limits, &shared.root)?
+        .with(files);
     let folders = Folders { inputs: text(&shared.base), run: text(&root) };
     let part = Part { stages: shared.units.all[task.unit].stages.clone(), index: task.index };
     let (digest, part) = (shared.digest.clone(), Some(part));
@@ -79,13 +82,12 @@ pub fn run(shared: &Shared, name: &str, settled: &[(String, bool)], parallel: u3
         machine.attest(stage, *done, &mut world)?;
     }
     let ending = drive(&mut machine, BTreeMap::new(), &mut world)?;
-    let events = net(shared, task, &machine.state);
     let record = Record {
         schema: RECORD.to_owned(),
         plan: shared.digest.clone(),
         task: name.to_owned(),
         ending: ending.clone(),
-        events,
+        events: net(shared, task, &machine.state),
     };
     shared.keep(task, &record)?;
     Ok(Came { ending, stages: lines(shared, task, &machine.state) })

@@ -1,7 +1,7 @@
 //! The plan of the next round that `aggregate --plan-out` and `round run` write, and its run.
 
 use super::new::round;
-use crate::harness::{Dir, Run, Update, fedmill};
+use crate::harness::{Dir, Run, Update, fedmill, fedmill_after};
 use serde_json::{Value, json};
 
 fn words(text: &str) -> Vec<&str> {
@@ -188,4 +188,18 @@ fn each_run_of_a_federation_leaves_the_plan_of_its_next_round() {
     // The plan of a round that is over runs no other round.
     let run = fedmill(&dir, &words("plan run fed/old.plan.json"));
     run.assert_fails(2, &["stage `is_current`: exited with status 1"]);
+}
+
+#[test]
+fn an_update_whose_name_is_not_utf8_is_in_no_plan() {
+    let dir = round();
+    let name = "$(printf 'in/c\\377.safetensors')";
+    let command = words("aggregate --base base.safetensors -o m.safetensors --plan-out next.json");
+    let message = "in/c\\xff.safetensors: the name of the file is not UTF-8";
+    for updates in ["in", "in/c0.safetensors", name] {
+        let setup = format!("cp in/c1.safetensors \"{name}\" && set -- \"$@\" \"{updates}\"");
+        let run = fedmill_after(&dir, &setup, &command);
+        run.assert_fails(2, &["--plan-out next.json: ", message]);
+        assert!(!dir.exists("m.safetensors") && !dir.exists("next.json"));
+    }
 }

@@ -7,7 +7,7 @@ use super::super::{Failure, command};
 use crate::budget::books::Books;
 use crate::config::Config;
 use crate::io::digest::store::identify;
-use crate::io::folder;
+use crate::io::folder::{self, names};
 use crate::plan::read;
 use crate::round::layout;
 use crate::schema::{Plan, SCHEMA};
@@ -17,6 +17,7 @@ use clap::ArgMatches;
 use clap::parser::ValueSource;
 use jiff::SignedDuration;
 use serde_json::{Map, Value, json};
+use std::ffi::OsStr;
 use std::path::{Component, Path, PathBuf};
 
 /// Options of `aggregate` that belong to one run: the plan has its own, or none.
@@ -79,7 +80,8 @@ impl Aggregate {
             Ok(whole.components().filter(|part| *part != Component::CurDir).collect())
         };
         let (whole, folder) = (plain(file)?, plain(folder)?);
-        let relative = whole.strip_prefix(&folder).ok().and_then(Path::to_str);
+        let relative = whole.strip_prefix(&folder).ok();
+        let relative = relative.map(|path| path.to_str().ok_or_else(|| self.refused(file))).transpose()?;
         let fits = relative.filter(|path| !path.is_empty() && !path.contains(".."));
         fits.map(str::to_owned).ok_or_else(|| {
             let found = format!(
@@ -92,12 +94,21 @@ impl Aggregate {
         })
     }
 
+    /// The refusal of a file whose name is not UTF-8.
+    fn refused(&self, file: &Path) -> Failure {
+        anyhow!("--plan-out {}: {}", self.path.display(), names::is_no_text(file)).into()
+    }
+
     /// The folders of the next updates: those of this round's.
     fn updates(&mut self, matches: &ArgMatches) -> Result<(), Failure> {
         let given = matches.get_many::<PathBuf>("updates").into_iter().flatten();
         let mut folders: Vec<String> = Vec::new();
         for path in given {
+            path.to_str().ok_or_else(|| self.refused(path))?;
             let inbox = if folder::is_folder(path) { path.as_path() } else { path.parent().unwrap_or(path) };
+            // The plan reads all files of the folder.
+            let listed = if inbox == Path::new("") { Path::new(".") } else { inbox };
+            names::check_files(listed).map_err(|why| anyhow!("--plan-out {}: {why}", self.path.display()))?;
             let inbox = self.inside(inbox)?;
             if !folders.contains(&inbox) {
                 folders.push(inbox);
@@ -124,12 +135,11 @@ impl Aggregate {
             // Groups of options have no name on the command line.
             let known = command.get_arguments().find(|argument| argument.get_id() == id);
             let Some(long) = known.and_then(clap::Arg::get_long) else { continue };
-            let raw: Vec<String> = matches
-                .get_raw(id)
-                .into_iter()
-                .flatten()
-                .map(|value| value.to_string_lossy().into_owned())
-                .collect();
+            let text = |value: &OsStr| {
+                value.to_str().map(str::to_owned).ok_or_else(|| self.refused(Path::new(value)))
+            };
+            let raw =
+                matches.get_raw(id).into_iter().flatten().map(text).collect::<Result<Vec<_>, Failure>>()?;
             let is_flag = known.is_some_and(|argument| !argument.get_action().takes_values());
             if is_flag {
                 self.argv.push(format!("--{long}"));

@@ -2,6 +2,7 @@
 //!
 //! A file may have other names as well, for those who use it.
 
+use super::known::{Known, Stamp};
 use crate::io::digest::Blake3;
 use crate::io::folder::make_folder_of;
 use crate::io::publish::{copy_to, rename, sync_directory_of};
@@ -44,18 +45,20 @@ impl Store {
             .is_ok_and(|meta| meta.is_file() && meta.len() == stored.bytes)
     }
 
-    /// Moves a regular file into the store, and makes it read-only. Waits until it is on disk.
+    /// Moves a regular file into the store, and makes it read-only. Waits until it is on disk. A file of the store that
+    /// has the digest already stays, unless it changed since.
     ///
     /// # Errors
     ///
     /// When it is no regular file, or cannot be read or moved.
-    pub fn take(&self, from: &Path) -> io::Result<Stored> {
+    pub fn take(&self, from: &Path, known: &Known) -> io::Result<Stored> {
         if !fs::symlink_metadata(from)?.is_file() {
             return Err(io::Error::new(ErrorKind::InvalidInput, "not a regular file"));
         }
+        let before = Stamp::of(from)?;
         let stored = identify(from)?;
         let to = self.path(&stored.blake3);
-        if self.holds(&stored) {
+        if self.holds(&stored) && known.identify(&to).is_ok_and(|found| found == stored) {
             fs::remove_file(from)?;
             return Ok(stored);
         }
@@ -64,17 +67,20 @@ impl Store {
         file.sync_all()?;
         make_folder_of(&to)?;
         rename(from, &to)?;
+        known.learn(&to, before, &stored);
         Ok(stored)
     }
 
-    /// Gives a file of the store a name, in place of what has it. Where the file system has no hard links, the name is
+    /// Gives a file of the store, whose content the caller knows, a name in place of what has it. Where the file system has no hard links, the name is
     /// that of a copy.
     ///
     /// # Errors
     ///
     /// When it cannot be made.
-    pub fn name(&self, stored: &Stored, name: &Path) -> io::Result<()> {
+    pub fn name(&self, stored: &Stored, name: &Path, known: &Known) -> io::Result<()> {
         let from = self.path(&stored.blake3);
+        let before = Stamp::of(&from)?;
+        let is_known = known.is_known(before, stored);
         make_folder_of(name)?;
         match fs::remove_file(name) {
             Err(why) if why.kind() != ErrorKind::NotFound => return Err(why),
@@ -82,6 +88,9 @@ impl Store {
         }
         if fs::hard_link(&from, name).is_err() {
             copy_to(&from, name)?;
+        }
+        if is_known {
+            known.learn(name, before, stored);
         }
         sync_directory_of(name)
     }
@@ -156,16 +165,17 @@ mod tests {
         for name in ["a", "b"] {
             fs::write(folder.path().join(name), "x").unwrap();
         }
-        let stored = store.take(&folder.path().join("a")).unwrap();
-        assert_eq!(store.take(&folder.path().join("b")).unwrap(), stored);
+        let known = Known::default();
+        let stored = store.take(&folder.path().join("a"), &known).unwrap();
+        assert_eq!(store.take(&folder.path().join("b"), &known).unwrap(), stored);
         assert_eq!(stored.blake3, Blake3::of_bytes(b"x").map(|byte| format!("{byte:02x}")).concat());
         assert!(store.holds(&stored) && !store.holds(&Stored { bytes: 2, ..stored.clone() }));
         assert_eq!(fs::metadata(store.path(&stored.blake3)).unwrap().permissions().mode() & 0o222, 0);
         for name in ["out/c", "out/c"] {
-            store.name(&stored, &folder.path().join(name)).unwrap();
+            store.name(&stored, &folder.path().join(name), &known).unwrap();
         }
         assert_eq!(fs::read(folder.path().join("out/c")).unwrap(), b"x");
         std::os::unix::fs::symlink("out/c", folder.path().join("link")).unwrap();
-        assert!(store.take(&folder.path().join("link")).is_err());
+        assert!(store.take(&folder.path().join("link"), &known).is_err());
     }
 }

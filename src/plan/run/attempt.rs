@@ -10,6 +10,7 @@ use crate::endpoint::call::{Ask, Exchange, Request, call};
 use crate::endpoint::wire::Limits;
 use crate::io::child::allowance::{self, Allowance};
 use crate::io::child::capped::CappedLog;
+use crate::io::digest::known::Known;
 use crate::io::folder;
 use crate::schema::agent::REPLY;
 use serde::de::IgnoredAny;
@@ -26,6 +27,7 @@ use std::sync::atomic::AtomicBool;
 pub fn make(
     root: &Path,
     job: &Job,
+    known: &Known,
     allowance: Option<&Allowance>,
     makeflags: Option<String>,
     stop: &Arc<AtomicBool>,
@@ -40,13 +42,12 @@ pub fn make(
         folder::make_folder_unsynced(&work.join(&output.path)).map_err(failure)?;
     }
     let (stdout, stderr) = (base.join("stdout"), base.join("stderr"));
-    let places = Places { work: &work, stdout: &stdout, run: root };
+    let places = Places { work: &work, stdout: &stdout, run: root, known };
     let passed_on = allowance::passed_on(allowance).map_err(|why| Failure::Start(why.to_string()))?;
     let made = match &job.task {
         Task::Command { argv, env, inherit, stdin } => {
             let env = variables(env, job, root, passed_on);
-            let keeps_all = job.outputs.iter().any(|output| output.path == "-");
-            let log_bytes = if keeps_all { u64::MAX } else { job.limits.log_bytes };
+            let log_bytes = log_bytes(job);
             process::run(&Invocation {
                 argv,
                 base: Path::new(&job.base),
@@ -99,6 +100,12 @@ fn variables(
     env.insert("FEDMILL_ATTEMPT".to_owned(), job.attempt.to_string());
     env.insert("FEDMILL_IDEMPOTENCY_KEY".to_owned(), job.work.clone());
     env
+}
+
+/// The most bytes of each log of a command; its whole standard output where that is an output.
+fn log_bytes(job: &Job) -> u64 {
+    let keeps_all = job.outputs.iter().any(|output| output.path == "-");
+    if keeps_all { u64::MAX } else { job.limits.log_bytes }
 }
 
 /// Asks an endpoint. Its reply is the file `reply` in the folder of the attempt, and an output of that name; standard

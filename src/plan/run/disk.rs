@@ -5,6 +5,7 @@
 //! DIR/receipts/NAME.json                   DIR/store/           outputs by digest
 //! DIR/out/NAME/        outputs by name     DIR/attempts/NAME/   folder, stdout and stderr of the last attempt
 //! DIR/gates/NAME       answers of people   DIR/STOP             the kill file; `gates` reads the former
+//! DIR/seen.json        digests of the files that a runner knew at its end, with their inodes and times
 //! ```
 
 use super::attempt::make;
@@ -16,6 +17,7 @@ use super::key::Key;
 use super::ledger;
 use super::process;
 use super::publish;
+use super::publish::reads::Files;
 use super::world::{Account, Ended, Job, Receipt, Spent, Woken, World};
 use crate::io::child::allowance::{Allowance, Notes};
 use crate::io::child::jobserver;
@@ -56,8 +58,8 @@ pub struct Disk {
     root: PathBuf,
     source: String,
     kill_file: PathBuf,
-    head: Option<Head>,
-    bytes: u64,
+    /// The last line of the journal, and the bytes of its whole lines.
+    end: (Option<Head>, u64),
     attempts: BTreeMap<Key, Arc<AtomicBool>>,
     /// The places for attempts that GNU make leaves to this process.
     places: jobserver::Places,
@@ -67,6 +69,8 @@ pub struct Disk {
     asked: bool,
     /// What the commands may charge to privacy budgets.
     allowance: Option<Allowance>,
+    /// The files that the attempts read.
+    files: Arc<Files>,
     /// Attempts that ended, from their threads.
     ended: (Sender<Ended>, Receiver<Ended>),
     _lock: Option<Lock>,
@@ -124,18 +128,25 @@ impl Disk {
             root: root.to_owned(),
             source: format!("fedmill/plan/{plan}"),
             kill_file: root.join(kill_file),
-            head: journal.head,
-            bytes: journal.bytes,
+            end: (journal.head, journal.bytes),
             attempts: BTreeMap::new(),
             places: jobserver::Places::of_make(),
             answers: Answers::default(),
             asked: false,
             allowance: None,
+            files: Arc::default(),
             ended: channel(),
             _lock: Some(lock),
         };
         disk.end_orphans()?;
         Ok(disk)
+    }
+
+    /// The same world, in which attempts read these files.
+    #[must_use]
+    pub fn with(mut self, files: Files) -> Self {
+        self.files = Arc::new(files);
+        self
     }
 
     /// Limits what the commands charge to privacy budgets, as the plan says; `folder` keeps what they charged.
@@ -201,10 +212,11 @@ impl Disk {
         // A receipt that is no receipt proves nothing: the work is done again.
         let Ok(receipt) = serde_json::from_str::<Receipt>(&text) else { return Ok(None) };
         let is_its_own = instance.is_none_or(|instance| receipt.instance == instance);
-        let store = publish::store_of(&self.root);
+        let (store, known) = (publish::store_of(&self.root), &self.files.known);
         let holds = receipt.made.outputs.values().all(|artifact| {
             let stored = Stored { blake3: artifact.blake3.clone(), bytes: artifact.bytes };
-            publish::is_output(artifact, &receipt.instance) && store.holds(&stored)
+            publish::is_output(artifact, &receipt.instance)
+                && known.identify(&store.path(&stored.blake3)).is_ok_and(|found| found == stored)
         });
         Ok((is_its_own && holds).then_some(receipt))
     }
@@ -219,7 +231,7 @@ impl World for Disk {
         let path = self.root.join(JOURNAL);
         let now = Timestamp::now();
         let mut text = String::new();
-        let mut head = self.head;
+        let (mut head, bytes) = self.end;
         for event in events {
             let line = Line {
                 specversion: "1.0".to_owned(),
@@ -238,10 +250,9 @@ impl World for Disk {
             text.push('\n');
             head = Some(next);
         }
-        folder::append(&path, self.bytes, text.as_bytes(), false)
+        folder::append(&path, bytes, text.as_bytes(), false)
             .map_err(|source| RunError::Write { path, source })?;
-        self.head = head;
-        self.bytes += text.len() as u64;
+        self.end = (head, bytes + text.len() as u64);
         Ok(())
     }
 
@@ -260,7 +271,9 @@ impl World for Disk {
             let name = publish::outputs_of(&job.name).join(file);
             let path = self.root.join(&name);
             let stored = Stored { blake3: artifact.blake3.clone(), bytes: artifact.bytes };
-            store.name(&stored, &path).map_err(|source| RunError::Write { path, source })?;
+            store
+                .name(&stored, &path, &self.files.known)
+                .map_err(|source| RunError::Write { path, source })?;
             artifact.path = name.to_string_lossy().into_owned();
         }
         Ok(Some(made))
@@ -283,7 +296,7 @@ impl World for Disk {
     fn start(&mut self, job: Job) {
         let stop = Arc::new(AtomicBool::new(false));
         self.attempts.insert(job.key, Arc::clone(&stop));
-        let (root, sender) = (self.root.clone(), self.ended.0.clone());
+        let (root, sender, files) = (self.root.clone(), self.ended.0.clone(), Arc::clone(&self.files));
         let allowance = self.allowance.clone();
         let places = self.places.makeflags();
         let key = job.key;
@@ -291,7 +304,10 @@ impl World for Disk {
         let work = move || {
             let began = Instant::now();
             let mut spent = Spent::default();
-            let result = make(&root, &job, allowance.as_ref(), places, &stop, &mut spent);
+            let result = files
+                .check(&job, &root)
+                .and_then(|()| make(&root, &job, &files.known, allowance.as_ref(), places, &stop, &mut spent))
+                .and_then(|made| files.check_again(&job).map(|()| made));
             let seconds = began.elapsed().as_secs_f64();
             // The receiver lives as long as the runner.
             let _ = sender.send(Ended { key, attempt, result, seconds, spent });

@@ -17,6 +17,8 @@ pub enum RunError {
     Plan { at: String, why: String },
     #[error("input `{input}`: {why}")]
     Input { input: String, why: String },
+    #[error("{why}")]
+    Result { why: String },
     #[error("{}: cannot be read: {source}", .path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("{}: cannot be written: {source}", .path.display())]
@@ -74,6 +76,9 @@ impl Explain for RunError {
                 "`fedmill plan task` goes on with the task, and the kill file in {} ends all tasks",
                 above.display()
             )),
+            Self::Result { .. } => Some(
+                "put the file back as it was, or name another directory for a new run with --dir".to_owned(),
+            ),
             Self::Foreign { .. } => Some("name a directory that does not exist yet".to_owned()),
             Self::Finished { .. } | Self::OtherInput { .. } => {
                 Some("--dir names another directory for a new run".to_owned())

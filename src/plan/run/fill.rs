@@ -4,12 +4,11 @@ use super::event::Artifact;
 use super::given::pin_of;
 use super::key::Key;
 use super::quote::{MARK, quote};
-use super::scope::Names;
+use super::scope::{Names, plain};
 use super::state::State;
 use super::vote::ballot_schema;
 use super::world::{AttemptLimits, Job, Output, Task};
 use crate::io::digest::{Blake3, hex};
-use crate::language::condition::Value;
 use crate::language::template::{Part, Reference, Template};
 use crate::plan::nested::file_of;
 use crate::schema::Plan;
@@ -17,6 +16,8 @@ use crate::schema::agent::{Agent, REPLY, able};
 use crate::schema::name::{Id, Name};
 use crate::schema::policy::{Cache, SideEffects, Timeout};
 use crate::schema::stage::{ForEach, Shards, Stage};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Time from SIGTERM to SIGKILL where a plan states none.
@@ -102,9 +103,13 @@ impl Filler<'_> {
     /// When a reference has no value.
     pub fn job(&self, key: Key, agent: Option<&Agent>, attempt: u32) -> Result<Job, String> {
         let stage = &self.plan.stages[key.stage];
-        let here = |files: &(String, Artifact)| files.0.clone();
+        let reads = RefCell::new(BTreeMap::new());
+        let here = |file: &(String, Artifact)| {
+            reads.borrow_mut().insert(file.0.clone(), file.1.clone());
+            file.0.clone()
+        };
         // A model reads texts, not paths.
-        let quoted = |file: &(String, Artifact)| quote(&file.0);
+        let quoted = |file: &(String, Artifact)| quote(&here(file));
         let task = match agent {
             None | Some(Agent::Command(_)) => self.task(key, agent, &here)?,
             Some(Agent::Http(_) | Agent::Ollama(_)) => self.task(key, agent, &quoted)?,
@@ -136,6 +141,7 @@ impl Filler<'_> {
             limits: self.limits(stage, agent),
             cached: is_cached(stage, agent),
             options,
+            reads: reads.take().into_iter().collect(),
         })
     }
 
@@ -485,15 +491,4 @@ impl Filler<'_> {
 fn is_cached(stage: &Stage, agent: Option<&Agent>) -> bool {
     let by_agent = matches!(agent, Some(Agent::Ollama(agent)) if agent.cache == Cache::Content);
     (by_agent || stage.cache == Cache::Content) && stage.side_effects != SideEffects::Once
-}
-
-/// A value as an argument.
-fn plain(value: &Value) -> String {
-    match value {
-        Value::Bool(value) => value.to_string(),
-        Value::Int(value) => value.to_string(),
-        Value::Real(value) => value.to_string(),
-        Value::Text(value) => value.clone(),
-        Value::List(_) | Value::Map(_) => serde_json::to_string(value).unwrap_or_default(),
-    }
 }

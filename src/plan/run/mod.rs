@@ -6,9 +6,10 @@
 //! files, clock and processes through [`world`] alone; [`disk`] is the real world, where an [`attempt`] does the work,
 //! [`process`] runs commands and [`publish`] takes their outputs into the store. [`claim`] says what a directory holds,
 //! [`prepare`] pins inputs and opens a run, and [`drive`] is the loop. [`gates`] has the files by which persons answer.
-//! [`vote`] counts ballots. [`reduce`] makes one file of several, and [`nest`] runs another plan, with what [`given`] keeps for it. [`quote`] puts texts of files
-//! into requests, and [`score`] says what the attempts of agents came to. [`tune`] tunes parameters of loops.
-//! [`ledger`] reads privacy budgets, and [`error`] says why it cannot go on.
+//! [`vote`] counts ballots. [`reduce`] makes one file of several, and [`nest`] runs another plan, with what
+//! [`given`] keeps for it. [`quote`] puts texts of files into requests, and [`score`] says what the attempts of
+//! agents came to. [`tune`] tunes parameters of loops. [`ledger`] reads privacy budgets, and [`error`] says why
+//! it cannot go on.
 
 pub mod attempt;
 pub mod bound;

@@ -165,7 +165,9 @@ fn compose(
     let shown = file.display();
     let found = identify(file).map_err(|why| format!("{shown}: {why}"))?.blake3;
     if found != blake3 {
-        return Err(format!("{shown}: changed since the run started"));
+        return Err(format!(
+            "{shown}: changed since the run started: found BLAKE3 {found}, expected {blake3}"
+        ));
     }
     let mut plan = read::plan(file).map_err(|why| why.to_string())?;
     for (name, text) in params {

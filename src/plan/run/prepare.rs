@@ -9,10 +9,11 @@ use super::given;
 use super::journal::{JOURNAL, Journal, PLAN};
 use super::machine::Machine;
 use super::machine::Setup;
+use super::publish::reads::{Files, SEEN, differs};
 use crate::endpoint::check;
 use crate::io::digest;
-use crate::io::digest::store::identify_all;
-use crate::io::folder::{self, EntryKind};
+use crate::io::digest::known::Known;
+use crate::io::folder::{self, EntryKind, names};
 use crate::io::source::identity_of;
 use crate::plan::{nested, read};
 use crate::schema::{Input, Pin, Plan};
@@ -35,9 +36,9 @@ pub struct Place {
 /// # Errors
 ///
 /// When an input lies outside of the folder of the plan, has too few or too many files, or is not what its pin says.
-pub fn pin(plan: &Plan, place: &Place) -> Result<BTreeMap<String, Vec<Artifact>>, RunError> {
+pub fn pin(plan: &Plan, place: &Place, known: &Known) -> Result<BTreeMap<String, Vec<Artifact>>, RunError> {
     check_names(plan, place)?;
-    let inputs = plan.inputs.iter().map(|input| Ok((input.name.to_string(), files(input, place)?)));
+    let inputs = plan.inputs.iter().map(|input| Ok((input.name.to_string(), files(input, place, known)?)));
     inputs.chain(given::pins(plan, &place.base)).collect()
 }
 
@@ -69,14 +70,14 @@ fn paths(input: &Input, place: &Place) -> Result<Vec<String>, RunError> {
         }
         (None, None, Some(pattern)) => {
             inside(pattern).map_err(fault)?;
-            folder::matching(&place.base, pattern).map_err(fault)?
+            names::matching(&place.base, pattern).map_err(fault)?
         }
         _ => return Err(fault("expected either `path` or `glob`".to_owned())),
     };
     Ok(paths)
 }
 
-fn files(input: &Input, place: &Place) -> Result<Vec<Artifact>, RunError> {
+fn files(input: &Input, place: &Place, known: &Known) -> Result<Vec<Artifact>, RunError> {
     let fault = |why: String| RunError::Input { input: input.name.to_string(), why };
     let paths = paths(input, place)?;
     let count = paths.len() as u64;
@@ -94,7 +95,7 @@ fn files(input: &Input, place: &Place) -> Result<Vec<Artifact>, RunError> {
             whole.map(|path| folder::within(&place.base, &path)).collect::<Result<_, _>>().map_err(why)?
         }
     };
-    let found = identify_all(&absolute).into_iter().zip(paths.iter().zip(&absolute));
+    let found = known.identify_all(&absolute).into_iter().zip(paths.iter().zip(&absolute));
     let files = found.map(|(stored, (path, absolute))| {
         let stored = stored.map_err(|why| fault(format!("{}: {why}", absolute.display())))?;
         Ok(Artifact { path: path.clone(), blake3: stored.blake3, bytes: stored.bytes })
@@ -119,11 +120,10 @@ fn inside(path: &str) -> Result<(), String> {
 /// A file alone, or the files of a folder, in order; relative to `base` where that is a folder above.
 fn listed(base: &Path, path: &str) -> Result<Vec<String>, String> {
     let whole = if path.is_empty() { absolute(base)? } else { base.join(path) };
-    let text = |path: &Path| {
-        path.to_str().map(str::to_owned).ok_or_else(|| format!("{}: is no UTF-8", path.display()))
-    };
+    let text = |path: &Path| path.to_str().map(str::to_owned).ok_or_else(|| names::is_no_text(path));
     let shown = |name: &str| if path.is_empty() { whole.join(name) } else { Path::new(path).join(name) };
     if folder::is_folder(&whole) {
+        names::check_files(&whole)?;
         let entries = folder::entries(&whole).map_err(|why| format!("{}: {why}", whole.display()))?;
         let files = entries.into_iter().filter(|(_, kind)| *kind == EntryKind::File);
         return files.map(|(name, _)| text(&shown(&name))).collect();
@@ -193,6 +193,8 @@ pub fn open<'p>(plan: &'p Plan, place: &Place, parallel: u32) -> Result<Opened<'
     let root = folder::real(&place.root).map_err(fault)?;
     let place = Place { root: root.clone(), base: base.clone(), named: place.named.clone() };
     check_room(&root, plan.limits.max_parallel_workflows)?;
+    let known = Known::default();
+    known.add(&root.join(SEEN));
     let journal = Journal::read(&root)?;
     let events = journal.events();
     let started = events.iter().find_map(|event| match event {
@@ -206,20 +208,23 @@ pub fn open<'p>(plan: &'p Plan, place: &Place, parallel: u32) -> Result<Opened<'
         Some((_, inputs)) => {
             check_named(plan, &place, &inputs)?;
             match journal.finished() {
-                Some(time) => check_same(plan, &place, &inputs, time)?,
-                None => check_unchanged(&inputs, &base)?,
+                Some(time) => check_same(plan, &place, &inputs, time, &known)?,
+                None => check_unchanged(&inputs, &base, &known)?,
             }
             inputs
         }
         None => {
             claim::check_free_for_run(&root, plan, &digest)?;
-            let inputs = pin(plan, &place)?;
+            let inputs = pin(plan, &place, &known)?;
             keep_plan(plan, &place)?;
             inputs
         }
     };
+    let files = Files::new(known, inputs.clone(), &root);
+    files.check_results(events.iter(), &root)?;
     let mut world = Disk::new(&root, plan.id.as_str(), &plan.safety.kill_file, &journal, lock)?
-        .within(&plan.limits, &root)?;
+        .within(&plan.limits, &root)?
+        .with(files);
     if plan.stages.iter().any(|stage| stage.plan.is_some()) {
         world = world.sharing(plan.limits.max_parallel.unwrap_or(parallel));
     }
@@ -298,9 +303,10 @@ fn check_same(
     place: &Place,
     inputs: &BTreeMap<String, Vec<Artifact>>,
     time: &str,
+    known: &Known,
 ) -> Result<(), RunError> {
     let finished = |why: String| RunError::Finished { path: place.root.clone(), time: time.to_owned(), why };
-    check_unchanged(inputs, &place.base).map_err(|why| finished(why.to_string()))?;
+    check_unchanged(inputs, &place.base, known).map_err(|why| finished(why.to_string()))?;
     for input in plan.inputs.iter().filter(|input| !place.named.contains_key(input.name.as_str())) {
         let began = inputs.get(input.name.as_str()).map_or(&[][..], Vec::as_slice);
         if began.iter().any(|file| file.path.starts_with('/')) {
@@ -317,10 +323,14 @@ fn check_same(
 }
 
 /// Checks that the inputs of a run are what they were when it started.
-fn check_unchanged(inputs: &BTreeMap<String, Vec<Artifact>>, base: &Path) -> Result<(), RunError> {
+fn check_unchanged(
+    inputs: &BTreeMap<String, Vec<Artifact>>,
+    base: &Path,
+    known: &Known,
+) -> Result<(), RunError> {
     for (name, files) in inputs {
         let paths: Vec<PathBuf> = files.iter().map(|file| base.join(&file.path)).collect();
-        for ((file, path), found) in files.iter().zip(&paths).zip(identify_all(&paths)) {
+        for ((file, path), found) in files.iter().zip(&paths).zip(known.identify_all(&paths)) {
             let fault = |why: String| RunError::Input { input: name.clone(), why };
             if identity_of(path).is_none() {
                 return Err(fault(format!(
@@ -330,7 +340,7 @@ fn check_unchanged(inputs: &BTreeMap<String, Vec<Artifact>>, base: &Path) -> Res
             }
             let found = found.map_err(|why| fault(format!("{}: {why}", path.display())))?;
             if found.blake3 != file.blake3 {
-                return Err(fault(format!("{}: changed since the run started", path.display())));
+                return Err(fault(differs(path, &found, file, "the run started")));
             }
         }
     }

@@ -1,8 +1,13 @@
 //! Takes the outputs of an attempt into the store, and reads its metrics.
+//!
+//! [`reads`] checks outputs and inputs before and after their use.
+
+pub mod reads;
 
 use super::event::{Artifact, Failure, Made};
 use super::vote::read_ballot;
 use super::world::{Job, Output};
+use crate::io::digest::known::Known;
 use crate::io::digest::store::{Store, Stored};
 use crate::io::folder;
 use crate::io::source::read_at_most;
@@ -26,6 +31,8 @@ pub struct Places<'a> {
     pub stdout: &'a Path,
     /// The directory of the run.
     pub run: &'a Path,
+    /// The digests that the run knows.
+    pub known: &'a Known,
 }
 
 /// The folder of the outputs of an instance, in the run's directory.
@@ -127,10 +134,11 @@ fn keep(job: &Job, output: &Output, from: &Path, places: &Places<'_>) -> Result<
         Failure::Outputs(format!("output `{}`, {}: {found}", output.name, output.path))
     };
     let store = store_of(places.run);
-    let Stored { blake3, bytes } = store.take(from).map_err(fault)?;
+    let Stored { blake3, bytes } = store.take(from, places.known).map_err(fault)?;
     let file = if output.path == "-" { output.name.as_str() } else { &output.path };
     let name = outputs_of(&job.name).join(file);
-    store.name(&Stored { blake3: blake3.clone(), bytes }, &places.run.join(&name)).map_err(fault)?;
+    let stored = Stored { blake3: blake3.clone(), bytes };
+    store.name(&stored, &places.run.join(&name), places.known).map_err(fault)?;
     Ok(Artifact { path: name.to_string_lossy().into_owned(), blake3, bytes })
 }
 

@@ -181,3 +181,14 @@ fn of_stage(group: &Group, what: &str) -> Option<Value> {
         _ => None,
     }
 }
+
+/// A value as an argument of a command.
+pub fn plain(value: &Value) -> String {
+    match value {
+        Value::Bool(value) => value.to_string(),
+        Value::Int(value) => value.to_string(),
+        Value::Real(value) => value.to_string(),
+        Value::Text(value) => value.clone(),
+        Value::List(_) | Value::Map(_) => serde_json::to_string(value).unwrap_or_default(),
+    }
+}

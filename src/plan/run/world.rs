@@ -4,7 +4,7 @@
 //! crashes, tears writes, fills the disk and moves the clock.
 
 use super::error::RunError;
-use super::event::{Event, Failure, Made};
+use super::event::{Artifact, Event, Failure, Made};
 use super::key::Key;
 use crate::io::child::allowance::Notes;
 use crate::schema::agent::{HttpAgent, OllamaAgent};
@@ -39,6 +39,8 @@ pub struct Job {
     pub cached: bool,
     /// The options that a ballot chooses from; none for other work.
     pub options: Vec<String>,
+    /// The files that it reads: inputs, and outputs of other stages, with their absolute paths.
+    pub reads: Vec<(String, Artifact)>,
 }
 
 /// What an attempt does.
