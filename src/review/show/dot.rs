@@ -10,13 +10,10 @@ pub fn draw(picture: &Picture<'_>) -> String {
     text.push_str(
         "  rankdir=TB;\n  node [shape=box, fontname=\"sans-serif\"];\n  edge [fontname=\"sans-serif\"];\n",
     );
-    for place in (0..plan.stages.len()).filter(|place| picture.loop_of[*place].is_none()) {
+    for place in picture.outside() {
         let _ = writeln!(text, "  {}", node(picture, place));
     }
-    let mut members: Vec<Vec<usize>> = vec![Vec::new(); plan.loops.len()];
-    for (place, looped) in picture.loop_of.iter().enumerate() {
-        looped.iter().for_each(|looped| members[*looped].push(place));
-    }
+    let members = picture.members();
     for (number, looped) in plan.loops.iter().enumerate().filter(|(number, _)| !members[*number].is_empty()) {
         let until = looped.until.as_ref().map_or(String::new(), |until| format!("\nuntil {until}"));
         let label = quoted(&format!("{}: at most {}{until}", looped.id, looped.max_iters));

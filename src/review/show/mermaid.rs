@@ -7,13 +7,10 @@ use std::fmt::Write;
 pub fn draw(picture: &Picture<'_>) -> String {
     let plan = picture.plan;
     let mut text = "flowchart TD\n".to_owned();
-    for place in (0..plan.stages.len()).filter(|place| picture.loop_of[*place].is_none()) {
+    for place in picture.outside() {
         let _ = writeln!(text, "  {}", node(picture, place));
     }
-    let mut members: Vec<Vec<usize>> = vec![Vec::new(); plan.loops.len()];
-    for (place, looped) in picture.loop_of.iter().enumerate() {
-        looped.iter().for_each(|looped| members[*looped].push(place));
-    }
+    let members = picture.members();
     for (number, looped) in plan.loops.iter().enumerate().filter(|(number, _)| !members[*number].is_empty()) {
         let label = quoted(&format!("{}: at most {}", looped.id, looped.max_iters));
         let _ = writeln!(text, "  subgraph l{number}[{label}]");

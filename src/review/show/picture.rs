@@ -84,6 +84,20 @@ impl<'p> Picture<'p> {
         Ok(Self { plan, graph, critical, next, loop_of, costs })
     }
 
+    /// The stages outside of loops.
+    pub fn outside(&self) -> impl Iterator<Item = usize> {
+        (0..self.loop_of.len()).filter(|stage| self.loop_of[*stage].is_none())
+    }
+
+    /// The stages of each loop, in the order of the plan.
+    pub fn members(&self) -> Vec<Vec<usize>> {
+        let mut members: Vec<Vec<usize>> = vec![Vec::new(); self.plan.loops.len()];
+        for (stage, looped) in self.loop_of.iter().enumerate() {
+            looped.iter().for_each(|looped| members[*looped].push(stage));
+        }
+        members
+    }
+
     /// Whether a stage is part of the critical path.
     pub fn is_critical(&self, stage: usize) -> bool {
         self.next.contains_key(&stage)
