@@ -262,6 +262,10 @@ fn explained(text: &str, why: &str) -> String {
     if signs.contains('=') {
         return "found `=`; write == for equal".to_owned();
     }
+    if outside.contains(['{', '}']) {
+        return "found a brace; a condition names values without braces, such as params.f or metrics.loss"
+            .to_owned();
+    }
     let first = why.lines().next().unwrap_or_default();
     let first = first.strip_prefix("ERROR: <input>:").unwrap_or(first);
     match first.splitn(3, ':').collect::<Vec<_>>().as_slice() {

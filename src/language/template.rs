@@ -108,7 +108,9 @@ impl Template {
             };
             let alternatives = named.split('|').map(str::parse).chain(nothing);
             let alternatives = alternatives.collect::<Result<Vec<Reference>, _>>();
-            parts.push(Part::Ref(alternatives.map_err(fault)?));
+            let with_braces =
+                |why| format!("{why}; write `{{{{` and `}}}}` for braces that are no reference");
+            parts.push(Part::Ref(alternatives.map_err(with_braces).map_err(fault)?));
             rest = after;
         }
         plain.push_str(rest);

@@ -14,7 +14,8 @@ pub struct Retry {
     /// Attempts, the first one included. At least 1.
     #[schemars(range(min = 1, max = 100))]
     pub max_attempts: u32,
-    /// The failures that are worth another attempt: `signal`, `timeout`, `exit:N`, `http:N`, `schema`, `outputs` or `any`.
+    /// The failures that are worth another attempt: `signal`, `timeout`, `exit:N`, `http:N`, `schema`, `outputs`,
+    /// `connect` or `any`.
     #[serde(default = "Retry::on_any")]
     pub on: Vec<RetryOn>,
     /// Pauses between attempts.

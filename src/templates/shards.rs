@@ -15,6 +15,11 @@ pub const SETTINGS: &[Setting] = &[
     Setting::with_default("rule", "mean", "the rule"),
     Setting::optional("byzantine", "the number of clients to assume hostile"),
     Setting::with_default("shards", "4", "the number of shards"),
+    Setting::with_default(
+        "passes",
+        "2",
+        "2, or 1 for a rule that works on each coordinate: no gram, no decide, and no metrics of clients",
+    ),
     Setting::with_default("timeout", "1h", "how long a stage may take"),
 ];
 
@@ -36,40 +41,47 @@ pub fn build(given: &Given) -> Result<Value, TemplateError> {
         json!({"id": id, "agent": "fedmill", "needs": needs, "argv": argv, "out": out})
     };
     let shard = ["--shard", "{shard}/{shards}"];
+    let passes = match given.text("passes")? {
+        "1" => 1,
+        "2" => 2,
+        other => {
+            let (key, found) = ("passes".to_owned(), other.to_owned());
+            return Err(TemplateError::Value { key, found, expected: "1 or 2" });
+        }
+    };
+    let decided: &[&str] = if passes == 1 { &[] } else { &["--decision", "{decide.decision}"] };
+    let (after_decide, to_merge): (&[&str], &[&str]) =
+        if passes == 1 { (&[], &["combine"]) } else { (&["decide"], &["decide", "combine"]) };
+    let mut combine = stage(
+        "combine",
+        after_decide,
+        &[&shard, decided, &["-o", "{out.part}"]].concat(),
+        json!([{"name": "part", "path": "part-{shard}.safetensors"}]),
+    );
+    combine["for_each"] = json!({"shards": shards});
+    let merge = stage(
+        "merge",
+        to_merge,
+        &[&["--partials", "{combine.part}"], decided, &["--report", "{out.report}", "-o", "{out.model}"]]
+            .concat(),
+        json!([{"name": "model", "path": "merged.safetensors"}, {"name": "report", "path": "report.json"}]),
+    );
+    if passes == 1 {
+        plan["stages"] = json!([combine, merge]);
+        return Ok(plan);
+    }
     let mut gram = stage(
         "gram",
         &[],
         &[&shard[..], &["-o", "{out.part}"]].concat(),
         json!([{"name": "part", "path": "gram-{shard}.safetensors"}]),
     );
-    let mut combine = stage(
-        "combine",
-        &["decide"],
-        &[&shard[..], &["--decision", "{decide.decision}", "-o", "{out.part}"]].concat(),
-        json!([{"name": "part", "path": "part-{shard}.safetensors"}]),
-    );
     gram["for_each"] = json!({"shards": shards});
-    combine["for_each"] = json!({"shards": shards});
     let decide = stage(
         "decide",
         &["gram"],
         &["--partials", "{gram.part}", "-o", "{out.decision}"],
         json!([{"name": "decision", "path": "decision.json"}]),
-    );
-    let merge = stage(
-        "merge",
-        &["decide", "combine"],
-        &[
-            "--partials",
-            "{combine.part}",
-            "--decision",
-            "{decide.decision}",
-            "--report",
-            "{out.report}",
-            "-o",
-            "{out.model}",
-        ],
-        json!([{"name": "model", "path": "merged.safetensors"}, {"name": "report", "path": "report.json"}]),
     );
     plan["stages"] = json!([gram, decide, combine, merge]);
     Ok(plan)

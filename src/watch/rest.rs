@@ -2,7 +2,7 @@
 
 use crate::plan::graph::Graph;
 use crate::plan::run::error::RunError;
-use crate::plan::run::event::{Event, Outcome};
+use crate::plan::run::event::{Ending, Event, Outcome};
 use crate::plan::run::state::{Group, State};
 use crate::schema::Plan;
 use serde::Serialize;
@@ -141,12 +141,22 @@ pub fn progress(
     past: &BTreeMap<String, f64>,
     running: &BTreeMap<usize, f64>,
 ) -> f64 {
+    if state.ending == Some(Ending::Succeeded) {
+        return 1.0;
+    }
+    // A stage of the end may never run, and does so when all is done.
+    let is_last = |id| plan.on.failure.iter().chain(&plan.on.exit).any(|last| last == id);
     let works: Vec<bool> = plan.stages.iter().map(|stage| stage.works()).collect();
     let known: Vec<Option<f64>> =
         plan.stages.iter().map(|stage| past.get(stage.id.as_str()).copied()).collect();
     let times: Vec<f64> = known.iter().flatten().copied().collect();
     let mean = if times.is_empty() { 1.0 } else { times.iter().sum::<f64>() / times.len() as f64 };
-    let cost = |stage: usize| known[stage].unwrap_or(if works[stage] { mean } else { 0.0 });
+    let cost = |stage: usize| match known[stage] {
+        _ if is_last(&plan.stages[stage].id) => 0.0,
+        Some(seconds) => seconds,
+        None if works[stage] => mean,
+        None => 0.0,
+    };
     let left = |stage: usize| match state.group(state.current(stage)).outcome {
         Some(_) => 0.0,
         None => (cost(stage) - running.get(&stage).copied().unwrap_or(0.0)).max(0.0),

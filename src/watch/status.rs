@@ -56,6 +56,13 @@ pub struct Status {
     pub tuning: Vec<TuningRow>,
 }
 
+impl Status {
+    /// Whether the run came to its end.
+    pub fn is_ended(&self) -> bool {
+        !matches!(self.state.as_str(), "running" | "interrupted")
+    }
+}
+
 /// A loop that tunes a parameter.
 #[derive(Serialize, Debug)]
 pub struct TuningRow {
@@ -97,7 +104,7 @@ pub struct Used {
 pub struct StageRow {
     /// The name of the stage, with its iteration.
     pub name: String,
-    /// How it ended, or `waiting`, `running`, `interrupted` or `gate`.
+    /// How it ended, or `waiting`, `running`, `interrupted`, `gate`, or `not run` in a run that is over.
     pub state: String,
     /// Whether the iteration is the last so far, or the stage is in no loop.
     pub is_current: bool,
@@ -122,6 +129,9 @@ pub struct StageRow {
     pub waits_for: Vec<String>,
     /// The paths of its outputs.
     pub outputs: Vec<String>,
+    /// What it measured, a value for each instance that did.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub metrics: BTreeMap<String, Vec<f64>>,
     /// What each voter answered, if the stage votes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ballots: Vec<Ballot>,
@@ -338,6 +348,7 @@ impl Watched {
             (Some(outcome), _) => outcome.word(),
             (None, Some(_)) if !open.is_empty() => "running",
             (None, None) if !open.is_empty() => "interrupted",
+            (None, _) if self.state.ending.is_some() => "not run",
             (None, _) if group.gate_until.is_some() && group.answer.is_none() => "gate",
             (None, _) => "waiting",
         };
@@ -358,9 +369,14 @@ impl Watched {
             question: gate.map(|gate| gate.question.clone()).filter(|question| !question.is_empty()),
             instances: group.instances.len().max(known),
             instances_over: group.over,
-            waits_for: if group.outcome.is_none() { self.waits_for(key, group) } else { Vec::new() },
+            waits_for: if word == "waiting" || word == "gate" {
+                self.waits_for(key, group)
+            } else {
+                Vec::new()
+            },
             running: open,
             ballots: ballots(&self.plan, &self.state, key),
+            metrics: metrics(group),
             outputs: made
                 .flat_map(|made| made.outputs.values())
                 .map(|artifact| artifact.path.clone())
@@ -418,6 +434,16 @@ fn tuning(plan: &Plan, state: &State) -> Vec<TuningRow> {
         })
     });
     loops.collect()
+}
+
+/// What the instances of a stage measured, by the names of metrics.
+fn metrics(group: &Group) -> BTreeMap<String, Vec<f64>> {
+    let mut metrics: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+    let made = group.instances.iter().filter_map(|instance| instance.made.as_ref());
+    for (name, value) in made.flat_map(|made| &made.metrics) {
+        metrics.entry(name.clone()).or_default().push(*value);
+    }
+    metrics
 }
 
 fn ballots(plan: &Plan, state: &State, key: Key) -> Vec<Ballot> {

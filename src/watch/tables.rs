@@ -22,7 +22,7 @@ pub fn status(status: &Status) -> String {
         ),
         0,
     );
-    if status.over < total {
+    if status.over < total && !status.is_ended() {
         text += &wrapped(&rest(status), 0);
     }
     if let Some(Bottleneck { stage, seconds, share }) = &status.bottleneck {
@@ -114,9 +114,17 @@ fn about(stage: &StageRow) -> String {
         parts.push(format!("waits for {}", stage.waits_for.join(", ")));
     }
     parts.extend(stage.question.as_ref().map(|question| format!("asks: {question}")));
+    parts.extend(stage.metrics.iter().map(|(name, values)| measured(name, values)));
     parts.extend(stage.choice.as_ref().map(|choice| format!("chose {choice}")));
     parts.extend(Some(stage.why.clone()).filter(|why| !why.is_empty()));
     parts.join("; ")
+}
+
+/// A metric: its value, or the least and the largest of a fan-out.
+fn measured(name: &str, values: &[f64]) -> String {
+    let least = values.iter().copied().fold(f64::INFINITY, f64::min);
+    let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    if least == most { format!("{name} {least}") } else { format!("{name} {least} to {most}") }
 }
 
 /// Events of a run.

@@ -77,8 +77,8 @@ fn a_failure_blocks_what_needs_it() {
     let on = json!({"failure": ["told"], "exit": ["last"]});
     for (mode, states) in [
         ("keep_going", "a failed, b blocked, c ok, d ok, told ok, last ok"),
-        ("finish_running", "a failed, b waiting, c ok, d waiting, told ok, last ok"),
-        ("fail_fast", "a failed, b waiting, c cancelled, d waiting, told ok, last ok"),
+        ("finish_running", "a failed, b not run, c ok, d not run, told ok, last ok"),
+        ("fail_fast", "a failed, b not run, c cancelled, d not run, told ok, last ok"),
     ] {
         let plan = Workflow::new(&stages).with("limits.on_failure", json!(mode)).with("on", on.clone());
         let run = plan.run();
@@ -206,8 +206,8 @@ fn a_loop_that_fails_is_a_failure_like_that_of_a_stage() {
     let steps = "step@1 ok, step@2 ok";
     for (mode, states) in [
         ("keep_going", "behind blocked, sees ok, slow ok, other ok, told ok"),
-        ("finish_running", "behind waiting, sees waiting, slow ok, other waiting, told ok"),
-        ("fail_fast", "behind waiting, sees waiting, slow cancelled, other waiting, told ok"),
+        ("finish_running", "behind not run, sees not run, slow ok, other not run, told ok"),
+        ("fail_fast", "behind not run, sees not run, slow cancelled, other not run, told ok"),
     ] {
         let plan = failing_loop("metrics.n > 1.0").with("limits.on_failure", json!(mode));
         plan.run().assert_fails(2, &[why]);
@@ -224,7 +224,7 @@ fn a_loop_that_fails_is_a_failure_like_that_of_a_stage() {
     plan.run().assert_fails(2, &[why]);
     assert_eq!(
         plan.states(),
-        format!("{steps}, behind waiting, sees waiting, slow ok, other waiting, told ok")
+        format!("{steps}, behind not run, sees not run, slow ok, other not run, told ok")
     );
     let plan = failing_loop("1 / (iteration.k - 1) == 5").with("limits.on_failure", json!("keep_going"));
     plan.run().assert_fails(2, &["loop `l` ended since `until` has no value: "]);
@@ -242,7 +242,7 @@ fn a_loop_in_the_middle_of_its_iterations_goes_on_after_a_failure_elsewhere() {
     ]))
     .with("loops", json!([{"id": "l", "over": ["step"], "max_iters": 3}]));
     plan.run().assert_fails(2, &["stage `bad`: exited with status 1"]);
-    assert_eq!(plan.states(), "step@1 ok, behind waiting, bad failed");
+    assert_eq!(plan.states(), "step@1 ok, behind not run, bad failed");
     plan.dir.write("mended", "");
     let run = crate::harness::fedmill(&plan.dir, &["plan", "resume", "plan.run"]);
     assert_eq!(run.code, Some(0), "{run:#?}");
@@ -261,7 +261,7 @@ fn the_kill_file_and_invariants_end_a_run() {
         1,
         &["refused: the invariant `params.n >= 4 * params.f + 3` does not hold before stage `a`"],
     );
-    assert_eq!(plan.states(), "a waiting");
+    assert_eq!(plan.states(), "a not run");
 }
 
 #[test]
@@ -279,7 +279,7 @@ fn an_input_that_changed_is_refused() {
     let stages = json!([{"id": "a", "sh": "exit 1"}]);
     let plan = Workflow::new(&stages).with("inputs", json!([{"name": "x", "glob": "in/*.txt", "min": 2}]));
     plan.dir.write("in/a.txt", "1");
-    plan.run().assert_fails(2, &["input `x`: found 1 files, expected at least 2"]);
+    plan.run().assert_fails(2, &["input `x`: found 1 files of in/*.txt in "]);
     plan.dir.write("in/b.txt", "1");
     plan.run().assert_fails(2, &["stage `a`"]);
     plan.dir.write("in/b.txt", "2");

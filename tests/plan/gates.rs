@@ -34,7 +34,7 @@ fn a_gate_without_an_answer_names_the_time_and_the_default() {
         1,
         &["refused: stage `a`: the gate had no answer within 100ms, and its default is reject"],
     );
-    assert_eq!(plan.states(), "a failed, b waiting");
+    assert_eq!(plan.states(), "a failed, b not run");
 }
 
 #[test]

@@ -174,3 +174,35 @@ fn a_plan_with_errors_runs_nothing() {
     let run = fedmill(&sound.dir, &["plan", "lint", "plan.json"]);
     assert_eq!((run.code, run.stdout.as_str()), (Some(0), "no finding\n"));
 }
+
+#[test]
+fn a_file_that_is_no_plan_has_a_finding_too() {
+    let plan = Workflow::new(&json!([{"id": "a", "sh": "true"}]));
+    plan.dir
+        .write("plan.json", "{\"schema\": \"fedmill.plan/1\",\n \"id\": \"p\", \"stages\": [{\"ned\": 1}]}");
+    let run = fedmill(&plan.dir, &["plan", "lint", "plan.json"]);
+    assert_eq!((run.code, run.stderr.as_str()), (Some(2), "error: plan.json: 1 error in the plan\n"));
+    assert!(run.stdout.starts_with("plan.json:2:25: error: $.stages[0].ned (schema)\n"), "{}", run.stdout);
+    let run = fedmill(&plan.dir, &["plan", "lint", "--json", "plan.json"]);
+    let found: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!((&found["plan"], &found["findings"][0]["rule"]), (&Value::Null, &json!("schema")));
+    assert_eq!((&found["findings"][0]["line"], &found["findings"][0]["column"]), (&json!(2), &json!(25)));
+}
+
+#[test]
+fn braces_of_other_languages_are_explained() {
+    for (argument, expected) in [
+        ("${HOME}", "write `{{` and `}}` for braces that are no reference"),
+        ("awk '{print $1}'", "write `{{` and `}}` for braces that are no reference"),
+    ] {
+        let found = findings(&with("/stages/0/argv/0", json!(argument)));
+        let found = found.iter().find(|finding| finding.at == "$.stages[0].argv[0]").unwrap();
+        assert!(found.explanation().contains(expected), "{found:?}");
+    }
+    // An agent's arguments stand as they are, and may be of another language.
+    assert_eq!(findings(&with("/agents/train/argv/-", json!("{print}"))), []);
+    let found = findings(&with("/stages/6/gate/question", json!("publish {judge}?")));
+    assert_eq!(found.iter().map(|found| found.rule).collect::<Vec<_>>(), ["plain"]);
+    let found = findings(&with("/stages/2/when", json!("{step.loss} < 1.0")));
+    assert!(found[0].why.contains("names values without braces"), "{found:?}");
+}

@@ -89,7 +89,7 @@ fn the_kill_file_of_the_outer_run_ends_the_inner_one() {
     plan.dir.write("plan.run/STOP", "");
     assert_eq!(runner.wait().unwrap().code(), Some(1));
     assert!(!is_alive(&child), "the command of the inner plan is still there");
-    assert_eq!(plan.states(), "make ok, run cancelled, after waiting");
+    assert_eq!(plan.states(), "make ok, run cancelled, after not run");
 }
 
 #[test]

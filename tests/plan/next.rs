@@ -137,7 +137,7 @@ fn a_charge_past_the_limit_is_not_made_however_its_command_is_spelled() {
         let status = ok(&dir, &format!("plan status {name}.run --json"));
         let status: Value = serde_json::from_str(&status.stdout).unwrap();
         let state = |stage: usize| status["stages"][stage]["state"].as_str().unwrap();
-        assert_eq!((state(0), state(1)), ("failed", "waiting"));
+        assert_eq!((state(0), state(1)), ("failed", "not run"));
     }
     // Two ledgers count together, also where the runner sees neither.
     ok(&dir, &INIT.replace("init dp", "init other"));

@@ -89,7 +89,7 @@ fn what_the_end_of_a_run_cut_off_is_tried_again() {
         let plan = Workflow::new(&stages);
         let run = plan.run();
         assert_eq!(run.code, Some(1), "{field} {value}: {run:#?}");
-        assert_eq!(plan.states(), "a cancelled, b waiting", "{field} {value}");
+        assert_eq!(plan.states(), "a cancelled, b not run", "{field} {value}");
         std::fs::remove_file(plan.dir.path("plan.run/STOP")).unwrap();
         let run = fedmill(&plan.dir, &["plan", "resume", "plan.run"]);
         assert_eq!((run.code, plan.states().as_str()), (Some(0), "a ok, b ok"), "{field} {value}: {run:#?}");

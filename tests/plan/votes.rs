@@ -343,7 +343,7 @@ fn a_vote_without_a_winner_ends_as_the_plan_says() {
             "reject",
             vec![(ACCEPT, 0.2), (REJECT, 0.2), (REJECT, 0.2)],
             1,
-            "vote failed, yes waiting, no waiting, end waiting",
+            "vote failed, yes not run, no not run, end not run",
         ),
         // With a winner the person is not asked.
         (
@@ -397,7 +397,7 @@ fn a_ballot_that_the_runner_cut_short_says_nothing_of_its_voter() {
     wait_until("the other ballots", asked);
     plan.dir.write("plan.run/STOP", "");
     assert_eq!(runner.wait().unwrap().code(), Some(1));
-    assert_eq!(plan.states(), "vote cancelled, yes waiting, no waiting, end waiting");
+    assert_eq!(plan.states(), "vote cancelled, yes not run, no not run, end not run");
     std::fs::remove_file(plan.dir.path("plan.run/STOP")).unwrap();
     plan.dir.write("mended", "");
     let home = format!("export HOME={}", plan.dir.path("").display());

@@ -87,7 +87,7 @@ fn the_status_of_a_live_run_says_what_runs_and_what_waits() {
     let run = told(&plan, &["cancel", "plan.run"]);
     assert_eq!(run.stdout, "plan.run: refused: the file STOP exists\n");
     assert_eq!(runner.wait().unwrap().code(), Some(1));
-    assert_eq!(plan.states(), "a ok, b cancelled, c waiting, last ok");
+    assert_eq!(plan.states(), "a ok, b cancelled, c not run, last ok");
     assert_eq!(plan.dir.read("log"), b"last\n");
     // The first of the two left the kill file; the operator removes it before the run goes on.
     std::fs::remove_file(plan.dir.path("plan.run/STOP")).unwrap();
@@ -200,9 +200,9 @@ fn with_orphan() -> Workflow {
 #[test]
 fn cancel_leaves_no_process_of_the_run() {
     for (how, said, code, states, log) in [
-        (&[][..], "the file STOP exists", 1, "a cancelled, b waiting, last ok", true),
-        (&["--timeout", "20s"], "the file STOP exists", 1, "a cancelled, b waiting, last ok", true),
-        (&["--now"], "the operator cancelled the run", 143, "a waiting, b waiting, last waiting", false),
+        (&[][..], "the file STOP exists", 1, "a cancelled, b not run, last ok", true),
+        (&["--timeout", "20s"], "the file STOP exists", 1, "a cancelled, b not run, last ok", true),
+        (&["--now"], "the operator cancelled the run", 143, "a not run, b not run, last not run", false),
     ] {
         let plan = with_orphan();
         let mut runner = start(&plan);
@@ -315,5 +315,28 @@ fn a_run_ends_at_its_longest_time() {
     let began = Instant::now();
     plan.run().assert_fails(1, &["the run took longer than limits.wall, 1s"]);
     assert!(began.elapsed() < Duration::from_secs(30));
-    assert_eq!(plan.states(), "a cancelled, b waiting");
+    assert_eq!(plan.states(), "a cancelled, b not run");
+}
+
+#[test]
+fn the_status_of_a_run_that_is_over_promises_nothing() {
+    let measure = "echo '{{\"loss\": 0.5}}' > m.json";
+    let stages = json!([
+        {"id": "a", "for_each": {"range": 2}, "sh": measure, "out": [{"name": "m", "path": "m.json", "metrics": true}],
+         "metrics": ["loss"]},
+        {"id": "mend", "sh": "true"},
+    ]);
+    let plan = Workflow::new(&stages).with("on.failure", json!(["mend"]));
+    let run = plan.run();
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    let found = status(&plan);
+    assert_eq!((&found["state"], &found["progress"]), (&json!("succeeded"), &json!(1.0)));
+    let [a, mend] = found["stages"].as_array().unwrap().as_slice() else { panic!("{found}") };
+    assert_eq!((&mend["state"], &mend["waits_for"]), (&json!("not run"), &json!([])));
+    assert_eq!(a["metrics"], json!({"loss": [0.5, 0.5]}));
+    let table = told(&plan, &["status", "plan.run"]).stdout;
+    assert!(
+        table.contains("loss 0.5") && !table.contains("rest:") && !table.contains("waits for"),
+        "{table}"
+    );
 }

@@ -15,7 +15,8 @@ use std::path::PathBuf;
 /// Register an agent from a template.
 ///
 /// The template is the description of an agent, as in `agents` of a plan, whose texts have references `{params.KEY}`. A
-/// text that is one reference alone becomes a number, true or false where the value is one. A new agent is data: its
+/// text that is one reference alone becomes a number, true or false where the value is one, unless it is an argument of a
+/// command. A new agent is data: its
 /// command or its address comes from the template. Prints the name.
 #[derive(Args, Debug)]
 #[command(next_help_heading = INPUTS)]
@@ -75,7 +76,16 @@ fn fill(
     at: &str,
 ) -> Result<Value, String> {
     Ok(match value {
-        Value::String(text) => fill_text(text, values, used).map_err(|why| format!("{at}: {why}"))?,
+        Value::String(text) => {
+            let (filled, is_alone) = fill_text(text, values, used).map_err(|why| format!("{at}: {why}"))?;
+            // An argument of a command is a text, also where it is a number alone.
+            match serde_json::from_str(&filled) {
+                Ok(value @ (Value::Number(_) | Value::Bool(_))) if is_alone && !at.starts_with("$.argv[") => {
+                    value
+                }
+                _ => Value::String(filled),
+            }
+        }
         Value::Array(list) => {
             let filled = list.iter().enumerate();
             let filled = filled.map(|(place, value)| fill(value, values, used, &format!("{at}[{place}]")));
@@ -91,7 +101,12 @@ fn fill(
     })
 }
 
-fn fill_text(text: &str, values: &BTreeMap<&Id, &str>, used: &mut BTreeSet<Id>) -> Result<Value, String> {
+/// A text with its references filled, and whether it was one reference alone.
+fn fill_text(
+    text: &str,
+    values: &BTreeMap<&Id, &str>,
+    used: &mut BTreeSet<Id>,
+) -> Result<(String, bool), String> {
     let template = Template::parse(text).map_err(|why| format!("found {why}"))?;
     let filled = template.fill(|alternatives| match alternatives {
         [Reference::Param(key)] => {
@@ -101,10 +116,5 @@ fn fill_text(text: &str, values: &BTreeMap<&Id, &str>, used: &mut BTreeSet<Id>) 
         }
         others => Err(format!("found {}, expected a reference such as {{params.KEY}}", others[0])),
     })?;
-    if template.alone().is_some()
-        && let Ok(value @ (Value::Number(_) | Value::Bool(_))) = serde_json::from_str(&filled)
-    {
-        return Ok(value);
-    }
-    Ok(Value::String(filled))
+    Ok((filled, template.alone().is_some()))
 }

@@ -34,7 +34,7 @@ pub(in crate::cli) struct Arguments {
     /// List runs that started, or events that happened, less than this long ago, such as 12h or 7d.
     #[arg(long, value_name = "TIME", value_parser = time, help_heading = INPUTS)]
     since: Option<Duration>,
-    /// List runs that measured this metric, with its last value in each.
+    /// List runs that measured this metric, with its last value in each: of a fan-out the mean.
     #[arg(long, value_name = "NAME", help_heading = INPUTS)]
     metric: Option<String>,
     /// The most to list: the last events of a run, or the last runs of a folder. By default all.

@@ -3,7 +3,7 @@
 use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print};
 use super::run::base_of;
 use crate::io::folder;
-use crate::plan::error::of;
+use crate::plan::error::{PlanError, of};
 use crate::plan::read;
 use crate::review::lint::programs::missing;
 use crate::review::lint::{Finding, Level, lint_with_nested};
@@ -18,7 +18,8 @@ use std::path::{Path, PathBuf};
 
 /// Check a plan, and the plans that its stages run, without running them.
 ///
-/// Prints each finding with its place in the file, what was found and what was expected. Exit status: 0 if no finding is
+/// Prints each finding with its place in the file, what was found and what was expected. A file that is no plan has one
+/// finding of the rule `schema`. Exit status: 0 if no finding is
 /// an error, else 2.
 #[derive(Args, Debug)]
 pub(in crate::cli) struct Arguments {
@@ -32,29 +33,57 @@ pub(in crate::cli) struct Arguments {
 
 impl Arguments {
     pub(super) fn run(&self, _: &Common) -> Result<Outcome, Failure> {
-        let (plan, source) = read::with_text(&self.plan).map_err(Failure::of)?;
+        let (plan, source) = match read::with_text(&self.plan) {
+            Ok(read) => read,
+            Err(why) => {
+                let (finding, place) = unreadable(why)?;
+                let places = place.map(|place| (finding.at.as_str(), place)).into_iter().collect();
+                return self.tell(None, std::slice::from_ref(&finding), &places);
+            }
+        };
         let findings = found(&plan, &self.plan);
         let places = places(&source, findings.iter().map(|finding| finding.at.as_str()));
+        self.tell(Some(&plan), &findings, &places)
+    }
+
+    /// Prints findings. A plan that cannot be read has no name and no digest.
+    fn tell(
+        &self,
+        plan: Option<&Plan>,
+        findings: &[Finding],
+        places: &BTreeMap<&str, Place>,
+    ) -> Result<Outcome, Failure> {
         let text = match self.json {
             true => {
-                let findings = findings.iter().map(|finding| {
+                let of_finding = |finding: &Finding| {
                     let mut found = json!(finding);
                     if let Some(place) = places.get(finding.at.as_str()) {
                         (found["line"], found["column"]) = (json!(place.line), json!(place.column));
                     }
                     found
-                });
-                let findings: Vec<Value> = findings.collect();
-                format!("{}\n", json!({"plan": plan.id, "digest": read::digest(&plan), "findings": findings}))
+                };
+                let listed: Vec<Value> = findings.iter().map(of_finding).collect();
+                let (id, digest) = (plan.map(|plan| &plan.id), plan.map(read::digest));
+                format!("{}\n", json!({"plan": id, "digest": digest, "findings": listed}))
             }
-            false => text_of(&findings, &self.plan, &places),
+            false => text_of(findings, &self.plan, places),
         };
         print(&text)?;
-        match errors(&findings).count() {
+        match errors(findings).count() {
             0 => Ok(Outcome::Done),
             count => Err(anyhow::anyhow!("{}: {}", self.plan.display(), counted(count)).into()),
         }
     }
+}
+
+/// What is wrong with a text that is no plan, and its place.
+fn unreadable(why: PlanError) -> Result<(Finding, Option<Place>), Failure> {
+    let (at, why, place) = match why {
+        PlanError::NoJson { at, why, place, .. } => (at, format!("is no JSON: {why}"), place),
+        PlanError::Malformed { at, why, place, .. } => (at, why, place),
+        other => return Err(Failure::of(other)),
+    };
+    Ok((Finding { level: Level::Error, rule: "schema", at, why, nearest: None }, place))
 }
 
 /// The findings about a plan, with the programs that are not there.

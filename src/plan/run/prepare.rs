@@ -83,7 +83,9 @@ fn files(input: &Input, place: &Place, known: &Known) -> Result<Vec<Artifact>, R
     let count = paths.len() as u64;
     if count < input.min || input.max.is_some_and(|most| count > most) {
         let most = input.max.map_or(String::new(), |most| format!(" and at most {most}"));
-        return Err(fault(format!("found {count} files, expected at least {}{most}", input.min)));
+        let glob = input.glob.as_ref().filter(|_| !place.named.contains_key(input.name.as_str()));
+        let of = glob.map_or(String::new(), |glob| format!(" of {glob} in {}", place.base.display()));
+        return Err(fault(format!("found {count} files{of}, expected at least {}{most}", input.min)));
     }
     // An operator may name any file: its path is absolute, and stays as it is.
     let is_named = place.named.contains_key(input.name.as_str());

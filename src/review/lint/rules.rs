@@ -40,6 +40,7 @@ rules! {
     TIMEOUT = Error "timeout": "A stage with a command has a timeout, and times are longer than 0.";
     RETRY = Error "retry": "Retries have at least one attempt and a factor of at least 1, and `once` stages have none.";
     TEMPLATE = Error "template": "A text with references can be parsed, and each reference has a value at its place.";
+    PLAIN = Warning "plain": "The arguments of an agent, and the question of a gate, have no references.";
     FIRST = Warning "first": "`{k}` stands in a loop.";
     SEVERAL = Warning "several": "A reference inside a longer text stands for one file.";
     ORDER = Error "order": "A stage waits for each stage whose files, metrics or outcome it reads.";

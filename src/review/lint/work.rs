@@ -2,6 +2,7 @@
 
 use super::finding::Lint;
 use super::rules;
+use crate::language::template::{Reference, Template};
 use crate::schema::agent::Agent;
 use crate::schema::stage::{ForEach, Kind, Stage};
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +16,13 @@ pub(super) fn check(lint: &mut Lint) {
             let at = format!("$.agents.{name}.argv");
             lint.add(&rules::MISSING, at, "found no program, expected its name and its first arguments");
         }
+        if let Agent::Command(agent) = agent {
+            for (place, argument) in agent.argv.iter().enumerate() {
+                let whose =
+                    "references stand in the arguments of stages, which come behind those of the agent";
+                check_plain(lint, format!("$.agents.{name}.argv[{place}]"), argument, whose);
+            }
+        }
     }
     for (place, stage) in plan.stages.iter().enumerate() {
         let at = format!("$.stages[{place}]");
@@ -25,6 +33,23 @@ pub(super) fn check(lint: &mut Lint) {
             check_decision(lint, &at, stage);
         }
         check_reduction(lint, &at, stage);
+        if let Some(gate) = &stage.gate {
+            let whose = "a question has none";
+            check_plain(lint, format!("{at}.gate.question"), &gate.question, whose);
+        }
+    }
+}
+
+/// Adds a finding if a text that has no references reads as if it had one.
+fn check_plain(lint: &mut Lint, at: String, text: &str, whose: &str) {
+    let Ok(template) = Template::parse(text) else { return };
+    // One word in braces may be of another language, unless it is that of a stage.
+    let is_meant = |reference: &&Reference| match reference {
+        Reference::Choice(name) => lint.index.stage(name.as_str()).is_some(),
+        _ => true,
+    };
+    if let Some(reference) = template.references().find(is_meant) {
+        lint.add(&rules::PLAIN, at, format!("found `{reference}`, which stays as it stands; {whose}"));
     }
 }
 

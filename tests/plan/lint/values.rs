@@ -61,6 +61,7 @@ pub(super) fn broken() -> Vec<Break> {
             "a file that the loop carries",
         ),
         ("/stages/7/body", json!({"a": ["{keep.p}"]}), "unknown", "$.stages[7].body.a[0]", "found `p`"),
+        ("/agents/sh/argv/-", s("{params.f}"), "plain", "$.agents.sh.argv[2]", "stays as it stands"),
         ("/stages/0/argv/0", s("{k}"), "first", "$.stages[0].argv[0]", "outside of a loop"),
         ("/stages/1/argv/0", s("a {make.part}"), "several", "$.stages[1].argv[0]", "inside a longer text"),
         (
