@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs;
-use std::io::{self, Read, Seek};
+use std::io::{self, BufRead, Read, Seek};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
@@ -58,6 +58,18 @@ pub fn read_regular(path: &Path) -> io::Result<String> {
 pub fn read_at_most(path: &Path, most: u64) -> io::Result<String> {
     let bytes = source::read_at_most(path, most)?;
     String::from_utf8(bytes).map_err(|why| io::Error::new(io::ErrorKind::InvalidData, why.utf8_error()))
+}
+
+/// The first line of a regular file, without its end, or the first `most` bytes of it; `None` if the file has no whole line.
+///
+/// # Errors
+///
+/// When it cannot be read, or is no regular file.
+pub fn first_line(path: &Path, most: u64) -> io::Result<Option<String>> {
+    let mut line = Vec::new();
+    let read = io::BufReader::new(source::open_regular(path)?).take(most).read_until(b'\n', &mut line)?;
+    let is_whole = line.pop_if(|last| *last == b'\n').is_some() || read as u64 == most;
+    Ok(is_whole.then(|| String::from_utf8_lossy(&line).into_owned()))
 }
 
 /// The last lines of a regular file that others can make: at most `lines` of its last `bytes`.

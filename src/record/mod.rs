@@ -120,6 +120,24 @@ fn body<E: Entry>(record: &Record<E>) -> Result<String, ChainFault> {
 ///
 /// The first fault.
 pub fn read<E: Entry>(line: &str, after: Option<&Head>) -> Result<(Record<E>, Head), ChainFault> {
+    let (record, head) = alone::<E>(line)?;
+    let seq = after.map_or(0, |head| head.seq + 1);
+    if record.seq != seq {
+        return Err(ChainFault::Seq { found: record.seq, expected: seq });
+    }
+    let previous = after.map_or(Sha256::NONE, |head| head.sha256);
+    if record.prev_sha256 != previous {
+        return Err(ChainFault::Previous { found: record.prev_sha256, expected: previous });
+    }
+    Ok((record, head))
+}
+
+/// Reads a line without the one before it, and checks its form, its own digest and its values.
+///
+/// # Errors
+///
+/// The first fault.
+pub fn alone<E: Entry>(line: &str) -> Result<(Record<E>, Head), ChainFault> {
     let (open, expected) = line
         .strip_suffix(END)
         .and_then(|line| line.rsplit_once(SEAL))
@@ -134,20 +152,13 @@ pub fn read<E: Entry>(line: &str, after: Option<&Head>) -> Result<(Record<E>, He
         Some(record) => (record, true),
         None => (serde_json::from_str(&text).map_err(|why| ChainFault::Unreadable(why.to_string()))?, false),
     };
-    let seq = after.map_or(0, |head| head.seq + 1);
-    if record.seq != seq {
-        return Err(ChainFault::Seq { found: record.seq, expected: seq });
-    }
-    let previous = after.map_or(Sha256::NONE, |head| head.sha256);
-    if record.prev_sha256 != previous {
-        return Err(ChainFault::Previous { found: record.prev_sha256, expected: previous });
-    }
     record.entry.check().map_err(ChainFault::Value)?;
     // Other readers may understand a repeated field or an abbreviated number differently.
     if !is_own_form && body(&record)? != text {
         return Err(ChainFault::OtherForm);
     }
-    Ok((record, Head { seq, sha256: found }))
+    let head = Head { seq: record.seq, sha256: found };
+    Ok((record, head))
 }
 
 /// The fields of a record before its entry.

@@ -16,7 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// Time between two looks at the lock of the run.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Time between two signals to a runner: it takes those that come sooner as one.
 const SIGNAL_EVERY: Duration = Duration::from_millis(300);

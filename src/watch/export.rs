@@ -1,10 +1,11 @@
 //! Writes what runs did into files for other programs, once or while a run goes on.
 
-use super::history::{is_run, runs};
+use super::history::runs;
 use super::search::Filter;
 use super::status::Watched;
 use super::{cloud, figures, trace};
 use crate::io::folder;
+use crate::plan::run::claim::is_run;
 use crate::plan::run::error::RunError;
 use crate::plan::run::journal::JOURNAL;
 use std::path::{Path, PathBuf};

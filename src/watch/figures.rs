@@ -3,9 +3,10 @@
 //! The table in docs/monitoring.md comes from [`FIGURES`].
 //! Every sample has the folder of its run as a label, so that the files of several folders hold no sample twice.
 
-use super::history::{self, PastRun, is_run};
+use super::history::{self, PastRun};
 use super::search::Filter;
 use super::status::{Status, Watched, at};
+use crate::plan::run::claim::is_run;
 use crate::plan::run::error::RunError;
 use crate::plan::run::event::{Ending, Event};
 use crate::telemetry::figures::Kind;

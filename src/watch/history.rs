@@ -1,10 +1,11 @@
 //! What happened: the runs in a folder, and the events of a run.
 
+use super::ends::Ends;
 use super::search::Filter;
 use super::status::Watched;
 use crate::io::folder::{self, EntryKind};
 use crate::io::interrupt;
-use crate::plan::run::claim::{self, Holds};
+use crate::plan::run::claim;
 use crate::plan::run::error::RunError;
 use crate::plan::run::event::{Ending, Event, Line};
 use crate::plan::run::key::Key;
@@ -57,11 +58,6 @@ pub struct PastEvent {
     pub data: Event,
 }
 
-/// Whether a directory holds a run. A folder with a plan alone is none: its runs may lie beside the plan.
-pub fn is_run(root: &Path) -> bool {
-    matches!(claim::of(root), Holds::Run | Holds::Task(_))
-}
-
 /// The runs in a folder that a filter takes, the last first. All threads of the current pool share the work.
 ///
 /// # Errors
@@ -69,24 +65,29 @@ pub fn is_run(root: &Path) -> bool {
 /// When the folder cannot be listed or holds no run, or a signal ends the command.
 pub fn runs(at: &Path, filter: &Filter) -> Result<Vec<PastRun>, RunError> {
     let listed = folder::entries(at).map_err(|source| RunError::Read { path: at.to_owned(), source })?;
-    let folders =
-        listed.into_iter().filter(|(name, kind)| *kind == EntryKind::Folder && is_run(&at.join(name)));
-    let names: Vec<String> = folders.map(|(name, _)| name).collect();
-    if names.is_empty() {
+    let read = |(name, kind): (String, EntryKind)| {
+        interrupt::check()?;
+        let root = at.join(&name);
+        let is_run = kind == EntryKind::Folder && claim::is_run(&root);
+        Ok(is_run.then(|| past(&root, name, filter)))
+    };
+    let found: Result<Vec<Option<Option<PastRun>>>, RunError> = listed.into_par_iter().map(read).collect();
+    let found: Vec<Option<PastRun>> = found?.into_iter().flatten().collect();
+    if found.is_empty() {
         return Err(RunError::NoRuns { path: at.to_owned() });
     }
-    let read = |name: String| {
-        interrupt::check()?;
-        Ok(past(&at.join(&name), name, filter))
-    };
-    let found: Result<Vec<Option<PastRun>>, RunError> = names.into_par_iter().map(read).collect();
-    let mut found: Vec<PastRun> = found?.into_iter().flatten().collect();
+    let mut found: Vec<PastRun> = found.into_iter().flatten().collect();
     found.sort_by(|a, b| b.started.cmp(&a.started).then(a.run.cmp(&b.run)));
     Ok(found)
 }
 
 /// A run of a folder, if the filter takes it.
 fn past(root: &Path, run: String, filter: &Filter) -> Option<PastRun> {
+    if filter.reads_ends()
+        && let Some(ends) = Ends::read(root)
+    {
+        return filter.take(ends.summary(run), None);
+    }
     match Watched::read(root) {
         Ok(watched) => filter.take(summary(&watched, run), Some(&watched)),
         Err(why) => {

@@ -24,6 +24,11 @@ pub struct Filter {
 }
 
 impl Filter {
+    /// Whether the first and the last event of a run suffice.
+    pub(super) fn reads_ends(&self) -> bool {
+        self.text.is_none() && self.metric.is_none()
+    }
+
     /// Whether a time in RFC 3339 is late enough.
     pub fn takes_time(&self, time: Option<&str>) -> bool {
         let Some(since) = self.since else { return true };
@@ -37,7 +42,8 @@ impl Filter {
         self.text.as_ref().is_none_or(|wanted| texts.iter().any(|text| has(text, wanted)))
     }
 
-    /// A run with what was found in it; `None` if it does not fit. `watched` is absent if it cannot be read.
+    /// A run with what was found in it; `None` if it does not fit. `watched` is absent if it cannot be read, or
+    /// [need not be](Self::reads_ends).
     pub(super) fn take(&self, mut run: PastRun, watched: Option<&Watched>) -> Option<PastRun> {
         let fits =
             |wanted: &Option<String>, found: &str| wanted.as_ref().is_none_or(|wanted| wanted == found);

@@ -340,3 +340,86 @@ fn the_status_of_a_run_that_is_over_promises_nothing() {
         "{table}"
     );
 }
+
+#[test]
+fn a_rendered_plan_shows_its_tasks_and_is_cancelled() {
+    let plan = Workflow::new(&json!([
+        {"id": "a", "sh": "echo {item}", "for_each": {"range": 2}, "out": [{"name": "o", "path": "-"}]},
+        {"id": "b", "needs": ["a"], "sh": "exit 3"},
+    ]));
+    plan.write();
+    let fedmill = |args: &[&str]| fedmill(&plan.dir, &[&["plan"], args].concat());
+    assert_eq!(fedmill(&["render", "plan.json", "--target", "slurm", "-o", "rendered"]).code, Some(0));
+    let status = || {
+        let run = fedmill(&["status", "--json", "rendered"]);
+        assert_eq!(run.code, Some(0), "{run:#?}");
+        let status: Value = serde_json::from_str(&run.stdout).unwrap();
+        let rows = status["stages"].as_array().unwrap().iter();
+        let rows = rows.map(|row| format!("{} {} {}", row["name"], row["state"], row["instances_over"]));
+        format!("{}: {}", status["state"], rows.collect::<Vec<_>>().join(", ")).replace('"', "")
+    };
+    let runs = || fedmill(&["history", "rendered", "--json"]).stdout.lines().count();
+    assert_eq!((status().as_str(), runs()), ("waiting: a waiting 0, b waiting 0", 0));
+    assert_eq!(fedmill(&["task", "rendered", "a.1"]).code, Some(0));
+    assert_eq!((status().as_str(), runs()), ("waiting: a waiting 1, b waiting 0", 1));
+    assert_eq!(fedmill(&["task", "rendered", "a.0"]).code, Some(0));
+    assert_eq!(fedmill(&["task", "rendered", "b"]).code, Some(2));
+    assert_eq!((status().as_str(), runs()), ("failed: a ok 2, b failed 1", 3));
+    let table = fedmill(&["history", "rendered"]).stdout;
+    assert!(["a.0", "a.1", "b"].iter().all(|task| table.contains(task)), "{table}");
+    fedmill(&["resume", "rendered"])
+        .assert_fails(2, &["holds a rendered plan", "rendered/submit.sh`", "Snakefile"]);
+    fedmill(&["cancel", "rendered", "--now"]).assert_fails(2, &["--now ends a runner on this machine"]);
+    assert!(!plan.dir.exists("rendered/STOP"));
+    let run = fedmill(&["cancel", "rendered"]);
+    assert!(run.code == Some(0) && run.stdout.contains("STOP exists; remove it to go on"), "{run:#?}");
+    assert!(plan.dir.exists("rendered/STOP"));
+    assert_eq!(fedmill(&["task", "rendered", "b"]).code, Some(1));
+    fedmill(&["cancel", "rendered/tasks/b"]).assert_fails(2, &["holds a task of the rendered plan"]);
+}
+
+#[test]
+fn files_of_another_program_with_the_names_of_a_run_are_no_run() {
+    let plan = Workflow::new(&json!([{"id": "a", "sh": "true"}]));
+    assert_eq!(plan.run().code, Some(0));
+    plan.dir.write("runs/foreign/plan.json", plan.dir.read("plan.json"));
+    plan.dir.write("runs/foreign/events.jsonl", "{\"event\":\"begin\"}\n");
+    plan.dir.write("runs/foreign/lock", "");
+    let of = |args: &[&str]| fedmill(&plan.dir, &[&["plan"], args].concat());
+    of(&["status", "runs/foreign"]).assert_fails(2, &["runs/foreign: holds no run"]);
+    of(&["history", "runs"]).assert_fails(2, &["runs: found no run"]);
+    of(&["export", "runs", "--format", "cloudevents"]).assert_fails(2, &[]);
+    // Without a lock, and with a part of a line, the journal of a run still counts.
+    let journal = plan.dir.read("plan.run/events.jsonl");
+    plan.dir.write("runs/copy/plan.json", plan.dir.read("plan.run/plan.json"));
+    plan.dir.write("runs/copy/inputs", plan.dir.read("plan.run/inputs"));
+    plan.dir.write("runs/copy/events.jsonl", [&journal[..], b"{"].concat());
+    assert!(of(&["history", "runs"]).stdout.contains("copy"));
+    plan.dir.write("runs/copy/events.jsonl", &journal[..100]);
+    of(&["history", "runs"]).assert_fails(2, &["runs: found no run"]);
+    plan.dir.write("runs/copy/lock", "");
+    assert!(of(&["history", "runs"]).stdout.contains("interrupted"));
+}
+
+/// A list of runs reads the ends of the journal of a run that succeeded; a look at the run reads all of it.
+#[test]
+fn a_list_of_runs_shows_what_a_look_at_each_shows() {
+    let plan = Workflow::new(&json!([
+        {"id": "a", "sh": "true"}, {"id": "sorry", "sh": "true"}, {"id": "last", "sh": "true"},
+    ]))
+    .with("on", json!({"failure": ["sorry"], "exit": ["last"]}));
+    assert_eq!(plan.run().code, Some(0));
+    let of = |args: &[&str]| fedmill(&plan.dir, &[&["plan"], args].concat());
+    let brief: Value = serde_json::from_str(&of(&["history", ".", "--json"]).stdout).unwrap();
+    // A search reads all of a run.
+    let mut whole: Value =
+        serde_json::from_str(&of(&["history", ".", "--json", "--search", "test"]).stdout).unwrap();
+    whole.as_object_mut().unwrap().remove("found");
+    assert_eq!(brief, whole);
+    let journal = String::from_utf8(plan.dir.read("plan.run/events.jsonl")).unwrap();
+    plan.dir.write("plan.run/events.jsonl", journal.replacen("begin", "BEGIN", 1));
+    assert!(of(&["history", "."]).stdout.contains("succeeded"));
+    of(&["status", "plan.run"]).assert_fails(2, &["line 2"]);
+    plan.dir.write("plan.run/events.jsonl", journal.replace("succeeded", "sUcceeded"));
+    assert!(of(&["history", "."]).stdout.contains("unreadable"));
+}

@@ -2,8 +2,10 @@
 
 use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print};
 use super::cancel::time;
+use crate::plan::run::claim::{self, Holds};
+use crate::plan::run::error::RunError;
 use crate::watch::figures::STATES;
-use crate::watch::history::{events, is_run, runs};
+use crate::watch::history::{events, runs};
 use crate::watch::search::Filter;
 use crate::watch::tables;
 use clap::Args;
@@ -14,11 +16,11 @@ use std::time::Duration;
 
 /// List the events of a run, the first first, or the runs in a folder, the last first.
 ///
-/// Exit status: 0, or 2 if the directory is neither or cannot be read. A run that cannot be read stands in the list of a
+/// Of a rendered plan it lists the runs of the tasks. Exit status: 0, or 2 if the directory is neither or cannot be read. A run that cannot be read stands in the list of a
 /// folder as `unreadable`.
 #[derive(Args, Debug)]
 pub(in crate::cli) struct Arguments {
-    /// The directory of a run, or a folder that holds such directories.
+    /// The directory of a run or of a rendered plan, or a folder that holds directories of runs.
     #[arg(value_name = "DIR", help_heading = INPUTS)]
     dir: PathBuf,
     /// List runs with this text in their name, plan, goal, stages, parameters or reasons, and where it stands; of a run,
@@ -59,13 +61,22 @@ impl Arguments {
             since: self.since,
             metric: self.metric.clone(),
         };
-        if is_run(&self.dir) {
+        let holds = claim::of(&self.dir);
+        if matches!(holds, Holds::Run | Holds::Task(_)) {
             self.refuse_filters_of_folders()?;
             let events = events(&self.dir, &filter).map_err(Failure::of)?;
             let last = &events[events.len().saturating_sub(most)..];
             return self.tell(last, tables::events);
         }
-        let found = runs(&self.dir, &filter).map_err(Failure::of)?;
+        let found = match holds {
+            // A rendered plan whose tasks have not begun is no fault.
+            Holds::Rendered => match runs(&self.dir.join("tasks"), &filter) {
+                Err(RunError::NoRuns { .. }) => Ok(Vec::new()),
+                found => found,
+            },
+            _ => runs(&self.dir, &filter),
+        };
+        let found = found.map_err(Failure::of)?;
         self.tell(&found[..found.len().min(most)], |runs| tables::runs(runs, self.metric.as_deref()))
     }
 

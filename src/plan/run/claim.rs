@@ -20,6 +20,9 @@ const GATES: &str = "gates";
 /// The most bytes of a path.
 const MOST_OF_A_PATH: u64 = 64 << 10;
 
+/// Bytes of the first line of a journal within which its attributes stand.
+const BEGINNING: u64 = 4 << 10;
+
 /// What a directory holds.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Holds {
@@ -33,19 +36,34 @@ pub enum Holds {
     Nothing,
 }
 
-/// What a directory holds, by the files that only fedmill makes.
+/// What a directory holds, by the files that only fedmill makes, and by the first line of the journal.
 pub fn of(root: &Path) -> Holds {
     let has = |root: &Path, name: &str| folder::is_plain_file(&root.join(name));
-    let began = [LOCK, JOURNAL, GIVEN].iter().any(|name| has(root, name));
-    match (has(root, PLAN), has(root, START), began) {
-        (true, true, _) => return Holds::Rendered,
-        (true, false, true) => return Holds::Run,
+    match (has(root, PLAN), has(root, START)) {
+        (true, true) => return Holds::Rendered,
+        (true, false) if has_begun(root) => return Holds::Run,
         _ => {}
     }
     let real = folder::real(root).unwrap_or_else(|_| root.to_owned());
     match real.parent().filter(|tasks| tasks.ends_with("tasks")).and_then(Path::parent) {
         Some(above) if has(above, START) && has(above, PLAN) => Holds::Task(above.to_owned()),
         _ => Holds::Nothing,
+    }
+}
+
+/// Whether a directory holds a run, or a task of a rendered plan. A folder with a plan alone is none: its runs may lie
+/// beside the plan.
+pub fn is_run(root: &Path) -> bool {
+    matches!(of(root), Holds::Run | Holds::Task(_))
+}
+
+/// Whether a run began in a directory: its journal begins with a line of a run, or has no line yet and a runner left
+/// another file.
+fn has_begun(root: &Path) -> bool {
+    let path = root.join(JOURNAL);
+    match text::first_line(&path, BEGINNING).ok().flatten() {
+        Some(line) => line.starts_with("{\"seq\":0,") && line.contains("\"type\":\"fedmill.plan."),
+        None => [LOCK, GIVEN].iter().any(|name| folder::is_plain_file(&root.join(name))),
     }
 }
 

@@ -68,10 +68,13 @@ impl Explain for RunError {
         match self {
             Self::OtherPlan { .. } => Some("--dir names another directory for a run of this plan".to_owned()),
             Self::Edited { .. } => Some("restore the file; --dir names a directory for a run of an edited plan".to_owned()),
-            Self::Rendered { .. } => Some(
-                "bash DIR/submit.sh, or bash DIR/run.sh for Snakemake, goes on; done/ and failed/ have the tasks that are over"
-                    .to_owned(),
-            ),
+            Self::Rendered { path } => {
+                let dir = path.display();
+                Some(format!(
+                    "`bash {dir}/submit.sh` goes on with it on Slurm, `bash {dir}/run.sh` with its Snakefile; `fedmill plan \
+                     status {dir}` shows its tasks"
+                ))
+            }
             Self::OfRendered { above, .. } => Some(format!(
                 "`fedmill plan task` goes on with the task, and the kill file in {} ends all tasks",
                 above.display()

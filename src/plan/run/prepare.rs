@@ -248,7 +248,7 @@ fn check_room(root: &Path, most: u32) -> Result<(), RunError> {
         if kind == EntryKind::Folder
             && other != root
             && let Some(holder) = disk::holder(&other)?
-            && is_run(&other)
+            && (claim::is_run(&other) || is_empty(&other))
         {
             live.push(format!("{name} ({holder})"));
         }
@@ -259,9 +259,9 @@ fn check_room(root: &Path, most: u32) -> Result<(), RunError> {
     Err(RunError::TooMany { folder: folder.to_owned(), live, most })
 }
 
-/// Whether a directory whose lock is taken holds a run, be it one that just starts.
-fn is_run(root: &Path) -> bool {
-    folder::exists(&root.join(PLAN)) || folder::entries(root).is_ok_and(|entries| entries.len() == 1)
+/// Whether a directory holds its lock alone: a run just starts there.
+fn is_empty(root: &Path) -> bool {
+    folder::entries(root).is_ok_and(|entries| entries.len() == 1)
 }
 
 /// Keeps the plan and the place of its inputs in the directory of the run, for `resume`.
