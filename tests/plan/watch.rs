@@ -416,6 +416,9 @@ fn a_list_of_runs_shows_what_a_look_at_each_shows() {
         serde_json::from_str(&of(&["history", ".", "--json", "--search", "test"]).stdout).unwrap();
     whole.as_object_mut().unwrap().remove("found");
     assert_eq!(brief, whole);
+    let plan = Workflow::new(&json!([{"id": "a", "sh": "true"}]));
+    assert_eq!(plan.run().code, Some(0));
+    let of = |args: &[&str]| fedmill(&plan.dir, &[&["plan"], args].concat());
     let journal = String::from_utf8(plan.dir.read("plan.run/events.jsonl")).unwrap();
     plan.dir.write("plan.run/events.jsonl", journal.replacen("begin", "BEGIN", 1));
     assert!(of(&["history", "."]).stdout.contains("succeeded"));
