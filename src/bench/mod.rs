@@ -2,7 +2,7 @@
 //!
 //! [`grid`] runs all cases: [`kernel`] lists the kernels, `host` and `device` run them, [`aggregate`] merges files to
 //! file. [`sampling`] repeats a case and keeps percentiles. [`limits`] measures the most that the machine can do, and
-//! [`results`] compares every row with it. [`plot`] draws results, [`rates`] codecs and [`curves`] epsilon, on a
+//! [`results`] compares every row with it. [`plot`] draws results, [`table`] lists them, [`rates`] draws codecs and [`curves`] epsilon, on a
 //! [`picture`] that is an SVG or a `raster`. [`calibrate`] measures the rates behind forecasts. Nothing here decides
 //! anything about a round.
 
@@ -20,6 +20,7 @@ mod raster;
 pub mod rates;
 pub mod results;
 pub mod sampling;
+pub mod table;
 
 use crate::engine::aggregate::error::Error;
 use crate::gpu::job::GpuError;

@@ -6,16 +6,15 @@ use crate::bench::grid::{Grid, check_rule};
 use crate::bench::kernel::{DTYPES, Kernel};
 use crate::bench::picture::Format;
 use crate::bench::plot;
-use crate::bench::results::{Limits, Machine, Results, Row, Work, duration, short};
+use crate::bench::results::Results;
 use crate::bench::sampling::Repeats;
+use crate::bench::table;
 use crate::gpu::adapters;
 use crate::gpu::job::{GpuError, Options};
 use crate::model::dtype::Dtype;
 use crate::settings::split_list;
 use clap::Args;
-use comfy_table::{CellAlignment, Table, presets};
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 /// Measure kernels and whole merges on the CPU and on every GPU.
@@ -130,7 +129,7 @@ impl Arguments {
         if let (Some(path), Some(format)) = (&self.plot, format) {
             write_plot(&results, path, format)?;
         }
-        print(&if self.json { serde_json::to_string(&results)? + "\n" } else { text(&results) })?;
+        print(&if self.json { serde_json::to_string(&results)? + "\n" } else { table::text(&results) })?;
         Ok(Outcome::Done)
     }
 
@@ -188,88 +187,6 @@ fn write_plot(results: &Results, path: &Path, format: Format) -> Result<(), Fail
         tracing::warn!("--plot: {} of {} panels were drawn", plot::MOST_PANELS, subjects.len());
     }
     Ok(())
-}
-
-fn text(results: &Results) -> String {
-    let mut text = head(&results.machine, &results.limits);
-    let settings = &results.settings;
-    let _ = writeln!(text, "median of {} runs after {}\n", settings.samples, settings.warm_up);
-    for (work, title) in [(Work::Kernel, "kernels"), (Work::Aggregate, "aggregate, files to file")] {
-        let rows: Vec<&Row> = results.rows.iter().filter(|row| row.subject.work == work).collect();
-        if !rows.is_empty() {
-            let _ = writeln!(text, "{title}\n{}\n", table(&rows));
-        }
-    }
-    for crossover in &results.crossovers {
-        let _ = writeln!(text, "{crossover}");
-    }
-    for left_out in &results.left_out {
-        let _ = writeln!(text, "not measured: {}: {}", left_out.case, left_out.why);
-    }
-    text
-}
-
-fn head(machine: &Machine, limits: &Limits) -> String {
-    let mut head = format!(
-        "{}, {}, {} threads, {}\n",
-        machine.processor, machine.instruction_set, machine.threads, machine.operating_system
-    );
-    let mut line = |name: &str, memory: f64, sums: f64| {
-        let _ =
-            writeln!(head, "{name}: memory {:.1} GB/s, {:.1} G multiply-adds/s", memory / 1e9, sums / 1e9);
-    };
-    line("limits of the host", limits.host.memory_bytes_per_s, limits.host.multiply_adds_per_s);
-    for adapter in &machine.adapters {
-        if let Some(found) = limits.devices.get(&adapter.name) {
-            let name = format!("{} ({}, {}), limits", adapter.name, adapter.kind, adapter.driver);
-            line(&name, found.memory_bytes_per_s, found.multiply_adds_per_s);
-        }
-    }
-    head
-}
-
-fn table(rows: &[&Row]) -> String {
-    let header = [
-        "work",
-        "dtype",
-        "parameters",
-        "clients",
-        "backend",
-        "p50",
-        "p90",
-        "p99",
-        "GB/s",
-        "of limit",
-        "limit",
-        "transfer",
-        "compute",
-    ];
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(header);
-    for column in [2, 3, 5, 6, 7, 8, 9, 11, 12] {
-        if let Some(column) = table.column_mut(column) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    for row in rows {
-        let (latency, part) = (&row.latency, |ns: Option<u64>| ns.map_or("-".to_owned(), duration));
-        table.add_row([
-            row.subject.name.clone(),
-            row.subject.dtype.clone(),
-            short(row.subject.parameters),
-            row.clients.to_string(),
-            row.backend.to_string(),
-            duration(latency.total.p50_ns),
-            duration(latency.total.p90_ns),
-            duration(latency.total.p99_ns),
-            format!("{:.2}", row.bytes_per_s / 1e9),
-            format!("{:.0} %", row.share_of_limit * 100.0),
-            row.limit.name.to_owned(),
-            part(latency.transfer.map(|time| time.p50_ns)),
-            part(latency.compute.map(|time| time.p50_ns)),
-        ]);
-    }
-    table.trim_fmt()
 }
 
 #[cfg(test)]

@@ -156,6 +156,7 @@ impl Look {
             running,
             outputs: events().flat_map(outputs).collect(),
             ballots: Vec::new(),
+            metrics: BTreeMap::new(),
         }
     }
 }

@@ -59,7 +59,7 @@ pub struct Status {
 impl Status {
     /// Whether the run came to its end.
     pub fn is_ended(&self) -> bool {
-        !matches!(self.state.as_str(), "running" | "interrupted")
+        matches!(self.state.as_str(), "succeeded" | "failed" | "refused")
     }
 }
 
