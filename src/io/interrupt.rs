@@ -15,6 +15,9 @@ pub struct Interrupted {
     pub signal: i32,
 }
 
+/// The signals that ask a program to end.
+pub const REQUESTS: [i32; 3] = [SIGINT, SIGTERM, SIGHUP];
+
 static ASKED: OnceLock<Arc<AtomicUsize>> = OnceLock::new();
 
 /// Makes SIGINT, SIGTERM and SIGHUP ask the run to stop instead of killing it.
@@ -24,7 +27,7 @@ static ASKED: OnceLock<Arc<AtomicUsize>> = OnceLock::new();
 /// When the system refuses a handler.
 pub fn listen() -> io::Result<()> {
     let asked = ASKED.get_or_init(Arc::default);
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
+    for signal in REQUESTS {
         signal_hook::flag::register_usize(signal, Arc::clone(asked), signal as usize)?;
     }
     // Makes a file past the size limit (ulimit -f) an error like a full disk instead of the end of the process.

@@ -1,6 +1,7 @@
 //! Which stages of a plan wait for which.
 
 use crate::language::condition::{Condition, ConditionError};
+use crate::language::template::{Reference, Template, each_text};
 use crate::schema::Plan;
 use crate::schema::stage::Stage;
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,6 +41,19 @@ pub fn stated_needs(stage: &Stage) -> Result<BTreeSet<String>, ConditionError> {
         );
     }
     Ok(needs)
+}
+
+/// The references in the texts of a stage.
+pub fn references(stage: &Stage) -> Vec<Reference> {
+    let mut found = Vec::new();
+    // The stage as JSON has all of its texts; those that are no templates have no reference to a stage.
+    let value = serde_json::to_value(stage).unwrap_or_default();
+    each_text(&value, "$", &mut |_, text| {
+        if let Ok(template) = Template::parse(text) {
+            found.extend(template.references().cloned());
+        }
+    });
+    found
 }
 
 impl Graph {

@@ -2,8 +2,8 @@
 //!
 //! A stage is a task, a fan-out is one for each instance, and a loop is one with all of its stages.
 
-use crate::language::template::{Reference, Template, each_text};
-use crate::plan::graph::Graph;
+use crate::language::template::Reference;
+use crate::plan::graph::{Graph, references};
 use crate::plan::run::fill::instances;
 use crate::plan::run::state::State;
 use crate::schema::Plan;
@@ -216,17 +216,4 @@ impl Units {
         }
         found
     }
-}
-
-/// The references in the texts of a stage.
-fn references(stage: &Stage) -> Vec<Reference> {
-    let mut found = Vec::new();
-    // The stage as JSON has all of its texts; those that are no templates have no reference to a stage.
-    let value = serde_json::to_value(stage).unwrap_or_default();
-    each_text(&value, "$", &mut |_, text| {
-        if let Ok(template) = Template::parse(text) {
-            found.extend(template.references().cloned());
-        }
-    });
-    found
 }

@@ -60,7 +60,7 @@ pub fn run(shared: &Shared, name: &str, settled: &[(String, bool)], parallel: u3
     before.extend(events_before(shared, task)?);
     let mut journal = Journal::read(&root)?;
     if !goes_on(shared, task, &journal, &before) {
-        before.extend(unclear(shared, &journal.events(), settled)?);
+        before.extend(unclear(shared, task, &journal.events(), settled)?);
         let path = root.join(JOURNAL);
         folder::remove(&path).map_err(|source| RunError::Write { path, source })?;
         journal = Journal::read(&root)?;
@@ -111,7 +111,12 @@ fn goes_on(shared: &Shared, task: Task, journal: &Journal, before: &[Event]) -> 
 
 /// The beginnings of attempts of `once` stages that may have happened, and that the operator settles now: a new journal
 /// has them too.
-fn unclear(shared: &Shared, events: &[Event], settled: &[(String, bool)]) -> Result<Vec<Event>, RunError> {
+fn unclear(
+    shared: &Shared,
+    task: Task,
+    events: &[Event],
+    settled: &[(String, bool)],
+) -> Result<Vec<Event>, RunError> {
     let mut state = State::new(&shared.plan, &shared.units.graph);
     for event in events {
         state.add(event, &shared.units.graph, &shared.plan);
@@ -123,7 +128,7 @@ fn unclear(shared: &Shared, events: &[Event], settled: &[(String, bool)]) -> Res
         if is_once && state.instance(*key).is_some_and(|instance| instance.may_have_happened) {
             let stage = key.name(&shared.plan);
             if settled.iter().all(|(name, _)| *name != stage) {
-                return Err(RunError::Ambiguous { stage });
+                return Err(RunError::Ambiguous { stage, run: shared.folder(task) });
             }
             found.insert(*key, event.clone());
         }

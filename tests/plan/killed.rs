@@ -155,6 +155,68 @@ fn a_signal_ends_the_commands_and_the_run_goes_on_later() {
     assert_eq!(fedmill_after(&plan.dir, &home, &["plan", "resume", "plan.run"]).code, Some(0));
 }
 
+/// A stage that may fail, which first does this and leaves its id in `pid`; and one that says what the first one made.
+fn tolerant(first: &str) -> Workflow {
+    let command = format!("if ! test -e $HOME/mended; then echo $$ > $HOME/pid; {first}; fi; echo made > o");
+    let plan = Workflow::new(&json!([
+        {"id": "a", "min_succeeded": 0, "sh": command, "out": [{"name": "o", "path": "o"}]},
+        {"id": "use", "needs": ["a"], "agent": "shell", "argv": ["cat \"$@\"", "sh", "{a.o?}"],
+         "out": [{"name": "o", "path": "-"}]},
+    ]));
+    plan.write();
+    plan
+}
+
+/// Starts the plan, and waits for the id that the first stage leaves.
+fn with_first_stage(plan: &Workflow) -> (std::process::Child, String) {
+    let runner = super::watch::start(plan);
+    wait_until("the first stage", || plan.dir.exists("pid") && plan.dir.read("pid").ends_with(b"\n"));
+    (runner, String::from_utf8(plan.dir.read("pid")).unwrap().trim().to_owned())
+}
+
+/// Checks that the stage that a signal cut short succeeds in the run that goes on.
+fn goes_on_as_if_undisturbed(plan: &Workflow, how: &str) {
+    assert_eq!(plan.states(), "a waiting, use waiting", "{how}");
+    plan.dir.write("mended", "");
+    let home = format!("export HOME={}", plan.dir.path("").display());
+    let run = fedmill_after(&plan.dir, &home, &["plan", "resume", "plan.run"]);
+    assert_eq!((run.code, plan.output("use/o").as_str()), (Some(0), "made\n"), "{how}: {run:#?}");
+}
+
+#[test]
+fn commands_that_a_signal_ends_just_before_their_runner_did_not_fail() {
+    for (signal, code, first) in [
+        ("TERM", 143, "exec sleep 30"),
+        ("INT", 130, "exec sleep 30"),
+        ("HUP", 129, "exec sleep 30"),
+        ("TERM", 143, "trap 'exit 143' TERM; while :; do sleep 0.01; done"),
+    ] {
+        let plan = tolerant(first);
+        let (mut runner, command) = with_first_stage(&plan);
+        thread::sleep(Duration::from_millis(100));
+        let both = format!("kill -{signal} {command}; sleep 0.05; kill -{signal} {}", runner.id());
+        assert!(Command::new("sh").args(["-c", &both]).status().unwrap().success());
+        assert_eq!(runner.wait().unwrap().code(), Some(code), "{signal}: {first}");
+        goes_on_as_if_undisturbed(&plan, &format!("{signal}: {first}"));
+    }
+    let plan = tolerant("exec sleep 30");
+    let (mut runner, command) = with_first_stage(&plan);
+    assert!(Command::new("kill").arg(command).status().unwrap().success());
+    assert_eq!(runner.wait().unwrap().code(), Some(0));
+    assert_eq!((plan.states().as_str(), plan.output("use/o").as_str()), ("a failed, use ok", ""));
+}
+
+#[test]
+fn a_signal_while_an_output_is_read_does_not_make_its_stage_fail() {
+    let plan = tolerant("truncate -s 20G o; exit");
+    let (mut runner, command) = with_first_stage(&plan);
+    wait_until("the end of the command", || !is_alive(&command));
+    thread::sleep(Duration::from_millis(100));
+    assert!(Command::new("kill").arg(runner.id().to_string()).status().unwrap().success());
+    assert_eq!(runner.wait().unwrap().code(), Some(143));
+    goes_on_as_if_undisturbed(&plan, "a large output");
+}
+
 #[test]
 fn a_stage_that_must_not_happen_twice_asks_the_operator() {
     let interrupted = || {

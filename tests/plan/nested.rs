@@ -4,9 +4,9 @@ use super::Workflow;
 use super::jobserver::noted;
 use super::killed::{is_alive, wait_until};
 use super::watch::start;
-use crate::harness::{fedmill, fedmill_after};
+use crate::harness::{fedmill, fedmill_after, program};
 use serde_json::{Value, json};
-use std::process::Child;
+use std::process::{Child, Command};
 
 /// A plan whose second stage runs `inner.json`, on the output of the first.
 fn workflow(inner: &Value) -> Workflow {
@@ -80,6 +80,78 @@ fn stages_of_an_inner_plan_that_are_done_stay_done_after_a_kill() {
     assert!(!is_alive(&child), "the command of the inner plan is still there");
     assert_eq!(log(&plan), "make\nfirst\nsecond\n");
     assert_eq!(plan.output("after/o"), "made\n7\n");
+}
+
+#[test]
+fn the_runner_of_an_inner_plan_that_a_killed_one_left_behind_ends_its_own_commands() {
+    let slow = "trap 'sleep 3; echo cleaned >> $HOME/log; exit 1' TERM; while :; do sleep 0.01; done";
+    let plan = workflow(&inner(&format!("echo $$ > $HOME/pid; if ! test -e $HOME/mended; then {slow}; fi")));
+    let (mut runner, _) = at_second_stage(&plan);
+    runner.kill().unwrap();
+    runner.wait().unwrap();
+    plan.dir.write("mended", "");
+    let run = fedmill_after(&plan.dir, &home(&plan), &["plan", "resume", "plan.run"]);
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    assert_eq!(log(&plan), "make\nfirst\ncleaned\nsecond\n");
+    let journal = String::from_utf8(plan.dir.read("plan.run/plans/run/events.jsonl")).unwrap();
+    assert!(journal.contains("\"cancelled\"") && !journal.contains("\"exit\""), "{journal}");
+}
+
+#[test]
+fn a_run_waits_for_the_runner_that_works_on_its_inner_run() {
+    let plan = workflow(&inner("echo $$ > $HOME/pid; sleep 300"));
+    let (mut runner, _) = at_second_stage(&plan);
+    assert!(Command::new("kill").arg(runner.id().to_string()).status().unwrap().success());
+    assert_eq!(runner.wait().unwrap().code(), Some(143));
+    std::fs::remove_file(plan.dir.path("pid")).unwrap();
+    let mut command = Command::new(program());
+    let command = command.args(["plan", "resume", "-q", "plan.run/plans/run"]).current_dir(plan.dir.path(""));
+    let mut runner = command.env("HOME", plan.dir.path("")).spawn().unwrap();
+    wait_until("the second stage", || plan.dir.exists("pid") && plan.dir.read("pid").ends_with(b"\n"));
+    let child = String::from_utf8(plan.dir.read("pid")).unwrap();
+    let expected = format!("plan.run/plans/run: process {} works on this run", runner.id());
+    fedmill(&plan.dir, &["plan", "resume", "plan.run"]).assert_fails(1, &[&expected]);
+    assert!(is_alive(&child), "the command of the other runner was ended");
+    assert!(Command::new("kill").arg(runner.id().to_string()).status().unwrap().success());
+    assert_eq!(runner.wait().unwrap().code(), Some(143));
+}
+
+#[test]
+fn an_inner_run_goes_on_although_the_outer_one_got_another_name() {
+    let plan = workflow(&inner("echo $$ > $HOME/pid; test -e $HOME/mended || sleep 300"));
+    let (mut runner, _) = at_second_stage(&plan);
+    runner.kill().unwrap();
+    runner.wait().unwrap();
+    std::fs::rename(plan.dir.path("plan.run"), plan.dir.path("moved.run")).unwrap();
+    plan.dir.write("mended", "");
+    let run = fedmill_after(&plan.dir, &home(&plan), &["plan", "resume", "moved.run"]);
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    assert_eq!(log(&plan), "make\nfirst\nsecond\n");
+    assert_eq!(plan.dir.read("moved.run/out/after/o"), b"made\n7\n");
+}
+
+#[test]
+fn an_inner_plan_of_the_end_runs_at_each_end() {
+    let plan = Workflow::new(&json!([
+        {"id": "a", "sh": "echo a", "out": [{"name": "t", "path": "-"}]},
+        {"id": "work", "needs": ["a"], "sh": "test -e $HOME/mended && echo worked", "out": [{"name": "t", "path": "-"}]},
+        {"id": "bye", "kind": "plan", "plan": {"file": "note.json", "inputs": {"src": ["{work.t|a.t}"]}}},
+    ]))
+    .with("on", json!({"exit": ["bye"]}));
+    let note = json!({"schema": "fedmill.plan/1", "id": "note", "inputs": [{"name": "src", "path": "none", "min": 0}],
+        "agents": {"shell": {"kind": "command", "argv": ["sh", "-c"]}}, "limits": {"timeout": {"run": "1m"}},
+        "stages": [{"id": "n", "agent": "shell", "argv": ["cat $0 >> $HOME/log", "{in.src}"]}]});
+    plan.dir.write("note.json", note.to_string());
+    plan.write();
+    let run = fedmill_after(&plan.dir, &home(&plan), &["plan", "run", "plan.json"]);
+    run.assert_fails(2, &["stage `work`: exited with status 1"]);
+    assert_eq!((plan.states().as_str(), log(&plan).as_str()), ("a ok, work failed, bye ok", "a\n"));
+    let run = fedmill_after(&plan.dir, &home(&plan), &["plan", "resume", "plan.run"]);
+    run.assert_fails(2, &["stage `work`: exited with status 1"]);
+    assert_eq!(log(&plan), "a\na\n");
+    plan.dir.write("mended", "");
+    let run = fedmill_after(&plan.dir, &home(&plan), &["plan", "resume", "plan.run"]);
+    assert_eq!((run.code, log(&plan).as_str()), (Some(0), "a\na\nworked\n"), "{run:#?}");
 }
 
 #[test]

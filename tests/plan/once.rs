@@ -25,8 +25,15 @@ fn pays(then: &str, more: &Value) -> Workflow {
 /// Checks that `resume` asks the operator, and that the work is not done again.
 fn asks(plan: &Workflow, how: &str) {
     for _ in 0..2 {
-        at_home(plan, &["resume", "plan.run"])
-            .assert_fails(1, &["stage `pay` may have done its work", "--settle pay=done"]);
+        at_home(plan, &["resume", "plan.run"]).assert_fails(
+            1,
+            &[
+                "stage `pay` may have done its work",
+                "--settle pay=done",
+                "to `fedmill plan resume /",
+                "plan.run`",
+            ],
+        );
     }
     assert_eq!(log(plan), "x\n", "{how}");
 }
@@ -79,6 +86,77 @@ fn the_operator_settles_what_an_orderly_end_left_open() {
 }
 
 #[test]
+fn the_word_of_the_operator_holds_for_a_stage_of_the_end() {
+    let plan = Workflow::new(&json!([
+        {"id": "s", "sh": "false"},
+        {"id": "mail", "side_effects": "once", "sh": "echo x >> $HOME/log; exit 3"},
+    ]))
+    .with("on", json!({"failure": ["mail"]}));
+    plan.write();
+    at_home(&plan, &["run", "plan.json"]).assert_fails(2, &["stage `mail`: exited with status 3"]);
+    for settled in [&["--settle", "mail=done"][..], &[]] {
+        let run = at_home(&plan, &[&["resume", "plan.run"], settled].concat());
+        run.assert_fails(2, &["stage `s`: exited with status 1"]);
+        assert_eq!((plan.states().as_str(), log(&plan).as_str()), ("s failed, mail ok", "x\n"));
+    }
+}
+
+#[test]
+fn the_operator_cannot_say_done_for_what_only_the_work_makes() {
+    let next =
+        |text: &str| json!({"id": "next", "needs": ["pay"], "agent": "shell", "argv": ["echo $0", text]});
+    let pay = |more: &Value| {
+        let mut stage =
+            json!({"id": "pay", "side_effects": "once", "sh": "exit 3", "out": [{"name": "o", "path": "o"}]});
+        stage.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        stage
+    };
+    let metrics = json!({"out": [{"name": "o", "path": "-", "metrics": true}], "metrics": ["acc"]});
+    for (stage, next, why) in [
+        (
+            pay(&json!({})),
+            next("{pay.o}"),
+            "stage `next` reads its output `o`, which only the work itself makes",
+        ),
+        (pay(&metrics), next("x"), "only the work itself measures its metric `acc`"),
+    ] {
+        let plan = Workflow::new(&json!([stage, next]));
+        plan.write();
+        at_home(&plan, &["run", "plan.json"]).assert_fails(2, &["stage `pay`: exited with status 3"]);
+        let expected = format!("--settle pay: found `done`, expected `again`, since {why}");
+        at_home(&plan, &["resume", "plan.run", "--settle", "pay=done"]).assert_fails(2, &[&expected]);
+        at_home(&plan, &["resume", "plan.run", "--settle", "pay=again"])
+            .assert_fails(2, &["stage `pay`: exited with status 3"]);
+    }
+    let plan = Workflow::new(&json!([pay(&json!({})), next("x")]));
+    plan.write();
+    at_home(&plan, &["run", "plan.json"]).assert_fails(2, &["stage `pay`: exited with status 3"]);
+    let run = at_home(&plan, &["resume", "plan.run", "--settle", "pay=done"]);
+    assert_eq!(run.code, Some(0), "no stage reads the output: {run:#?}");
+    // A stage that succeeded with some of its instances waits for no word.
+    let plan = Workflow::new(&json!([
+        {"id": "pay", "side_effects": "once", "for_each": {"range": 2}, "min_succeeded": 1, "sh": "exit $(({index} * 3))"},
+        {"id": "bad", "needs": ["pay"], "sh": "false"},
+    ]));
+    plan.write();
+    at_home(&plan, &["run", "plan.json"]).assert_fails(2, &["stage `bad`: exited with status 1"]);
+    at_home(&plan, &["resume", "plan.run", "--settle", "pay.1=done"])
+        .assert_fails(2, &["--settle pay.1: ", "nothing is left to settle"]);
+}
+
+#[test]
+fn the_operator_may_take_a_word_back() {
+    let plan = pays("exit 3", &json!({}));
+    plan.write();
+    at_home(&plan, &["run", "plan.json"]).assert_fails(2, &["stage `pay`: exited with status 3"]);
+    let run = at_home(&plan, &["resume", "plan.run", "--settle", "pay=done"]);
+    assert_eq!((run.code, log(&plan).as_str()), (Some(0), "x\n"), "{run:#?}");
+    let run = at_home(&plan, &["resume", "plan.run", "--settle", "pay=again"]);
+    run.assert_fails(2, &["stage `pay`: exited with status 3"]);
+    assert_eq!((log(&plan).as_str(), plan.states().as_str()), ("x\nx\n", "pay failed, other ok"));
+}
+
+#[test]
 fn a_program_that_never_started_did_nothing() {
     let plan = Workflow::new(&json!([{"id": "pay", "side_effects": "once", "agent": "tool", "argv": ["x"]}]));
     let tool = plan.dir.path("tool");
@@ -125,7 +203,9 @@ fn a_task_that_a_signal_ended_asks_the_operator() {
     let run = at_home(&plan, &["render", "plan.json", "--target", "slurm", "-o", "rendered"]);
     assert_eq!(run.code, Some(0), "{run:#?}");
     assert_eq!(at_home(&plan, &["task", "rendered", "pay"]).code, Some(143));
-    at_home(&plan, &["task", "rendered", "pay"]).assert_fails(1, &["stage `pay` may have done its work"]);
+    let settle = format!("to `fedmill plan task {} pay`", plan.dir.path("rendered").display());
+    at_home(&plan, &["task", "rendered", "pay"])
+        .assert_fails(1, &["stage `pay` may have done its work", &settle]);
     assert_eq!(log(&plan), "x\n");
     let run = at_home(&plan, &["task", "rendered", "pay", "--settle", "pay=done"]);
     assert_eq!((run.code, log(&plan).as_str()), (Some(0), "x\n"), "{run:#?}");

@@ -323,7 +323,7 @@ fn run(plan: &Plan, rng: &mut Rng, troubles: u64, disk: &mut Disk) -> (Vec<Strin
                 check_journal(plan, &disk.events, &machine);
                 return (result(plan, &machine), again);
             }
-            Err(RunError::Ambiguous { stage }) => {
+            Err(RunError::Ambiguous { stage, .. }) => {
                 *again.entry(stage.clone()).or_default() += 1;
                 settle = Some(stage);
             }

@@ -122,7 +122,7 @@ pub(super) fn run(
     let driven = uses.exports.of(&place.root, || drive(&mut machine, inputs, &mut { world }))?;
     let ending = driven.map_err(Failure::of)?;
     tell(plan, &machine, common);
-    if let Some(time) = finished.filter(|_| !common.quiet) {
+    if let Some(time) = finished.filter(|_| !common.quiet && settled.is_empty()) {
         let dir = place.root.display();
         console::tell(&format!(
             "{dir}: the run finished at {time}, and nothing ran now; --dir names another directory for a new run"

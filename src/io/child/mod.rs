@@ -75,9 +75,14 @@ fn ancestors() -> BTreeSet<i32> {
     let mut found = BTreeSet::new();
     let mut next = i32::try_from(std::process::id()).ok();
     while let Some(id) = next.filter(|id| *id > 0 && found.insert(*id)) {
-        next = field(id, PARENT).and_then(|parent| i32::try_from(parent).ok());
+        next = parent(id);
     }
     found
+}
+
+/// The parent of a process; `None` if the process is over.
+pub fn parent(id: i32) -> Option<i32> {
+    field(id, PARENT).and_then(|parent| i32::try_from(parent).ok())
 }
 
 /// The process that runs this program, as text: its id, and when it began in ticks since the machine started.

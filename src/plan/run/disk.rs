@@ -7,6 +7,11 @@
 //! DIR/gates/NAME       answers of people   DIR/STOP             the kill file; `gates` reads the former
 //! DIR/seen.json        digests of the files that a runner knew at its end, with their inodes and times
 //! ```
+//!
+//! [`ends`] reports how attempts ended, and [`orphans`] ends what a killed runner left behind.
+
+pub mod ends;
+pub mod orphans;
 
 use super::attempt::make;
 use super::error::RunError;
@@ -28,21 +33,18 @@ use crate::io::{folder, text};
 use crate::record::{Head, seal};
 use crate::schema::limits::Limits;
 use crate::schema::policy::{Answer, Gate};
+use ends::Ends;
 use jiff::Timestamp;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 /// What the ledgers come to that commands charged, in the directory of a run.
 const LEDGERS: &str = "ledgers.json";
-
-/// Time for which processes that a killed runner left behind may end by themselves.
-const GRACE: Duration = Duration::from_secs(2);
 
 /// Time for which a look at a lock may hold it.
 const A_LOOK: Duration = Duration::from_millis(100);
@@ -71,8 +73,8 @@ pub struct Disk {
     allowance: Option<Allowance>,
     /// The files that the attempts read.
     files: Arc<Files>,
-    /// Attempts that ended, from their threads.
-    ended: (Sender<Ended>, Receiver<Ended>),
+    /// Attempts that ended.
+    ends: Ends,
     _lock: Option<Lock>,
 }
 
@@ -116,7 +118,7 @@ impl Disk {
     ///
     /// # Errors
     ///
-    /// When a signal ends the wait for them.
+    /// When another runner works on a run inside of this one, or a signal ends the wait for them.
     pub fn new(
         root: &Path,
         plan: &str,
@@ -124,7 +126,8 @@ impl Disk {
         journal: &Journal,
         lock: Lock,
     ) -> Result<Self, RunError> {
-        let disk = Self {
+        orphans::end(root, holder)?;
+        Ok(Self {
             root: root.to_owned(),
             source: format!("fedmill/plan/{plan}"),
             kill_file: root.join(kill_file),
@@ -135,11 +138,9 @@ impl Disk {
             asked: false,
             allowance: None,
             files: Arc::default(),
-            ended: channel(),
+            ends: Ends::default(),
             _lock: Some(lock),
-        };
-        disk.end_orphans()?;
-        Ok(disk)
+        })
     }
 
     /// The same world, in which attempts read these files.
@@ -168,34 +169,6 @@ impl Disk {
     pub fn sharing(mut self, most: u32) -> Self {
         self.places = self.places.or_shared(most);
         self
-    }
-
-    /// The processes of the run's commands.
-    fn commands(&self) -> Vec<i32> {
-        process::commands_of(&self.root)
-    }
-
-    fn signal_commands(&self, signal: Signal) {
-        for pid in self.commands().into_iter().filter_map(Pid::from_raw) {
-            // A process that ended needs no signal.
-            let _ = kill_process(pid, signal);
-        }
-    }
-
-    fn end_orphans(&self) -> Result<(), RunError> {
-        if self.commands().is_empty() {
-            return Ok(());
-        }
-        self.signal_commands(Signal::TERM);
-        let asked = Instant::now();
-        while !self.commands().is_empty() {
-            interrupt::check()?;
-            if asked.elapsed() > GRACE {
-                self.signal_commands(Signal::KILL);
-            }
-            thread::sleep(LOOK_EVERY);
-        }
-        Ok(())
     }
 
     fn receipt_path(&self, name: &str) -> PathBuf {
@@ -296,7 +269,7 @@ impl World for Disk {
     fn start(&mut self, job: Job) {
         let stop = Arc::new(AtomicBool::new(false));
         self.attempts.insert(job.key, Arc::clone(&stop));
-        let (root, sender, files) = (self.root.clone(), self.ended.0.clone(), Arc::clone(&self.files));
+        let (root, sender, files) = (self.root.clone(), self.ends.sender(), Arc::clone(&self.files));
         let allowance = self.allowance.clone();
         let places = self.places.makeflags();
         let key = job.key;
@@ -315,7 +288,7 @@ impl World for Disk {
         if let Err(why) = thread::Builder::new().name("attempt".to_owned()).spawn(work) {
             let failure = Failure::Start(format!("no thread for the attempt: {why}"));
             let (result, spent) = (Err(failure), Spent::default());
-            let _ = self.ended.0.send(Ended { key, attempt, result, seconds: 0.0, spent });
+            let _ = self.ends.sender().send(Ended { key, attempt, result, seconds: 0.0, spent });
         }
     }
 
@@ -359,17 +332,14 @@ impl World for Disk {
                     return Ok(Woken::Signal(interrupted.signal));
                 }
                 // Who asks twice does not want to wait for `kill_after`.
-                self.signal_commands(Signal::KILL);
+                orphans::signal(&process::commands_of(&self.root), Signal::KILL);
             }
             let left = until.map(|at| at - self.now());
             let wait =
                 left.map_or(LOOK_EVERY, |left| Duration::from_secs_f64(left.clamp(0.0, 1.0)).min(LOOK_EVERY));
-            match self.ended.1.recv_timeout(wait) {
-                Ok(ended) => {
-                    self.attempts.remove(&ended.key);
-                    return Ok(Woken::Ended(ended));
-                }
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+            if let Some(ended) = self.ends.next(wait, self.asked) {
+                self.attempts.remove(&ended.key);
+                return Ok(Woken::Ended(ended));
             }
             if left.is_some_and(|left| left <= 0.0) {
                 return Ok(Woken::Time);

@@ -1,5 +1,6 @@
 //! Why a run cannot start, or cannot go on.
 
+use super::claim::{self, Holds};
 use crate::io::interrupt::Interrupted;
 use crate::plan::graph::Cycle;
 use crate::telemetry::explain::Explain;
@@ -56,9 +57,9 @@ pub enum RunError {
     #[error(
         "stage `{stage}` may have done its work: an attempt began and has no receipt, and it must not happen twice"
     )]
-    Ambiguous { stage: String },
-    #[error("--settle {stage}: no attempt of that name may have happened without a receipt")]
-    Settled { stage: String },
+    Ambiguous { stage: String, run: PathBuf },
+    #[error("--settle {stage}: {why}")]
+    Settled { stage: String, why: String },
     #[error(transparent)]
     Interrupted(#[from] Interrupted),
 }
@@ -91,9 +92,17 @@ impl Explain for RunError {
                     .to_owned(),
             ),
             Self::NoTasks { .. } => Some("`fedmill plan render PLAN -o DIR` makes one".to_owned()),
-            Self::Ambiguous { stage } => Some(format!(
-                "look whether it happened, and pass --settle {stage}=done or --settle {stage}=again to `plan resume`"
-            )),
+            Self::Ambiguous { stage, run } => {
+                let goes_on = match claim::of(run) {
+                    Holds::Task(above) => {
+                        let task = run.file_name().unwrap_or_default().display();
+                        format!("fedmill plan task {} {task}", above.display())
+                    }
+                    _ => format!("fedmill plan resume {}", run.display()),
+                };
+                let settle = format!("--settle {stage}=done or --settle {stage}=again");
+                Some(format!("look whether it happened, and pass {settle} to `{goes_on}`"))
+            }
             Self::Damaged { .. } => {
                 Some("restore the file from a backup, or start the plan anew in another directory".to_owned())
             }

@@ -3,6 +3,7 @@
 use super::key::Key;
 use super::tune::Step;
 use crate::endpoint::fault::Fault;
+use crate::io::interrupt::REQUESTS;
 use crate::language::condition::Value;
 use crate::record::Entry;
 use crate::schema::policy::{Answer, RetryOn};
@@ -109,6 +110,16 @@ impl Failure {
     /// Whether the work of the attempt may have happened, as a whole or in part.
     pub fn may_have_started(&self) -> bool {
         !matches!(self, Self::Start(_))
+    }
+
+    /// Whether a signal that asks programs to end explains it: the command died of it, or exited as shells and this program
+    /// do after it.
+    pub fn may_be_a_request(&self) -> bool {
+        match self {
+            Self::Signal(signal) => REQUESTS.contains(signal),
+            Self::Exit(status) => REQUESTS.contains(&(status - 128)),
+            _ => false,
+        }
     }
 
     /// Whether a retry after such failures covers this one.

@@ -239,7 +239,8 @@ impl Filler<'_> {
 
     /// The plan that a stage runs.
     fn nested(&self, key: Key, file: &impl Fn(&(String, Artifact)) -> String) -> Result<Task, String> {
-        let nested = self.plan.stages[key.stage].plan.as_ref().ok_or("found no plan that the stage runs")?;
+        let stage = &self.plan.stages[key.stage];
+        let nested = stage.plan.as_ref().ok_or("found no plan that the stage runs")?;
         let path = file_of(nested)?.to_string_lossy();
         let pinned = self.state.inputs.get(&pin_of(&nested.file)).and_then(|files| files.first());
         let pinned = pinned.ok_or_else(|| format!("{path}: the run started without the plan"))?;
@@ -254,6 +255,8 @@ impl Filler<'_> {
             blake3: pinned.blake3.clone(),
             params: params.collect::<Result<_, String>>()?,
             inputs: inputs.collect::<Result<_, String>>()?,
+            // The stages of the end run at each end.
+            anew: self.plan.on.failure.iter().chain(&self.plan.on.exit).any(|id| *id == stage.id),
         })
     }
 

@@ -1,7 +1,7 @@
 //! What an outer run gives to the run of an inner plan, and the pins of the inner files.
 
 use super::error::RunError;
-use super::event::Artifact;
+use super::event::{Artifact, Event};
 use crate::io::digest::store::identify;
 use crate::io::{folder, text};
 use crate::plan::nested;
@@ -33,6 +33,22 @@ pub fn pins(plan: &Plan, base: &Path) -> Vec<Result<(String, Vec<Artifact>), Run
         Ok((pin_of(&path), vec![Artifact { path, blake3: stored.blake3, bytes: stored.bytes }]))
     });
     pinned.collect()
+}
+
+/// The events of a run. The inputs of an inner run get their present paths, where the outer run got another name since:
+/// their digests tell whether they are the same files.
+pub fn at_present(mut events: Vec<Event>, root: &Path, given: &BTreeMap<String, Vec<PathBuf>>) -> Vec<Event> {
+    for event in events.iter_mut().filter(|_| folder::exists(&root.join(GIVEN))) {
+        let Event::Start { inputs, .. } = event else { continue };
+        for (name, files) in given {
+            let began = inputs.get_mut(name).filter(|began| began.len() == files.len());
+            let moved = began.into_iter().flatten().zip(files);
+            for (file, path) in moved.filter(|(file, _)| !folder::exists(Path::new(&file.path))) {
+                file.path = path.to_string_lossy().into_owned();
+            }
+        }
+    }
+    events
 }
 
 /// The files that an outer run gave for the inputs of the run in a directory; none if it is no inner run.

@@ -4,8 +4,10 @@
 //! crash interrupted goes on with it: stages of the inner plan that are done stay done. The inner runner prints errors
 //! alone; this one shows the questions of its gates.
 
+use super::disk::{self, orphans};
+use super::error::RunError;
 use super::event::{Failure, Made};
-use super::given::GIVEN;
+use super::given::{GIVEN, given};
 use super::journal::{Journal, PLAN};
 use super::prepare::{Place, keep_plan};
 use super::process::{self, Invocation, MARK};
@@ -25,8 +27,9 @@ use crate::schema::Plan;
 use crate::schema::agent::Agent;
 use crate::schema::reduce::Reducer;
 use crate::schema::value::Scalar;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -53,14 +56,20 @@ pub struct Shared {
 ///
 /// Why it failed.
 pub fn run(job: &Job, places: &Places<'_>, shared: Shared, stop: &AtomicBool) -> Result<Made, Failure> {
-    let Task::Plan { file, blake3, params, inputs } = &job.task else {
+    let Task::Plan { file, blake3, params, inputs, anew } = &job.task else {
         return Err(Failure::Start("found no plan".to_owned()));
     };
     let root = places.run.join("plans").join(&job.name);
+    if let Some(holder) = held(&root)? {
+        return Err(Failure::Start(RunError::Locked { path: root, holder }.to_string()));
+    }
     let file = Path::new(file);
     let start = |why: String| Failure::Start(why);
     let (plan, base) = compose(file, blake3, params, places.run).map_err(start)?;
     let place = Place { root: root.clone(), base, named: BTreeMap::new() };
+    if *anew {
+        make_place(&root, &plan, inputs).map_err(|why| start(format!("{}: {why}", root.display())))?;
+    }
     let text = serde_json::to_string(inputs).unwrap_or_default() + "\n";
     let written = folder::write_file_on_disk(&root.join(GIVEN), text.as_bytes());
     written.map_err(|why| start(format!("{}: {why}", root.join(GIVEN).display())))?;
@@ -87,12 +96,35 @@ pub fn run(job: &Job, places: &Places<'_>, shared: Shared, stop: &AtomicBool) ->
             stop,
         })
     });
-    // Commands of a runner that was ended by force.
-    for pid in process::commands_of(&root).into_iter().filter_map(Pid::from_raw) {
-        let _ = kill_process(pid, Signal::KILL);
+    if held(&root)?.is_none() {
+        // Commands of a runner that was ended by force.
+        orphans::signal(&process::commands_of(&root), Signal::KILL);
     }
     ran?;
     take(job, &root, &plan, places)
+}
+
+/// Removes a run that came to its end, or began with another plan or other inputs.
+fn make_place(root: &Path, plan: &Plan, inputs: &BTreeMap<String, Vec<String>>) -> io::Result<()> {
+    let journal = Journal::read(root).map_err(io::Error::other)?;
+    let given = given(root)
+        .into_iter()
+        .map(|(name, files)| (name, files.iter().map(|file| file.to_string_lossy().into_owned()).collect()));
+    let is_other = journal.plan().is_some_and(|began| began != read::digest(plan))
+        || given.collect::<BTreeMap<String, Vec<String>>>() != *inputs;
+    if !folder::exists(root) || journal.finished().is_none() && !is_other {
+        return Ok(());
+    }
+    // A part of a run is none that could go on.
+    let old = root.with_file_name(format!(".{}", root.file_name().unwrap_or_default().display()));
+    folder::remove_unsynced(&old)?;
+    folder::rename(root, &old)?;
+    folder::remove_unsynced(&old)
+}
+
+/// The process that works on a run.
+fn held(root: &Path) -> Result<Option<String>, Failure> {
+    disk::holder(root).map_err(|why| Failure::Start(why.to_string()))
 }
 
 /// Works, and meanwhile shows the questions of gates that open in a run and in the runs inside of it.

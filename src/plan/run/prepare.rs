@@ -198,7 +198,7 @@ pub fn open<'p>(plan: &'p Plan, place: &Place, parallel: u32) -> Result<Opened<'
     let known = Known::default();
     known.add(&root.join(SEEN));
     let journal = Journal::read(&root)?;
-    let events = journal.events();
+    let events = given::at_present(journal.events(), &root, &place.named);
     let started = events.iter().find_map(|event| match event {
         Event::Start { plan, inputs, .. } => Some((plan.clone(), inputs.clone())),
         _ => None,

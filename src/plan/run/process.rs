@@ -7,7 +7,7 @@ use super::event::Failure;
 use super::world::AttemptLimits;
 use crate::io::child::capped::CappedLog;
 use crate::io::child::group::Group;
-use crate::io::child::{self, never_wait};
+use crate::io::child::{self, Process, never_wait};
 use crate::io::source::identity_of;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -97,6 +97,15 @@ pub fn run(invocation: &Invocation<'_>) -> Result<(), Failure> {
 /// The processes of commands that runners of this run started, however the directory was named then. A process that only
 /// carries the name of the directory, such as a shell of the operator, is none.
 pub fn commands_of(root: &Path) -> Vec<i32> {
+    left_by_runners(root, |_| true)
+}
+
+/// Those of them that run a plan inside of the run: no stage gave them its name.
+pub fn runners_inside(root: &Path) -> Vec<i32> {
+    left_by_runners(root, |process| process.variable(STAGE).is_none())
+}
+
+fn left_by_runners(root: &Path, matches: impl Fn(&Process) -> bool) -> Vec<i32> {
     let place = identity_of(root);
     child::processes(|process| {
         let runner_began = process.variable(RUNNER).and_then(OsStr::to_str);
@@ -106,7 +115,7 @@ pub fn commands_of(root: &Path) -> Vec<i32> {
         // A folder below is the directory of a run inside of the run.
         let is_ours = |named: &Path| named.starts_with(root) || identity_of(named) == place;
         let works_inside = || process.folder().is_some_and(|folder| folder.starts_with(root));
-        follows && named.is_some_and(|named| is_ours(named) || works_inside())
+        follows && matches(process) && named.is_some_and(|named| is_ours(named) || works_inside())
     })
 }
 

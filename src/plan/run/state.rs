@@ -22,6 +22,8 @@ pub struct Instance {
     pub running: bool,
     /// Whether an attempt began whose work may have happened: it neither succeeded nor is known not to have started.
     pub may_have_happened: bool,
+    /// Whether the operator said that its work is done.
+    pub attested: bool,
     /// The key of the work of the attempt that began last.
     pub work: String,
     /// The agent of that attempt.
@@ -86,6 +88,22 @@ impl Group {
     fn answer(&mut self, answer: Answer, by_default: bool) {
         (self.answer, self.by_default) = (Some(answer), by_default);
         self.answers += u32::from(!by_default);
+    }
+
+    /// Takes the word of the operator for what came of an instance. Returns whether it takes an earlier word back, and
+    /// so opens the stage again.
+    fn attest(&mut self, index: Option<u32>, done: bool) -> bool {
+        let Some(instance) = self.instances.get_mut(index.unwrap_or(0) as usize) else { return false };
+        let (was_over, takes_back) = (instance.is_over(), instance.attested && !done);
+        (instance.running, instance.may_have_happened, instance.attested) = (false, false, done);
+        if done {
+            (instance.made, instance.failure) = (Some(Made::default()), None);
+        } else if takes_back {
+            instance.made = None;
+            (self.outcome, self.choice) = (None, None);
+        }
+        self.over = self.over + u32::from(instance.is_over()) - u32::from(was_over);
+        takes_back
     }
 
     /// Seconds of all attempts of all instances.
@@ -255,12 +273,8 @@ impl State {
                 (instance.work, instance.agent) = (work.clone(), agent.clone());
             }
             Event::Attested { key, done } => {
-                let instance = self.instance_mut(*key);
-                let was_over = instance.is_over();
-                (instance.running, instance.may_have_happened) = (false, false);
-                if *done {
-                    (instance.made, instance.failure) = (Some(Made::default()), None);
-                    self.group_mut(*key).over += u32::from(!was_over);
+                if self.group_mut(*key).attest(key.index, *done) {
+                    self.ending = None;
                 }
             }
             Event::Made { key, made, seconds, .. } => {
@@ -333,7 +347,8 @@ impl State {
             let is_once = plan.stages[stage].side_effects == SideEffects::Once;
             let instances = self.groups[stage].iter().flat_map(|group| &group.instances);
             let unclear: Vec<Instance> = instances.map(Instance::open_again).collect();
-            let keeps = is_once && unclear.iter().any(|instance| instance.may_have_happened);
+            let keeps =
+                is_once && unclear.iter().any(|instance| instance.may_have_happened || instance.attested);
             let instances = if keeps { unclear } else { Vec::new() };
             let over = instances.iter().filter(|instance| instance.is_over()).count() as u32;
             self.groups[stage] = vec![Group { instances, over, answers, ..Group::default() }];

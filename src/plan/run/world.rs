@@ -76,6 +76,8 @@ pub enum Task {
         params: BTreeMap<String, String>,
         /// Files of its inputs.
         inputs: BTreeMap<String, Vec<String>>,
+        /// Whether a run that came to its end, or had other values, makes place for a new one.
+        anew: bool,
     },
     /// Makes one file of several.
     Reduce {

@@ -12,6 +12,7 @@ use crate::schema::agent::Agent;
 use crate::schema::name::Name;
 use crate::schema::policy::SideEffects;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 impl Machine<'_> {
     /// Makes the instances of a stage ready, or ends a stage without work.
@@ -60,7 +61,8 @@ impl Machine<'_> {
             return Ok(true);
         }
         if is_once && unclear {
-            return Err(RunError::Ambiguous { stage: key.name(self.flow.plan) });
+            let run = PathBuf::from(&self.flow.folders.run);
+            return Err(RunError::Ambiguous { stage: key.name(self.flow.plan), run });
         }
         self.state.instance_mut(key).running = false;
         Ok(false)

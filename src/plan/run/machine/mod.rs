@@ -1,7 +1,7 @@
 //! Decides what a run does next. It writes each step to the journal before it acts.
 //!
 //! `consider` looks at a stage that nothing holds back, `attempts` begins and ends attempts at its work, and `settle`
-//! ends stages, iterations and the run. `budget` keeps the limits of privacy. `votes` has the stages that vote, `trial`
+//! ends stages, iterations and the run. `attest` takes the word of the operator. `budget` keeps the limits of privacy. `votes` has the stages that vote, `trial`
 //! tunes the parameters of loops between iterations, and `turns` gives work to new agents.
 
 use super::bound::check_instances;
@@ -27,6 +27,7 @@ const LOOK_EVERY: f64 = 0.2;
 const MOST_IN_ONE_TURN: u32 = 250;
 
 mod attempts;
+mod attest;
 mod budget;
 mod consider;
 mod settle;
@@ -212,31 +213,6 @@ impl<'p> Machine<'p> {
             self.record(&[Event::Start { plan, inputs, shards }]);
         }
         check_instances(self.flow.plan, &self.state)
-    }
-
-    /// Takes the operator's word for what came of an attempt that may have happened: whether its work is done.
-    ///
-    /// # Errors
-    ///
-    /// When no attempt of an instance with this name may have happened.
-    pub fn attest(&mut self, name: &str, done: bool, world: &mut impl World) -> Result<(), RunError> {
-        let keys = (0..self.flow.plan.stages.len()).flat_map(|stage| {
-            let key = self.state.current(stage);
-            let fans_out = self.flow.plan.stages[stage].fans_out();
-            let count = self.state.group(key).instances.len() as u32;
-            (0..count).map(move |index| Key { index: fans_out.then_some(index), ..key })
-        });
-        let unclear = |key: &Key| {
-            self.state.instance(*key).is_some_and(|instance| instance.running || instance.may_have_happened)
-        };
-        let found = keys.filter(unclear).find(|key| key.name(self.flow.plan) == name);
-        match found {
-            Some(key) => {
-                self.record(&[Event::Attested { key, done }]);
-                self.flush(world)
-            }
-            None => Err(RunError::Settled { stage: name.to_owned() }),
-        }
     }
 
     /// Starts a part of a run whose other stages ended elsewhere, as these events say.
