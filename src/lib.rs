@@ -27,7 +27,7 @@
 //! - [`strategies`], [`rules`], [`codecs`], [`privacy`]: the mathematics, one file per idea; no files, no clocks.
 //! - [`gpu`] and [`kernels`]: the numeric primitives, as shaders and on every instruction set.
 //! - [`io`]: the only room that opens files. [`telemetry`]: report, progress, messages. [`record`]: sealed lines.
-//!   [`settings`]: `name:key=value`. [`model`]: dtypes, layouts, tiles, state tensors.
+//!   [`parallel`]: loops whose results depend on no thread. [`settings`]: `name:key=value`. [`model`]: dtypes, layouts, tiles, state tensors.
 
 pub mod bench;
 pub mod budget;
@@ -46,6 +46,7 @@ pub mod language;
 pub mod measures;
 pub mod model;
 pub mod modes;
+pub mod parallel;
 pub mod personalize;
 pub mod plan;
 pub mod privacy;

@@ -21,6 +21,7 @@
 //! - `identity`: what names a client, and what updates may claim of themselves.
 //! - `hostile_statistics`: wild values of statistics, in the distances of rules and the lengths of strategies.
 //! - `hostile_files`: files that ask for too much, act on the terminal, or are not what they seem.
+//! - `many_clients`: rules that judge whole clients, for up to 300, against their definitions.
 //! - `memory`: lists of tensors in memory: one table a layout, and a bound on all lists together.
 //! - `inspect`: the output of `fedmill inspect`.
 //! - `compress`: updates compressed and decompressed, files to files, and encoded updates in a merge.
@@ -98,6 +99,7 @@ mod identity;
 mod inspect;
 mod kernels;
 mod kill;
+mod many_clients;
 mod memory;
 mod monitoring;
 mod mutations;

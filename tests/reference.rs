@@ -2,6 +2,7 @@
 //!
 //! This file has the rules that work by coordinate, the folder those that judge whole clients.
 
+pub(crate) mod choices;
 pub(crate) mod nearest;
 pub(crate) mod pre;
 pub(crate) mod robust;

@@ -9,7 +9,8 @@ use fedmill::kernels::lanes::Isa;
 use fedmill::kernels::server_step::server_step;
 use fedmill::model::state::StateTensor;
 use fedmill::rules::Needs;
-use fedmill::rules::geometry::{Geometry, Matrix, References};
+use fedmill::rules::geometry::{Geometry, References};
+use fedmill::rules::numeric::triangle::Triangle;
 use fedmill::strategies::{self, ClientMetadata, Cohort, StepInput, Strategy};
 
 const ROUNDS: usize = 10;
@@ -84,7 +85,7 @@ fn geometry(clients: &[Client]) -> Geometry {
     let product = |i: usize, j: usize| {
         (0..COORDINATES).map(|k| (points[i][k] - first[k]) * (points[j][k] - first[k])).sum()
     };
-    Geometry::new(clients.len(), References::default(), Matrix::new(points.len(), product), None, 1e-15)
+    Geometry::new(clients.len(), References::default(), Triangle::new(points.len(), product), None, 1e-15)
 }
 
 /// The factor of each delta in the merged delta: that of the mean, with the strategy's weights and factors.

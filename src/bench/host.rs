@@ -94,7 +94,7 @@ impl<E: Value> HostRows<E> {
             middle: vec![E::Mixed::default(); columns],
             panel: TileBuffer::new(points, columns * size_of::<f32>()),
             mixed: TileBuffer::new(mixtures, columns * size_of::<f64>()),
-            pairs: vec![0.0; points * points],
+            pairs: vec![0.0; points * (points + 1) / 2],
         }
     }
 }
@@ -141,7 +141,7 @@ impl<E: Value> Scratch<E> {
             *out = -Merged::widen(*middle) as f32;
         }
         self.panel.clear_behind(n, columns * size_of::<f32>());
-        add_pair_sums::<Product>(isa, &self.panel.rows(n + 1, columns), &mut self.pairs);
+        add_pair_sums::<Product>(isa, &self.panel.rows(n + 1, columns), 0..n + 1, &mut self.pairs);
     }
 
     fn mix(&mut self, isa: Isa, rows: &Rows<E>) {

@@ -228,7 +228,8 @@ impl Common {
 
     fn pool(&self) -> Result<ThreadPool, Failure> {
         let threads = self.threads.map_or(0, NonZeroUsize::get);
-        Ok(ThreadPoolBuilder::new().num_threads(threads).build()?)
+        // Rules decide on these threads, and kernels run below them: they have the stack of a main thread.
+        Ok(ThreadPoolBuilder::new().num_threads(threads).stack_size(8 << 20).build()?)
     }
 
     /// The GPU to use, with the options for it.

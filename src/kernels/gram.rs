@@ -11,6 +11,7 @@ use crate::kernels::dispatch;
 use crate::kernels::element::{Element, Merged};
 use crate::kernels::lanes::{Arch, FLOATS, Floats};
 use crate::model::tile::Rows;
+use std::ops::Range;
 
 /// Coordinates whose products are summed in f32.
 pub const BLOCK: usize = 1024;
@@ -19,8 +20,17 @@ pub const BLOCK: usize = 1024;
 /// adds `BLOCK / 16` terms, the tree adds four times, and a term carries the rounding of its inputs.
 pub const RELATIVE_ERROR: f64 = (BLOCK / FLOATS + 8) as f64 * (f32::EPSILON / 2.0) as f64;
 
-/// Rows of a group, whose blocks stay in the second-level cache.
-const GROUP: usize = 32;
+/// Rows of a group. A group and [`GROUPS`] others stay in the second-level cache.
+pub const GROUP: usize = 32;
+
+/// Groups that are paired with each group at once.
+const GROUPS: usize = 4;
+
+/// The place of a row's first sum in a triangle of sums over the pairs of `n` rows.
+#[inline(always)]
+fn place(n: usize, row: usize) -> usize {
+    row * (2 * n - row + 1) / 2
+}
 
 /// The term to sum over a pair of rows.
 pub trait Term: Copy {
@@ -62,15 +72,18 @@ impl Term for SquaredDifference {
 }
 
 dispatch! {
-    /// Adds the sum over all columns of each pair of rows `i <= j` to `sums[i * n + j]`, for `n` rows of at most
-    /// [`BLOCK`] columns. The columns after the last one, up to a whole vector, must be zeros.
-    pub fn add_pair_sums<A: Arch, T: Term>(rows: &Rows<f32>, sums: &mut [f64]) {
-        assert!(rows.columns() <= BLOCK && sums.len() == rows.len() * rows.len(), "one block, n * n sums");
+    /// Adds the sum over all columns of each pair of rows `i <= j`, where `i` is in `part`, to the sums of a triangle:
+    /// those of these rows, row by row, each from `j = i` on. Rows have at most [`BLOCK`] columns. The columns after the
+    /// last one, up to a whole vector, must be zeros. A part starts at a multiple of [`GROUP`].
+    pub fn add_pair_sums<A: Arch, T: Term>(rows: &Rows<f32>, part: Range<usize>, sums: &mut [f64]) {
         let n = rows.len();
-        for group in (0..n).step_by(GROUP) {
+        assert!(rows.columns() <= BLOCK && part.start.is_multiple_of(GROUP), "one block, whole groups");
+        assert!(part.end <= n && sums.len() == place(n, part.end) - place(n, part.start), "a sum for each pair");
+        for group in part.clone().step_by(GROUPS * GROUP) {
             for other in (group..n).step_by(GROUP) {
-                for first in (group..(group + GROUP).min(n)).step_by(A::SQUARE) {
+                for first in (group..(group + GROUPS * GROUP).min(part.end)).step_by(A::SQUARE) {
                     for second in (other.max(first)..(other + GROUP).min(n)).step_by(A::SQUARE) {
+                        let sums = (part.start, &mut *sums);
                         // The bits do not depend on the number of rows computed together.
                         match (A::SQUARE, first == second, n - second) {
                             (4, false, 4..) => add_rectangle::<A, T, 4, 4, 16>(rows, first, second, sums),
@@ -81,10 +94,11 @@ dispatch! {
                             (2, false, _) => add_rectangle::<A, T, 2, 1, 2>(rows, first, second, sums),
                             (4, true, 4..) => add_triangle::<A, T, 4, 16>(rows, first, sums),
                             (2.., true, 2..) => {
-                                add_triangle::<A, T, 2, 4>(rows, first, sums);
+                                let (start, sums) = sums;
+                                add_triangle::<A, T, 2, 4>(rows, first, (start, sums));
                                 if n - second == 3 && A::SQUARE == 4 {
-                                    add_rectangle::<A, T, 2, 1, 2>(rows, first, first + 2, sums);
-                                    add_triangle::<A, T, 1, 1>(rows, first + 2, sums);
+                                    add_rectangle::<A, T, 2, 1, 2>(rows, first, first + 2, (start, sums));
+                                    add_triangle::<A, T, 1, 1>(rows, first + 2, (start, sums));
                                 }
                             }
                             _ => add_triangle::<A, T, 1, 1>(rows, first, sums),
@@ -102,7 +116,7 @@ fn add_rectangle<A: Arch, T: Term, const R: usize, const C: usize, const N: usiz
     rows: &Rows<f32>,
     first: usize,
     second: usize,
-    sums: &mut [f64],
+    (start, sums): (usize, &mut [f64]),
 ) {
     let (a, b) = (starts::<R>(rows, first), starts::<C>(rows, second));
     let mut parts = [A::Floats::zero(); N];
@@ -122,7 +136,8 @@ fn add_rectangle<A: Arch, T: Term, const R: usize, const C: usize, const N: usiz
     }
     let parts = A::Floats::sums_of(parts);
     for r in 0..R {
-        let sums = &mut sums[(first + r) * rows.len() + second..][..C];
+        let place = place(rows.len(), first + r) - place(rows.len(), start) + second - (first + r);
+        let sums = &mut sums[place..][..C];
         for c in 0..C {
             sums[c] += f64::from(parts[r * C + c]);
         }
@@ -134,7 +149,7 @@ fn add_rectangle<A: Arch, T: Term, const R: usize, const C: usize, const N: usiz
 fn add_triangle<A: Arch, T: Term, const R: usize, const N: usize>(
     rows: &Rows<f32>,
     first: usize,
-    sums: &mut [f64],
+    (start, sums): (usize, &mut [f64]),
 ) {
     let a = starts::<R>(rows, first);
     let mut parts = [A::Floats::zero(); N];
@@ -152,8 +167,9 @@ fn add_triangle<A: Arch, T: Term, const R: usize, const N: usize>(
     }
     let parts = A::Floats::sums_of(parts);
     for r in 0..R {
+        let place = place(rows.len(), first + r) - place(rows.len(), start);
         for c in r..R {
-            sums[(first + r) * rows.len() + first + c] += f64::from(parts[r * R + c]);
+            sums[place + c - r] += f64::from(parts[r * R + c]);
         }
     }
 }
@@ -177,10 +193,11 @@ const WIDE_ROWS: usize = 4;
 dispatch! {
     /// The sums of [`add_pair_sums`] in f64 throughout. For f64 rows, for values whose squares overflow f32, and for
     /// choices that depend on less than the error of sums in f32.
-    pub fn add_wide_pair_sums<A: Arch, T: Term>(rows: &Rows<f64>, sums: &mut [f64]) {
+    pub fn add_wide_pair_sums<A: Arch, T: Term>(rows: &Rows<f64>, part: Range<usize>, sums: &mut [f64]) {
         let n = rows.len();
-        assert_eq!(sums.len(), n * n, "n * n sums");
-        for i in 0..n {
+        assert!(part.end <= n && sums.len() == place(n, part.end) - place(n, part.start), "a sum for each pair");
+        for i in part.clone() {
+            let sums = &mut sums[place(n, i) - place(n, part.start)..][..n - i];
             for j in (i..n).step_by(WIDE_ROWS) {
                 if n - j >= WIDE_ROWS {
                     add_wide_sums::<T, WIDE_ROWS>(rows, i, j, sums);
@@ -192,7 +209,7 @@ dispatch! {
     }
 }
 
-/// Adds the sums of row `i` with `C` rows from `j` on. The order of additions does not depend on `C`.
+/// Adds the sums of row `i` with `C` rows from `j` on to the sums of row `i`. The order of additions does not depend on `C`.
 #[inline(always)]
 fn add_wide_sums<T: Term, const C: usize>(rows: &Rows<f64>, i: usize, j: usize, sums: &mut [f64]) {
     let (a, a_rest) = rows.row(i).as_chunks::<WIDE_PARTS>();
@@ -210,7 +227,7 @@ fn add_wide_sums<T: Term, const C: usize>(rows: &Rows<f64>, i: usize, j: usize, 
         for (lane, (a, b)) in a_rest.iter().zip(others[c].1).enumerate() {
             parts[c][lane] += T::of(*a, *b);
         }
-        sums[i * rows.len() + j + c] += parts[c].iter().sum::<f64>();
+        sums[j - i + c] += parts[c].iter().sum::<f64>();
     }
 }
 
@@ -255,24 +272,29 @@ mod tests {
     fn check<T: Term>(n: usize, columns: usize) {
         let tile = filled(n, columns);
         let rows = tile.rows::<f32>(n, columns);
-        let mut portable = vec![1.0; n * n];
-        add_pair_sums::<T>(Isa::named("portable").unwrap(), &rows, &mut portable);
+        let mut portable = vec![1.0; place(n, n)];
+        add_pair_sums::<T>(Isa::named("portable").unwrap(), &rows, 0..n, &mut portable);
         for isa in Isa::available() {
-            let mut sums = vec![1.0; n * n];
-            add_pair_sums::<T>(isa, &rows, &mut sums);
+            let mut sums = vec![1.0; place(n, n)];
+            add_pair_sums::<T>(isa, &rows, 0..n, &mut sums);
             assert_eq!(sums, portable, "{n} rows of {columns} on {isa}");
+            let (mut parts, middle) = (vec![1.0; place(n, n)], n / 2 / GROUP * GROUP);
+            let (low, high) = parts.split_at_mut(place(n, middle));
+            add_pair_sums::<T>(isa, &rows, middle..n, high);
+            add_pair_sums::<T>(isa, &rows, 0..middle, low);
+            assert_eq!(parts, portable, "{n} rows of {columns} in parts");
         }
         for i in 0..n {
             for j in i..n {
                 let terms =
                     || rows.row(i).iter().zip(rows.row(j)).map(|(a, b)| T::of(f64::from(*a), f64::from(*b)));
                 let (sum, size) = (terms().sum::<f64>(), terms().map(f64::abs).sum::<f64>());
-                let got = portable[i * n + j] - 1.0;
+                let sum_at = portable[place(n, i) + j - i];
+                let got = sum_at - 1.0;
                 assert!((got - sum).abs() <= RELATIVE_ERROR * size + 1e-15, "{i} {j}: {got} {sum}");
-                assert_ne!(portable[i * n + j], if columns > 0 && sum.abs() > 1e-9 { 1.0 } else { -1.0 });
+                assert_ne!(sum_at, if columns > 0 && sum.abs() > 1e-9 { 1.0 } else { -1.0 });
             }
         }
-        assert!((0..n).all(|i| (0..i).all(|j| portable[i * n + j] == 1.0)), "below the diagonal");
     }
 
     #[test]
@@ -298,8 +320,8 @@ mod tests {
         }
         let rows = tile.rows::<f64>(3, 21);
         for isa in Isa::available() {
-            let mut sums = vec![0.0; 9];
-            add_wide_pair_sums::<SquaredDifference>(isa, &rows, &mut sums);
+            let mut sums = vec![0.0; 6];
+            add_wide_pair_sums::<SquaredDifference>(isa, &rows, 0..3, &mut sums);
             let want: f64 = rows.row(0).iter().zip(rows.row(2)).map(|(a, b)| (a - b).powi(2)).sum();
             assert!((sums[2] - want).abs() <= 1e-14 * want);
             assert_eq!(sums[0], 0.0);

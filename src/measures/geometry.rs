@@ -2,8 +2,9 @@
 //!
 //! The formulas are those of [`crate::rules::metrics`], which the report of a merge has too.
 
-use crate::rules::geometry::{Geometry, Matrix, References};
+use crate::rules::geometry::{Geometry, References};
 use crate::rules::metrics::RoundMetrics;
+use crate::rules::numeric::triangle::Triangle;
 
 /// The most by which a Gram matrix may miss symmetry, or a product the lengths of its two deltas, relative to these.
 const TOLERANCE: f64 = 1e-6;
@@ -47,7 +48,7 @@ pub fn of_products(rows: &[Vec<f64>]) -> Result<Geometry, String> {
     }
     // The origin comes behind the clients: its products are 0.
     let at = |i: usize, j: usize| if i.max(j) < n { rows[i][j] } else { 0.0 };
-    Ok(Geometry::new(n, References::default(), Matrix::new(n + 1, at), None, f64::EPSILON))
+    Ok(Geometry::new(n, References::default(), Triangle::new(n + 1, at), None, f64::EPSILON))
 }
 
 /// The metrics of a round and their names, in the order of [`super::METRICS`].

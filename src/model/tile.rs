@@ -45,8 +45,18 @@ impl TileBuffer {
     /// Clears the padding behind the first `bytes` bytes of a row, as far as the last vector reaches: kernels read
     /// whole vectors.
     pub fn clear_behind(&mut self, row: usize, bytes: usize) {
-        let end = bytes.next_multiple_of(LINE_BYTES);
-        self.row_mut(row)[bytes..end].fill(0);
+        self.rows_mut().clear_behind(row, bytes);
+    }
+
+    /// All rows, to write.
+    pub fn rows_mut(&mut self) -> RowsMut<'_> {
+        RowsMut { lines: &mut self.lines, lines_per_row: self.lines_per_row }
+    }
+
+    /// Parts of up to `rows` rows, for several threads to write.
+    pub fn parts_mut(&mut self, rows: usize) -> Vec<RowsMut<'_>> {
+        let lines_per_row = self.lines_per_row;
+        self.lines.chunks_mut(rows * lines_per_row).map(|lines| RowsMut { lines, lines_per_row }).collect()
     }
 
     /// The first `columns` values of each of the first `rows` rows.
@@ -60,6 +70,36 @@ impl TileBuffer {
             first: 0,
             columns,
         }
+    }
+}
+
+/// Some rows of a tile, to write.
+pub struct RowsMut<'a> {
+    lines: &'a mut [Line],
+    lines_per_row: usize,
+}
+
+impl RowsMut<'_> {
+    /// Number of rows.
+    #[expect(clippy::len_without_is_empty, reason = "a part always has a row")]
+    pub fn len(&self) -> usize {
+        self.lines.len() / self.lines_per_row
+    }
+
+    /// The bytes of one row, padding included.
+    pub fn row_mut(&mut self, row: usize) -> &mut [u8] {
+        bytemuck::cast_slice_mut(&mut self.lines[row * self.lines_per_row..][..self.lines_per_row])
+    }
+
+    /// The bytes of one row, padding included.
+    pub fn row(&self, row: usize) -> &[u8] {
+        bytemuck::cast_slice(&self.lines[row * self.lines_per_row..][..self.lines_per_row])
+    }
+
+    /// Clears the padding behind the first `bytes` bytes of a row, as far as the last vector reaches.
+    pub fn clear_behind(&mut self, row: usize, bytes: usize) {
+        let end = bytes.next_multiple_of(LINE_BYTES);
+        self.row_mut(row)[bytes..end].fill(0);
     }
 }
 

@@ -10,6 +10,7 @@
 use crate::rules::krum;
 use crate::rules::mixing::Mixing;
 use crate::rules::ranking::{Score, lowest, ranked};
+use crate::rules::succession::Succession;
 use crate::rules::{
     Decision, Needs, OrderStatistic, Recipe, Reduction, Rule, RuleError, Statistics, Verdict, Warning,
     mean_of_kept,
@@ -113,22 +114,21 @@ impl Rule for Bulyan {
 
 /// Chooses `count` times by Krum among the clients that are left.
 fn choose_one_by_one(statistics: &Statistics, count: usize) -> Result<Selection, RuleError> {
-    let geometry = statistics.geometry()?;
-    let mut left: Vec<usize> = (0..statistics.clients()).collect();
-    let mut choice = Selection { chosen: Vec::new(), scores: vec![0.0; left.len()], warnings: Vec::new() };
-    while choice.chosen.len() < count {
-        let neighbours = krum::neighbours(left.len(), statistics.hostile());
-        let scores = krum::scores_among(geometry, &left, neighbours);
-        for (client, score) in left.iter().zip(&scores) {
-            choice.scores[*client] = score.value;
-        }
-        // Earlier close calls change the order alone; the last decides which client is left out.
-        if choice.chosen.len() + 1 == count {
-            let ids: Vec<String> = left.iter().map(|client| statistics.ids[*client].clone()).collect();
-            choice.warnings.extend(lowest(&scores, 1, &ids).1);
-        }
-        choice.chosen.push(left.remove(ranked(&scores)[0]));
+    let mut clients = Succession::new(statistics.geometry()?, statistics.hostile());
+    let mut choice =
+        Selection { chosen: Vec::new(), scores: vec![0.0; statistics.clients()], warnings: Vec::new() };
+    while choice.chosen.len() + 1 < count {
+        let (client, score) = clients.lowest();
+        choice.scores[client] = score;
+        choice.chosen.push(client);
+        clients.leave(client);
     }
+    // Earlier close calls change the order alone; the last decides which client is left out.
+    let (left, scores) = (clients.left(), clients.scores());
+    let ids: Vec<String> = left.iter().map(|client| statistics.ids[*client].clone()).collect();
+    choice.warnings.extend(lowest(&scores, 1, &ids).1);
+    choice.chosen.push(left[ranked(&scores)[0]]);
+    left.iter().zip(&scores).for_each(|(client, score)| choice.scores[*client] = score.value);
     Ok(choice)
 }
 

@@ -9,9 +9,10 @@
 //!   weighted covariance. The result is the mean with the least leading eigenvalue.
 //! - Elsewhere: ByzFL takes one power iteration from a random start for the eigenvector, so its results vary.
 
-use crate::rules::eigen::{leading_pair, power_of_two_above};
 use crate::rules::geometry::Geometry;
 use crate::rules::mean::weighted_mean;
+use crate::rules::numeric::eigen::{leading_pair, power_of_two_above};
+use crate::rules::numeric::lanczos;
 use crate::rules::{Decision, Needs, Rule, RuleError, Statistics};
 use crate::settings::RegistryEntry;
 use std::fmt;
@@ -64,9 +65,10 @@ impl Rule for Caf {
 fn filtered_weights(geometry: &Geometry, hostile: usize) -> Vec<f64> {
     let n = geometry.clients();
     let mut weights = vec![1.0; n];
+    let start = lanczos::start(&geometry.diagonal()[..n]);
     let (mut best, mut least) = (weights.clone(), f64::INFINITY);
     while weights.iter().sum::<f64>() > (n - 2 * hostile) as f64 {
-        let (eigenvalue, projections) = leading_direction(geometry, &weights);
+        let (eigenvalue, projections) = leading_direction(geometry, &weights, &start);
         if eigenvalue < least {
             (best, least) = (weights.clone(), eigenvalue);
         }
@@ -87,20 +89,38 @@ fn filtered_weights(geometry: &Geometry, hostile: usize) -> Vec<f64> {
 ///
 /// With `D` the differences from the weighted mean, one in each row, and `s_i = sqrt(w_i / sum w)`, the covariance
 /// `(sD)' (sD)` and the small matrix `(sD) (sD)'` share their eigenvalues; an eigenvector `u` of the small one gives
-/// `(sD)' u / sqrt(lambda)`.
-fn leading_direction(geometry: &Geometry, weights: &[f64]) -> (f64, Vec<f64>) {
+/// `(sD)' u / sqrt(lambda)`. For many clients the search starts at `start`.
+fn leading_direction(geometry: &Geometry, weights: &[f64], start: &[f64]) -> (f64, Vec<f64>) {
     let total: f64 = weights.iter().sum();
     let roots: Vec<f64> = weights.iter().map(|weight| (weight / total).sqrt()).collect();
-    let products = geometry.about_mean(weights);
-    let (eigenvalue, u) = leading_pair(&products.scaled(&roots));
+    let scaled = |u: &[f64]| u.iter().zip(&roots).map(|(u, root)| root * u).collect::<Vec<f64>>();
+    let (eigenvalue, projected) = if is_small(geometry) {
+        let products = geometry.about_mean(weights);
+        let (eigenvalue, u) = leading_pair(products.clone().scaled(&roots));
+        (eigenvalue, products.times(&scaled(&u)))
+    } else {
+        let pulls = geometry.pulls(weights);
+        let times = |u: &[f64]| geometry.times_about_mean(&pulls, &scaled(u));
+        let (eigenvalue, u) = lanczos::leading_pair(start.to_vec(), |u| scaled(&times(u)));
+        let projected = times(&u);
+        (eigenvalue, projected)
+    };
     if eigenvalue <= 0.0 {
         return (0.0, vec![0.0; weights.len()]);
     }
     // A power of two changes no bit, and keeps the square of a sum within f64, whatever the size of the values.
     let scale = power_of_two_above(eigenvalue);
-    let projection = |i: usize| {
-        let terms = roots.iter().zip(&u).enumerate().map(|(j, (root, u))| root * u * products.at(i, j));
-        (terms.sum::<f64>() / scale).powi(2) / (eigenvalue / scale) * scale
-    };
-    (eigenvalue, (0..weights.len()).map(projection).collect())
+    let projection = |sum: &f64| (sum / scale).powi(2) / (eigenvalue / scale) * scale;
+    (eigenvalue, projected.iter().map(projection).collect())
+}
+
+/// The most clients whose whole spectrum is computed.
+const FEW: usize = 128;
+
+/// The largest value whose squares surely fit f64 with their sums.
+const LARGEST: f64 = 1e140;
+
+/// Whether the whole spectrum is computed: for few clients, and for values that only it can scale.
+fn is_small(geometry: &Geometry) -> bool {
+    geometry.clients() <= FEW || geometry.diagonal()[..geometry.clients()].iter().any(|x| *x > LARGEST)
 }

@@ -4,12 +4,15 @@
 //! until one is left; the mean distance of two clusters is that of all their pairs. Cosines as the distance of clients are
 //! from Sattler et al., Clustered federated learning, 2019; hierarchical clusters from Briggs et al., Federated learning
 //! with hierarchical clustering of local updates, 2020. The tree comes from the nearest-neighbour chain (Muellner, Modern
-//! hierarchical, agglomerative clustering algorithms, 2011): n^2 time, and n (n - 1) / 2 numbers.
+//! hierarchical, agglomerative clustering algorithms, 2011): n^2 time, and n (n + 1) / 2 distances, in f32 for their
+//! memory. So clusters whose distances differ by less than f32 tells may be joined in either order.
 //!
 //! The cut is the one with the largest mean silhouette (Rousseeuw, Silhouettes, 1987). Below [`LEAST_SILHOUETTE`] all
 //! clients are one cluster: Kaufman and Rousseeuw, Finding groups in data, 1990, find no substantial structure there.
 
-use crate::rules::geometry::Matrix;
+use crate::parallel;
+use crate::rules::geometry::Geometry;
+use crate::rules::numeric::triangle::Triangle;
 
 /// The least mean silhouette of more than one cluster.
 pub const LEAST_SILHOUETTE: f64 = 0.25;
@@ -34,7 +37,7 @@ pub struct Clusters {
 
 impl Clusters {
     /// The clusters of clients with these cosines.
-    pub fn of(cosines: &Matrix) -> Self {
+    pub fn of(cosines: Cosines<'_>) -> Self {
         let best = Cut::best(cosines, &joins(cosines));
         let silhouette = best.as_ref().map(|(silhouette, _)| *silhouette);
         let accepted = best.filter(|(silhouette, _)| *silhouette >= LEAST_SILHOUETTE);
@@ -45,37 +48,63 @@ impl Clusters {
     }
 }
 
+/// The cosines between the deltas of all clients. They follow from the geometry, so that no second matrix is kept.
+#[derive(Clone, Copy)]
+pub struct Cosines<'g> {
+    geometry: &'g Geometry,
+    lengths: &'g [f64],
+}
+
+impl<'g> Cosines<'g> {
+    /// The cosines of deltas with these lengths; `None` if a delta is zero and so has no direction.
+    pub fn of(geometry: &'g Geometry, lengths: &'g [f64]) -> Option<Self> {
+        lengths.iter().all(|length| *length > 0.0).then_some(Self { geometry, lengths })
+    }
+
+    /// Number of clients.
+    pub fn size(self) -> usize {
+        self.lengths.len()
+    }
+
+    /// The cosine between the deltas of two clients.
+    pub fn at(self, i: usize, j: usize) -> f64 {
+        cosine(self.lengths, i, j, self.geometry.product(i.min(j), i.max(j)))
+    }
+
+    /// The results of `of` for each client and the cosines of its delta with all deltas, in order of clients.
+    fn map_rows<T: Send>(self, of: impl Fn(usize, &[f64]) -> T + Sync) -> Vec<T> {
+        self.geometry.map_products(4 * self.size(), |i, row| {
+            row.iter_mut().enumerate().for_each(|(j, x)| *x = cosine(self.lengths, i, j, *x));
+            of(i, row)
+        })
+    }
+}
+
+/// The cosine between two deltas with these lengths and this product.
+pub(super) fn cosine(lengths: &[f64], i: usize, j: usize, product: f64) -> f64 {
+    if i == j { 1.0 } else { (product / (lengths[i] * lengths[j])).clamp(-1.0, 1.0) }
+}
+
 /// Two clients whose clusters are joined, and the distance of these clusters.
 #[derive(Clone, Copy, Debug)]
 struct Join {
-    distance: f64,
+    distance: f32,
     clients: [usize; 2],
 }
 
-/// The distances of clusters: the triangle below the diagonal, row by row. A cluster is named by one of its clients.
-struct Distances(Vec<f64>);
+/// The distances of clusters. A cluster is named by one of its clients.
+struct Distances(Triangle<f32>);
 
 impl Distances {
-    fn of(cosines: &Matrix) -> Self {
-        Self(
-            (0..cosines.size()).flat_map(|i| cosines.row(i)[..i].iter().map(|cosine| 1.0 - cosine)).collect(),
-        )
-    }
-
-    fn place(a: usize, b: usize) -> usize {
-        let (low, high) = (a.min(b), a.max(b));
-        high * (high - 1) / 2 + low
-    }
-
-    fn at(&self, a: usize, b: usize) -> f64 {
-        self.0[Self::place(a, b)]
+    fn of(cosines: Cosines<'_>) -> Self {
+        Self(Triangle::new(cosines.size(), |i, j| (1.0 - cosines.at(i, j)) as f32))
     }
 
     /// The cluster nearest to `of`. On a tie it is `preferred`, else the first: a chain that prefers its last link ends.
-    fn nearest(&self, of: usize, sizes: &[usize], preferred: Option<usize>) -> Option<(usize, f64)> {
-        let mut nearest = preferred.map(|other| (other, self.at(of, other)));
+    fn nearest(&self, of: usize, sizes: &[usize], preferred: Option<usize>) -> Option<(usize, f32)> {
+        let mut nearest = preferred.map(|other| (other, self.0.at(of, other)));
         for other in (0..sizes.len()).filter(|other| sizes[*other] > 0 && *other != of) {
-            let distance = self.at(of, other);
+            let distance = self.0.at(of, other);
             if nearest.is_none_or(|(_, least)| distance < least) {
                 nearest = Some((other, distance));
             }
@@ -88,8 +117,8 @@ impl Distances {
         let [a, b] = [kept, gone].map(|cluster| sizes[cluster] as f64);
         for other in (0..sizes.len()).filter(|other| ![kept, gone].contains(other)) {
             if sizes[other] > 0 {
-                let mean = (a * self.at(kept, other) + b * self.at(gone, other)) / (a + b);
-                self.0[Self::place(kept, other)] = mean;
+                let [to_kept, to_gone] = [kept, gone].map(|cluster| f64::from(self.0.at(cluster, other)));
+                *self.0.at_mut(kept, other) = ((a * to_kept + b * to_gone) / (a + b)) as f32;
             }
         }
         sizes[kept] += sizes[gone];
@@ -98,12 +127,13 @@ impl Distances {
 }
 
 /// The joins of average linkage that lead from single clients to one cluster, nearest first.
-fn joins(cosines: &Matrix) -> Vec<Join> {
+fn joins(cosines: Cosines<'_>) -> Vec<Join> {
     let n = cosines.size();
     let mut distances = Distances::of(cosines);
     let mut sizes = vec![1; n];
     let (mut chain, mut joins): (Vec<usize>, Vec<Join>) = (Vec::new(), Vec::new());
     while joins.len() + 1 < n {
+        parallel::check();
         let Some(last) = chain.last().copied() else {
             chain.extend(sizes.iter().position(|size| *size > 0));
             continue;
@@ -134,7 +164,7 @@ struct Cut {
 impl Cut {
     /// The cut with the largest mean silhouette, and its labels; of equal ones that with fewer clusters. `None` below 3
     /// clients.
-    fn best(cosines: &Matrix, joins: &[Join]) -> Option<(f64, Vec<usize>)> {
+    fn best(cosines: Cosines<'_>, joins: &[Join]) -> Option<(f64, Vec<usize>)> {
         let n = cosines.size();
         if n < 3 {
             return None;
@@ -153,7 +183,7 @@ impl Cut {
     }
 
     /// The cut into this number of clusters.
-    fn into(cosines: &Matrix, joins: &[Join], clusters: usize) -> Self {
+    fn into(cosines: Cosines<'_>, joins: &[Join], clusters: usize) -> Self {
         let n = cosines.size();
         let mut labels: Vec<usize> = (0..n).collect();
         for Join { clients: [a, b], .. } in &joins[..n - clusters] {
@@ -163,13 +193,12 @@ impl Cut {
         let labels: Vec<usize> = numbered(&labels).into_iter().map(|number| number - 1).collect();
         let mut sizes = vec![0; clusters];
         labels.iter().for_each(|label| sizes[*label] += 1);
-        let mut sums = vec![0.0; n * clusters];
-        for (i, sums) in sums.chunks_exact_mut(clusters.max(1)).enumerate() {
-            for (label, cosine) in labels.iter().zip(cosines.row(i)) {
-                sums[*label] += 1.0 - cosine;
-            }
-        }
-        Self { labels, sizes, sums }
+        let sums = cosines.map_rows(|_, row| {
+            let mut sums = vec![0.0; clusters];
+            labels.iter().zip(row).for_each(|(label, cosine)| sums[*label] += 1.0 - cosine);
+            sums
+        });
+        Self { labels, sizes, sums: sums.concat() }
     }
 
     /// Mean over the clients of `(b - a) / max(a, b)`: `a` is the mean distance to the others of the own cluster, `b` to
@@ -217,24 +246,39 @@ fn numbered(labels: &[usize]) -> Vec<usize> {
 }
 
 /// The mean cosine of two clients of one cluster, and of two clients of different ones.
-fn means(cosines: &Matrix, members: &[usize]) -> [Option<f64>; 2] {
-    let (mut sums, mut counts) = ([0.0; 2], [0usize; 2]);
-    for (i, cluster) in members.iter().enumerate() {
-        for (other, cosine) in members[..i].iter().zip(cosines.row(i)) {
-            let side = usize::from(cluster != other);
+fn means(cosines: Cosines<'_>, members: &[usize]) -> [Option<f64>; 2] {
+    // Of each client with those before it.
+    let rows = cosines.map_rows(|i, row| {
+        let (mut sums, mut counts) = ([0.0; 2], [0usize; 2]);
+        for (other, cosine) in members[..i].iter().zip(row) {
+            let side = usize::from(members[i] != *other);
             sums[side] += cosine;
             counts[side] += 1;
         }
-    }
-    [0, 1].map(|side| (counts[side] > 0).then(|| sums[side] / counts[side] as f64))
+        (sums, counts)
+    });
+    [0, 1].map(|side| {
+        let count: usize = rows.iter().map(|(_, counts)| counts[side]).sum();
+        let sum: f64 = rows.iter().map(|(sums, _)| sums[side]).sum();
+        (count > 0).then(|| sum / count as f64)
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rules::geometry::References;
 
-    fn of(size: usize, cosine: impl Fn(usize, usize) -> f64) -> Clusters {
-        Clusters::of(&Matrix::new(size, |i, j| if i == j { 1.0 } else { cosine(i, j) }))
+    fn of(size: usize, cosine: impl Fn(usize, usize) -> f64 + Sync) -> Clusters {
+        // The origin comes behind the clients: its products are 0.
+        let at = |i: usize, j: usize| match (i.max(j) < size, i == j) {
+            (true, true) => 1.0,
+            (true, false) => cosine(i, j),
+            _ => 0.0,
+        };
+        let gram = Triangle::new(size + 1, at);
+        let geometry = Geometry::new(size, References::default(), gram, None, 0.0);
+        Clusters::of(Cosines::of(&geometry, &vec![1.0; size]).unwrap())
     }
 
     #[test]

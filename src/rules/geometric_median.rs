@@ -99,11 +99,13 @@ fn smoothed_median(geometry: &Geometry, weights: &[f64], smoothing: f64, iterati
 /// The point on which clients with half of the weight agree: it is the median. `shares` add up to one.
 fn point_of_most(geometry: &Geometry, shares: &[f64]) -> Option<Vec<f64>> {
     let n = shares.len();
-    let agreeing =
-        |i: usize| (0..n).map(move |j| if geometry.squared_distance(i, j) == 0.0 { shares[j] } else { 0.0 });
-    let most = (0..n).find(|i| agreeing(*i).sum::<f64>() >= 0.5)?;
-    let weight: f64 = agreeing(most).sum();
-    Some(agreeing(most).map(|share| share / weight).collect())
+    let agreeing = |row: &[f64]| -> Vec<f64> {
+        row.iter().zip(shares).map(|(squared, share)| if *squared == 0.0 { *share } else { 0.0 }).collect()
+    };
+    let weights = geometry.map_distances(4 * n, |_, row| agreeing(row).iter().sum::<f64>());
+    let most = weights.iter().position(|weight| *weight >= 0.5)?;
+    let shares = agreeing(&geometry.squared_distances_from(most));
+    Some(shares.iter().map(|share| share / weights[most]).collect())
 }
 
 /// A distance between clients that no minority can move (Rousseeuw and Croux, Alternatives to the median absolute
@@ -111,12 +113,60 @@ fn point_of_most(geometry: &Geometry, shares: &[f64]) -> Option<Vec<f64>> {
 /// if that is zero, the smallest distance above zero.
 fn typical_distance(geometry: &Geometry) -> f64 {
     let n = geometry.clients();
-    let pairs = (0..n).flat_map(|i| (0..i).map(move |j| (i, j)));
-    let mut distances: Vec<f64> = pairs.map(|(i, j)| geometry.distance(i, j)).collect();
-    distances.sort_by(f64::total_cmp);
     let majority = n / 2 + 1;
-    let start = (majority * (majority - 1) / 2).saturating_sub(1);
-    distances.into_iter().skip(start).find(|distance| *distance > 0.0).unwrap_or(0.0)
+    let rank = (majority * (majority - 1) / 2).saturating_sub(1);
+    let of_rank = if n < 2 { 0.0 } else { distance_of_rank(geometry, rank, MOST_SORTED) };
+    if of_rank > 0.0 {
+        return of_rank;
+    }
+    let least = geometry.map_distances(2 * n, |i, row| {
+        row[..i].iter().filter(|squared| **squared > 0.0).fold(f64::INFINITY, |least, x| least.min(*x))
+    });
+    let least = least.into_iter().fold(f64::INFINITY, f64::min);
+    if least < f64::INFINITY { least.sqrt() } else { 0.0 }
+}
+
+/// The most distances that are sorted.
+const MOST_SORTED: u64 = 1 << 20;
+
+/// The bits that one look at all distances tells of the one sought.
+const BITS: u32 = 8;
+
+/// The distance of a rank, from 0 on, among all pairs of clients. Looks at all distances a few times, since a list of
+/// them takes as much memory as the geometry; at last it sorts up to `most`.
+fn distance_of_rank(geometry: &Geometry, rank: usize, most: u64) -> f64 {
+    let n = geometry.clients();
+    // The floats from zero on are in the order of their bits.
+    let key = |squared: &f64| (squared + 0.0).to_bits();
+    let (mut first, mut shift, mut below, mut within) = (0, u64::BITS, 0, (n * (n - 1) / 2) as u64);
+    while within > most && shift > 0 {
+        shift -= BITS;
+        let counts = geometry.map_distances(4 * n, |i, row| {
+            let mut counts = [0u32; 1 << BITS];
+            // The bits above were looked at before: those of the distance sought are those of `first`.
+            let alike = |key: &u64| shift + BITS == u64::BITS || (key ^ first) >> (shift + BITS) == 0;
+            let keys = row[..i].iter().map(key).filter(alike);
+            keys.for_each(|key| counts[(key >> shift) as usize % (1 << BITS)] += 1);
+            counts
+        });
+        for digit in 0..1 << BITS {
+            within = counts.iter().map(|counts| u64::from(counts[digit])).sum();
+            if below + within > rank as u64 {
+                first |= (digit as u64) << shift;
+                break;
+            }
+            below += within;
+        }
+    }
+    let last = first | 1u64.checked_shl(shift).map_or(u64::MAX, |end| end - 1);
+    let found = geometry.map_distances(2 * n, |i, row| {
+        let keys = row[..i].iter().map(key).filter(|key| (first..=last).contains(key));
+        if shift == 0 { Vec::new() } else { keys.collect() }
+    });
+    let mut keys = found.concat();
+    let place = rank - below as usize;
+    let bits = if shift == 0 { first } else { *keys.select_nth_unstable(place).1 };
+    f64::from_bits(bits).sqrt()
 }
 
 /// Weiszfeld's iteration from a point. Every client pulls by its weight over its distance, which counts as `floor` or
@@ -206,4 +256,31 @@ fn heavy_few(rule: &GeometricMedian, statistics: &Statistics) -> Option<String> 
             share * 100.0
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::geometry::tests::geometry_of;
+
+    #[test]
+    fn the_distance_of_a_rank_is_that_of_the_sorted_list() {
+        let row = |i: usize| {
+            vec![((i * i) as f64 * 0.7).sin(), f64::from(i.is_multiple_of(5)), (i % 7) as f64 * 1e-9]
+        };
+        let mut rows: Vec<Vec<f64>> = (0..30).map(row).collect();
+        rows[11] = rows[4].clone();
+        rows[12] = rows[4].clone();
+        rows[29] = vec![1e30, 0.0, 0.0];
+        let geometry = geometry_of(&rows);
+        let pairs = (0..30).flat_map(|i| (0..i).map(move |j| (i, j)));
+        let mut sorted: Vec<f64> = pairs.map(|(i, j)| geometry.distance(i, j)).collect();
+        sorted.sort_by(f64::total_cmp);
+        assert_eq!((sorted[2], sorted[3] > 0.0), (0.0, true));
+        for (rank, distance) in sorted.iter().enumerate() {
+            for most in [0, 1, 7, 100, 1000] {
+                assert_eq!(distance_of_rank(&geometry, rank, most), *distance, "{rank} {most}");
+            }
+        }
+    }
 }

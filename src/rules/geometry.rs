@@ -12,61 +12,10 @@
 //! Parameters and statistics are coordinates of one space, so their Gram matrices add up. Rules see the sum. A factor
 //! that shortens deltas, such as that of a clip, is for parameters alone: then the sum is `f_i f_j G + G_statistics`.
 
+use crate::parallel;
 use crate::rules::mixing::Mixing;
-
-/// A square matrix, row by row.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Matrix {
-    size: usize,
-    values: Vec<f64>,
-}
-
-impl Matrix {
-    /// The matrix whose value at row `i` and column `j` is `at(i, j)`.
-    pub fn new(size: usize, at: impl Fn(usize, usize) -> f64) -> Self {
-        let values = (0..size * size).map(|k| at(k / size, k % size)).collect();
-        Self { size, values }
-    }
-
-    /// The symmetric matrix with this [upper triangle](upper_triangle).
-    pub fn mirrored(size: usize, triangle: &[f64]) -> Self {
-        assert_eq!(triangle.len(), size * (size + 1) / 2, "a triangle");
-        let row = |i: usize| i * (2 * size - i + 1) / 2;
-        Self::new(size, |i, j| triangle[row(i.min(j)) + i.abs_diff(j)])
-    }
-
-    /// The matrix with its rows and columns multiplied by `factors`.
-    #[must_use]
-    pub fn scaled(&self, factors: &[f64]) -> Self {
-        Self::new(self.size, |i, j| factors[i] * factors[j] * self.at(i, j))
-    }
-
-    /// The sum with a matrix of the same size.
-    #[must_use]
-    pub fn plus(&self, other: &Self) -> Self {
-        Self::new(self.size, |i, j| self.at(i, j) + other.at(i, j))
-    }
-
-    /// Number of rows.
-    pub fn size(&self) -> usize {
-        self.size
-    }
-
-    /// One value.
-    pub fn at(&self, row: usize, column: usize) -> f64 {
-        self.values[row * self.size + column]
-    }
-
-    /// One row.
-    pub fn row(&self, row: usize) -> &[f64] {
-        &self.values[row * self.size..][..self.size]
-    }
-}
-
-/// The upper triangle of a square, row by row from the diagonal on. The values below the diagonal are not read.
-pub fn upper_triangle(size: usize, square: &[f64]) -> Vec<f64> {
-    (0..size).flat_map(|i| &square[i * size + i..(i + 1) * size]).copied().collect()
-}
+use crate::rules::numeric::triangle::Triangle;
+use std::sync::Arc;
 
 /// The inner product of two lists.
 pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
@@ -78,10 +27,12 @@ pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
 pub struct Geometry {
     clients: usize,
     /// Inner products of all points about the common centre: clients, origin, then the other references.
-    gram: Matrix,
-    /// Squared distances of all points.
-    squared: Matrix,
-    /// Whether the squared distances between clients were measured directly, not derived from the Gram matrix.
+    gram: Arc<Triangle>,
+    /// Its diagonal.
+    diagonal: Vec<f64>,
+    /// Squared distances between clients that were measured directly; `None` if all follow from the Gram matrix.
+    squared: Option<Arc<Triangle>>,
+    /// Whether every squared distance between clients was measured directly.
     measured: bool,
     /// The squared length of each point's terms. A squared distance from the Gram matrix is exact to `relative_error`
     /// times twice the sum of the spreads of both points. A measured distance is exact to `relative_error` times itself,
@@ -92,6 +43,14 @@ pub struct Geometry {
     centre: Option<usize>,
     /// The parts of the sum; `None` if no float is a statistic.
     classes: Option<Box<Classes>>,
+}
+
+/// The inner products of a weighted mean of clients about the common centre.
+pub(super) struct Pulls {
+    /// With each client.
+    pulls: Vec<f64>,
+    /// With itself.
+    own: f64,
 }
 
 /// The geometries of the same points in parameters alone and in statistics alone.
@@ -123,32 +82,41 @@ impl Geometry {
     pub fn new(
         clients: usize,
         references: References,
-        gram: Matrix,
-        measured: Option<Matrix>,
+        gram: Triangle,
+        measured: Option<Triangle>,
         relative_error: f64,
     ) -> Self {
         assert_eq!(gram.size(), clients + references.count(), "one row a point");
-        let spread = (0..gram.size()).map(|p| gram.at(p, p)).collect();
-        let mut squared = squared_distances(&gram);
-        if let Some(measured) = &measured {
-            squared = Matrix::new(gram.size(), |p, q| {
-                if p.max(q) < clients { measured.at(p, q) } else { squared.at(p, q) }
-            });
-        }
-        let measured = measured.is_some();
+        let diagonal = gram.diagonal();
+        let spread = diagonal.clone();
+        let (gram, squared) = (Arc::new(gram), measured.map(Arc::new));
+        let measured = squared.is_some();
         let median = references.median.then_some(clients + 1);
         let centre = references.centre.then(|| clients + references.count() - 1);
-        Self { clients, gram, squared, measured, spread, relative_error, median, centre, classes: None }
+        Self {
+            clients,
+            gram,
+            diagonal,
+            squared,
+            measured,
+            spread,
+            relative_error,
+            median,
+            centre,
+            classes: None,
+        }
     }
 
     /// The geometry in all floats, from that in parameters and that in statistics, of the same points.
     #[must_use]
     pub fn of_classes(parameters: Self, statistics: Self) -> Self {
         let spread = parameters.spread.iter().zip(&statistics.spread).map(|(a, b)| a + b).collect();
+        let gram = parameters.gram.plus(&statistics.gram);
         Self {
             clients: parameters.clients,
-            gram: parameters.gram.plus(&statistics.gram),
-            squared: parameters.squared.plus(&statistics.squared),
+            diagonal: gram.diagonal(),
+            gram: Arc::new(gram),
+            squared: None,
             measured: parameters.measured && statistics.measured,
             spread,
             relative_error: parameters.relative_error.max(statistics.relative_error),
@@ -180,6 +148,11 @@ impl Geometry {
             .collect()
     }
 
+    /// The inner product of each point with itself, about the common centre.
+    pub(super) fn diagonal(&self) -> &[f64] {
+        &self.diagonal
+    }
+
     /// The point of the zero delta.
     pub fn origin(&self) -> usize {
         self.clients
@@ -197,7 +170,63 @@ impl Geometry {
 
     /// The squared distance of two points.
     pub fn squared_distance(&self, a: usize, b: usize) -> f64 {
-        self.squared.at(a, b)
+        match (&self.classes, &self.squared) {
+            (Some(of), _) => of.parameters.squared_distance(a, b) + of.statistics.squared_distance(a, b),
+            (None, Some(squared)) if a.max(b) < self.clients => squared.at(a, b),
+            _ => squared_distance(self.diagonal[a], self.diagonal[b], self.gram.at(a, b)),
+        }
+    }
+
+    /// The results of `of` for each client and its squared distances to all clients, in order of clients. `work` is the
+    /// number of additions that one client takes, about.
+    pub fn map_distances<T: Send>(&self, work: usize, of: impl Fn(usize, &mut [f64]) -> T + Sync) -> Vec<T> {
+        self.map_rows(work, Self::copy_distances, of)
+    }
+
+    /// The results of `of` for each client and its row of values, which `copy` writes for several clients at once.
+    fn map_rows<T: Send>(
+        &self,
+        work: usize,
+        copy: impl Fn(&Self, usize, &mut [f64]) + Sync,
+        of: impl Fn(usize, &mut [f64]) -> T + Sync,
+    ) -> Vec<T> {
+        let n = self.clients;
+        let blocks = parallel::map(n.div_ceil(ROWS), ROWS * work, |block| {
+            let first = block * ROWS;
+            let mut rows = vec![0.0; (n - first).min(ROWS) * n];
+            copy(self, first, &mut rows);
+            let each = rows.chunks_mut(n).enumerate().map(|(r, row)| of(first + r, row));
+            each.collect::<Vec<T>>()
+        });
+        blocks.into_iter().flatten().collect()
+    }
+
+    /// The squared distances from one client to all.
+    pub fn squared_distances_from(&self, client: usize) -> Vec<f64> {
+        let mut row = vec![0.0; self.clients];
+        self.copy_distances(client, &mut row);
+        row
+    }
+
+    /// Writes the squared distances from some clients to all, one client after the other.
+    fn copy_distances(&self, first: usize, rows: &mut [f64]) {
+        let n = self.clients;
+        if let Some(of) = &self.classes {
+            let mut statistics = vec![0.0; rows.len()];
+            of.parameters.copy_distances(first, rows);
+            of.statistics.copy_distances(first, &mut statistics);
+            rows.iter_mut().zip(statistics).for_each(|(all, more)| *all += more);
+        } else if let Some(squared) = &self.squared {
+            squared.copy_rows(first, n, rows);
+        } else {
+            self.gram.copy_rows(first, n, rows);
+            for (i, row) in (first..).zip(rows.chunks_mut(n)) {
+                let own = self.diagonal[i];
+                row.iter_mut()
+                    .zip(&self.diagonal)
+                    .for_each(|(x, other)| *x = squared_distance(own, *other, *x));
+            }
+        }
     }
 
     /// The distance of two points.
@@ -231,29 +260,58 @@ impl Geometry {
         gram.at(a, b) - gram.at(a, origin) - gram.at(b, origin) + gram.at(origin, origin)
     }
 
-    /// The inner products of all deltas.
-    pub fn products(&self) -> Matrix {
-        // The norms are more exact than the differences that give the other products.
-        let at = |i, j| if i == j { self.norm(i).powi(2) } else { self.product(i, j) };
-        Matrix::new(self.clients, at)
+    /// The results of `of` for each client and the inner products of its delta with all deltas, in order of clients.
+    pub fn map_products<T: Send>(&self, work: usize, of: impl Fn(usize, &mut [f64]) -> T + Sync) -> Vec<T> {
+        let (n, origin) = (self.clients, self.origin());
+        let to_origin: Vec<f64> = (0..n).map(|i| self.gram.at(i, origin)).collect();
+        self.map_rows(
+            work,
+            |gram, first, rows| gram.gram.copy_rows(first, n, rows),
+            |i, row| {
+                // In the order of clients, so that both rows of a pair have the same bits.
+                for (j, x) in row.iter_mut().enumerate() {
+                    *x = *x - to_origin[i.min(j)] - to_origin[i.max(j)] + self.diagonal[origin];
+                }
+                // The norms are more exact than the differences that give the other products.
+                row[i] = self.norm(i).powi(2);
+                of(i, row)
+            },
+        )
     }
 
     /// The inner products of the clients' differences from their weighted mean.
-    pub fn about_mean(&self, weights: &[f64]) -> Matrix {
+    pub fn about_mean(&self, weights: &[f64]) -> Triangle {
+        let Pulls { pulls, own } = self.pulls(weights);
+        Triangle::new(weights.len(), |i, j| self.gram.at(i, j) - pulls[i] - pulls[j] + own)
+    }
+
+    /// The inner products of the clients' weighted mean, about the common centre, with the clients and with itself.
+    pub(super) fn pulls(&self, weights: &[f64]) -> Pulls {
         let total: f64 = weights.iter().sum();
         let n = weights.len();
-        let pulls: Vec<f64> = (0..n).map(|i| dot(&self.gram.row(i)[..n], weights) / total).collect();
+        let mut all = weights.to_vec();
+        all.resize(self.points(), 0.0);
+        let pulls: Vec<f64> = self.gram.times(&all)[..n].iter().map(|pull| pull / total).collect();
         let own = dot(&pulls, weights) / total;
-        Matrix::new(n, |i, j| self.gram.at(i, j) - pulls[i] - pulls[j] + own)
+        Pulls { pulls, own }
+    }
+
+    /// The product of the matrix [`about_mean`](Self::about_mean) with a vector, without that matrix.
+    pub(super) fn times_about_mean(&self, Pulls { pulls, own }: &Pulls, x: &[f64]) -> Vec<f64> {
+        let mut all = x.to_vec();
+        all.resize(self.points(), 0.0);
+        let (sum, pulled) = (x.iter().sum::<f64>(), dot(pulls, x));
+        let products = self.gram.times(&all);
+        products.iter().zip(pulls).map(|(product, pull)| product - pull * sum - pulled + own * sum).collect()
     }
 
     /// The inner products of the differences of some clients from their mean.
-    pub fn scatter(&self, members: &[usize]) -> Matrix {
+    pub fn scatter(&self, members: &[usize]) -> Triangle {
         let m = members.len();
         let product = |i: usize, j: usize| self.gram.at(members[i], members[j]);
         let pulls: Vec<f64> = (0..m).map(|i| (0..m).map(|j| product(i, j)).sum::<f64>() / m as f64).collect();
         let own = pulls.iter().sum::<f64>() / m as f64;
-        Matrix::new(m, |i, j| product(i, j) - pulls[i] - pulls[j] + own)
+        Triangle::new(m, |i, j| product(i, j) - pulls[i] - pulls[j] + own)
     }
 
     /// The largest error of a squared distance among some clients.
@@ -264,7 +322,7 @@ impl Geometry {
 
     /// The squared distance from an affine combination of the points to every point; one coefficient for each point.
     pub fn squared_distances_to(&self, coefficients: &[f64]) -> Vec<f64> {
-        let pull: Vec<f64> = (0..self.points()).map(|p| dot(self.gram.row(p), coefficients)).collect();
+        let pull = self.gram.times(coefficients);
         let own = dot(&pull, coefficients);
         // The distance from a point to itself is exactly zero.
         let is_point = |p: usize| coefficients.iter().enumerate().all(|(q, c)| *c == f64::from(p == q));
@@ -274,69 +332,133 @@ impl Geometry {
     }
 
     /// The geometry of mixed updates: the rows of `mixing` take the clients' place. It has no coordinate median, unless
-    /// the rows are the clients themselves. No factor shortens statistics.
+    /// the rows are the clients themselves. No factor shortens statistics. Rows that are combinations of many clients
+    /// take n x n x n multiply-adds.
     #[must_use]
-    pub fn mixed(&self, mixing: &Mixing) -> Self {
+    pub fn mixed(self, mixing: &Mixing) -> Self {
         if mixing.is_identity() {
-            return self.clone();
+            return self;
         }
-        match &self.classes {
-            None => self.remade(mixing),
-            Some(of) => {
-                Self::of_classes(of.parameters.remade(mixing), of.statistics.remade(&mixing.unscaled()))
-            }
+        match mixing.all_chosen() {
+            Some(chosen) if chosen.is_sorted_by(|a, b| a < b) => self.of_clients(&chosen),
+            _ => match &self.classes {
+                None => self.remade(mixing),
+                Some(of) => {
+                    Self::of_classes(of.parameters.remade(mixing), of.statistics.remade(&mixing.unscaled()))
+                }
+            },
         }
+    }
+
+    /// The geometry of some clients, in ascending order.
+    fn of_clients(self, chosen: &[usize]) -> Self {
+        let mut points = chosen.to_vec();
+        points.extend(self.lasting_references());
+        let mut gram = Arc::unwrap_or_clone(self.gram);
+        gram.keep(&points);
+        let squared = self.squared.map(|squared| {
+            let mut squared = Arc::unwrap_or_clone(squared);
+            squared.keep(chosen);
+            Arc::new(squared)
+        });
+        let classes = self.classes.map(|of| {
+            let Classes { parameters, statistics } = *of;
+            let (parameters, statistics) = (parameters.of_clients(chosen), statistics.of_clients(chosen));
+            Box::new(Classes { parameters, statistics })
+        });
+        Self {
+            clients: chosen.len(),
+            diagonal: gram.diagonal(),
+            gram: Arc::new(gram),
+            squared,
+            measured: self.measured,
+            spread: points.iter().map(|p| self.spread[*p]).collect(),
+            relative_error: self.relative_error,
+            median: None,
+            centre: self.centre.map(|_| chosen.len() + 1),
+            classes,
+        }
+    }
+
+    /// The references that mixed updates have too: all but the median.
+    fn lasting_references(&self) -> impl Iterator<Item = usize> + use<> {
+        [Some(self.origin()), self.centre].into_iter().flatten()
     }
 
     /// The geometry of the rows of `mixing` in one class.
     fn remade(&self, mixing: &Mixing) -> Self {
-        let extras: Vec<usize> = [Some(self.origin()), self.centre].into_iter().flatten().collect();
-        // Each new point as a combination of the old ones.
-        let mut points: Vec<Vec<f64>> = (0..mixing.len()).map(|k| self.combination(mixing.row(k))).collect();
-        points.extend(extras.iter().map(|extra| unit(*extra, self.points())));
-        let gram = self.gram_of(&points);
-        let old = |p: usize| if p < mixing.len() { mixing.chosen(p) } else { Some(extras[p - mixing.len()]) };
-        let from_gram = squared_distances(&gram);
-        let squared = Matrix::new(points.len(), |p, q| match (old(p), old(q)) {
-            (Some(p), Some(q)) => self.squared.at(p, q),
-            _ => from_gram.at(p, q),
+        let (rows, extras) = (mixing.len(), self.lasting_references().collect::<Vec<usize>>());
+        let single = |p: usize| if p < rows { mixing.single(p) } else { Some((extras[p - rows], 1.0)) };
+        let singles: Option<Vec<(usize, f64)>> = (0..rows + extras.len()).map(single).collect();
+        let (gram, spread) = match singles {
+            Some(singles) => self.of_singles(&singles),
+            None => {
+                // Each new point as a combination of the old ones.
+                let mut points: Vec<Vec<f64>> = (0..rows).map(|k| self.combination(&mixing.row(k))).collect();
+                points.extend(extras.iter().map(|extra| unit(*extra, self.points())));
+                (self.gram_of(&points), points.iter().map(|point| self.spread_of(point)).collect())
+            }
+        };
+        let diagonal = gram.diagonal();
+        let squared = self.squared.as_ref().map(|_| {
+            Arc::new(Triangle::new(rows, |p, q| match (mixing.chosen(p), mixing.chosen(q)) {
+                (Some(p), Some(q)) => self.squared_distance(p, q),
+                _ => squared_distance(diagonal[p], diagonal[q], gram.at(p, q)),
+            }))
         });
-        let all_chosen = (0..mixing.len()).all(|k| mixing.chosen(k).is_some());
+        let all_chosen = (0..rows).all(|k| mixing.chosen(k).is_some());
         Self {
-            clients: mixing.len(),
-            gram,
+            clients: rows,
+            gram: Arc::new(gram),
+            diagonal,
             squared,
             measured: self.measured && all_chosen,
-            spread: points.iter().map(|point| self.spread_of(point)).collect(),
+            spread,
             relative_error: self.relative_error,
             median: None,
-            centre: self.centre.map(|_| mixing.len() + 1),
+            centre: self.centre.map(|_| rows + 1),
             classes: None,
         }
+    }
+
+    /// The inner products and the spreads of points that are old points times factors: the origin takes the rest up to one.
+    fn of_singles(&self, singles: &[(usize, f64)]) -> (Triangle, Vec<f64>) {
+        let origin = self.origin();
+        let to_origin: Vec<f64> = (0..self.points()).map(|p| self.gram.at(p, origin)).collect();
+        let rests: Vec<f64> = singles.iter().map(|(_, factor)| rest(*factor)).collect();
+        let product = |p: usize, q: usize| {
+            let ((i, f), (j, g)) = (singles[p], singles[q]);
+            // The product of the first with the second's old point, and with the origin.
+            let with_point = f * self.gram.at(i, j) + rests[p] * to_origin[j];
+            let with_origin = f * to_origin[i] + rests[p] * to_origin[origin];
+            g * with_point + rests[q] * with_origin
+        };
+        let length = |p: usize| self.spread[p].sqrt();
+        let spread = |((i, f), rest): (&(usize, f64), &f64)| {
+            (f.abs() * length(*i) + rest.abs() * length(origin)).powi(2)
+        };
+        (Triangle::new(singles.len(), product), singles.iter().zip(&rests).map(spread).collect())
     }
 
     /// A combination of clients' deltas as an affine combination of all points: the origin takes the rest up to one.
     pub fn combination(&self, deltas: &[f64]) -> Vec<f64> {
         let mut coefficients = vec![0.0; self.points()];
         coefficients[..self.clients].copy_from_slice(deltas);
-        let sum: f64 = deltas.iter().sum();
-        // A sum of nearly one is one, but for rounding.
-        coefficients[self.origin()] = if (1.0 - sum).abs() < 1e-14 { 0.0 } else { 1.0 - sum };
+        coefficients[self.origin()] = rest(deltas.iter().sum());
         coefficients
     }
 
     /// The length of a difference of combinations, whose coefficients of all points add up to zero.
     pub fn length(&self, coefficients: &[f64]) -> f64 {
-        let pulls: Vec<f64> = (0..self.points()).map(|p| dot(self.gram.row(p), coefficients)).collect();
-        dot(&pulls, coefficients).max(0.0).sqrt()
+        dot(&self.gram.times(coefficients), coefficients).max(0.0).sqrt()
     }
 
-    fn gram_of(&self, points: &[Vec<f64>]) -> Matrix {
-        let pulls: Vec<Vec<f64>> = points
-            .iter()
-            .map(|point| (0..self.points()).map(|p| dot(self.gram.row(p), point)).collect())
-            .collect();
-        Matrix::new(points.len(), |p, q| dot(&pulls[p.min(q)], &points[p.max(q)]))
+    fn gram_of(&self, points: &[Vec<f64>]) -> Triangle {
+        let (m, n) = (points.len(), self.points());
+        let pulls: Vec<Vec<f64>> = points.iter().map(|point| self.gram.times(point)).collect();
+        let rows =
+            parallel::map(m, m * n / 2, |p| (p..m).map(|q| dot(&pulls[p], &points[q])).collect::<Vec<f64>>());
+        Triangle::of_values(m, rows.concat())
     }
 
     /// The square of the summed lengths of a combination's terms. The errors of its distances scale with it.
@@ -346,14 +468,23 @@ impl Geometry {
     }
 }
 
+/// The coefficient of the origin beside coefficients with this sum. A sum of nearly one is one, but for rounding.
+fn rest(sum: f64) -> f64 {
+    if (1.0 - sum).abs() < 1e-14 { 0.0 } else { 1.0 - sum }
+}
+
 fn unit(place: usize, len: usize) -> Vec<f64> {
     let mut unit = vec![0.0; len];
     unit[place] = 1.0;
     unit
 }
 
-fn squared_distances(gram: &Matrix) -> Matrix {
-    Matrix::new(gram.size(), |i, j| (gram.at(i, i) + gram.at(j, j) - 2.0 * gram.at(i, j)).max(0.0))
+/// Clients whose distances are copied at once, so that a line of the cache is read once for several of them.
+const ROWS: usize = 16;
+
+/// The squared distance of two points, from their squares and their product.
+fn squared_distance(a: f64, b: f64, product: f64) -> f64 {
+    (a + b - 2.0 * product).max(0.0)
 }
 
 #[cfg(test)]
@@ -373,7 +504,7 @@ pub(crate) mod tests {
         points.push((0..d).map(column).collect());
         let centred: Vec<Vec<f64>> =
             points.iter().map(|p| p.iter().zip(&rows[0]).map(|(x, c)| x - c).collect()).collect();
-        let gram = Matrix::new(points.len(), |i, j| dot(&centred[i], &centred[j]));
+        let gram = Triangle::new(points.len(), |i, j| dot(&centred[i], &centred[j]));
         Geometry::new(rows.len(), References { median: true, centre: false }, gram, None, 1e-15)
     }
 
@@ -408,12 +539,12 @@ pub(crate) mod tests {
         let statistics: Vec<Vec<f64>> = vec![vec![5.0], vec![5.0], vec![-400.0]];
         let all = Geometry::of_classes(geometry_of(&parameters), geometry_of(&statistics));
         assert_eq!((all.norm(2), all.parameters().norm(2)), (30f64.hypot(400.0), 30.0));
-        let clipped = all.mixed(&Mixing::diagonal(&[1.0, 1.0, 0.1]));
+        let clipped = all.clone().mixed(&Mixing::diagonal(&[1.0, 1.0, 0.1]));
         assert!((clipped.distance(0, 2) - 2f64.hypot(405.0)).abs() < 1e-9, "{}", clipped.distance(0, 2));
         assert!((clipped.norm(2) - 3f64.hypot(400.0)).abs() < 1e-9);
         assert!((clipped.parameters().norm(2) - 3.0).abs() < 1e-12);
         // A mean of two is one of both classes.
-        let mixed = all.mixed(&Mixing::new(3, vec![vec![0.5, 0.0, 0.5]]));
+        let mixed = all.clone().mixed(&Mixing::new(3, vec![vec![0.5, 0.0, 0.5]]));
         assert!((mixed.norm(0) - 15.5f64.hypot(197.5)).abs() < 1e-9);
     }
 
@@ -421,7 +552,7 @@ pub(crate) mod tests {
     fn mixed_updates_have_the_geometry_of_what_they_are() {
         let geometry = geometry_of(&corners());
         let mixing = Mixing::new(3, vec![vec![0.5, 0.5, 0.0], vec![0.0, 0.0, 0.5], vec![0.5, 0.5, 0.0]]);
-        let mixed = geometry.mixed(&mixing);
+        let mixed = geometry.clone().mixed(&mixing);
         let plain = geometry_of(&[vec![0.5, 1.0], vec![1.5, 2.0], vec![0.5, 1.0]]);
         for i in 0..3 {
             assert!((mixed.norm(i) - plain.norm(i)).abs() < 1e-12);

@@ -7,7 +7,9 @@
 //! - Elsewhere: ByzFL counts n - F - 1 neighbours and takes their mean (n > 2F). Flower counts max(1, n - F - 2) and
 //!   has no condition on n.
 
+use crate::parallel;
 use crate::rules::geometry::Geometry;
+use crate::rules::numeric::sum::Sum;
 use crate::rules::ranking::{Score, lowest};
 use crate::rules::{Decision, Needs, Rule, RuleError, Statistics, less_than_half, mean_of_kept};
 use crate::settings::{Definition, RegistryEntry};
@@ -83,14 +85,16 @@ pub(super) fn tolerates(definition: Definition, clients: usize) -> usize {
 pub(super) fn scores(definition: Definition, statistics: &Statistics) -> Result<Vec<Score>, RuleError> {
     let (n, f) = (statistics.clients(), statistics.hostile());
     let geometry = statistics.geometry()?;
-    let all: Vec<usize> = (0..n).collect();
     let neighbours = match definition {
         Definition::Paper | Definition::Flower | Definition::FlowerLegacy | Definition::Tff => {
             neighbours(n, f)
         }
         Definition::Byzfl => n.saturating_sub(f + 1),
     };
-    let mut scores = scores_among(geometry, &all, neighbours);
+    let mut scores = geometry.map_distances(8 * n, |client, row| {
+        let errors = |other: usize| geometry.error(client, other);
+        score(row, client, neighbours, errors)
+    });
     if definition == Definition::Byzfl && neighbours > 0 {
         for score in &mut scores {
             score.value /= neighbours as f64;
@@ -107,15 +111,36 @@ pub(super) fn neighbours(n: usize, f: usize) -> usize {
 
 /// The score of each member of a set: the sum of its squared distances to its nearest `neighbours` other members.
 pub(super) fn scores_among(geometry: &Geometry, members: &[usize], neighbours: usize) -> Vec<Score> {
-    let score = |member: &usize| {
-        let others = members.iter().filter(|other| *other != member);
-        let mut distances: Vec<Score> =
-            others.map(|other| Score::squared_distance(geometry, *member, *other)).collect();
-        distances.sort_by(|a, b| a.value.total_cmp(&b.value));
-        let nearest = &distances[..neighbours.min(distances.len())];
-        Score { value: nearest.iter().map(|d| d.value).sum(), error: nearest.iter().map(|d| d.error).sum() }
-    };
-    members.iter().map(score).collect()
+    parallel::map(members.len(), 8 * members.len(), |own| {
+        let client = members[own];
+        let row: Vec<f64> = members.iter().map(|other| geometry.squared_distance(client, *other)).collect();
+        score(&row, own, neighbours, |other| geometry.error(client, members[other]))
+    })
+}
+
+/// The score of a client from its squared distances to all members of a set, `own` being its own place: the sum of the
+/// `neighbours` smallest others.
+///
+/// It is the sum of the values below the largest that counts, and as often as needed that value. Sums keep twice the
+/// digits of f64. So equal distances give equal scores in any order, and ties stay ties.
+pub(super) fn score(row: &[f64], own: usize, neighbours: usize, error: impl Fn(usize) -> f64) -> Score {
+    let neighbours = neighbours.min(row.len() - 1);
+    if neighbours == 0 {
+        return Score::exact(0.0);
+    }
+    let mut others: Vec<f64> = Vec::with_capacity(row.len() - 1);
+    others.extend_from_slice(&row[..own]);
+    others.extend_from_slice(&row[own + 1..]);
+    let most = *others.select_nth_unstable_by(neighbours - 1, f64::total_cmp).1;
+    let (mut sum, mut errors, mut count) = (Sum::default(), 0.0, 0);
+    for (other, value) in row.iter().enumerate().filter(|(other, value)| *other != own && **value < most) {
+        sum.add(*value);
+        errors += error(other);
+        count += 1;
+    }
+    let equal = row.iter().enumerate().filter(|(other, value)| *other != own && **value == most);
+    errors += equal.take(neighbours - count).map(|(other, _)| error(other)).sum::<f64>();
+    Score { value: sum.value() + (neighbours - count) as f64 * most, error: errors }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 //! - Tolerates: fewer than half.
 //! - Details: of sets with the same diameter, it takes the set with the lowest ids.
 
+use crate::parallel;
 use crate::rules::geometry::Geometry;
 use crate::rules::{Decision, Needs, Rule, RuleError, Statistics, Warning, mean_of_kept};
 use crate::settings::RegistryEntry;
@@ -129,6 +130,7 @@ impl DiameterSearch<'_> {
 
     /// Whether leaving out at most `out` members brings the others within a diameter.
     fn coverable(&mut self, diameter: f64, members: &[bool], out: usize) -> Option<bool> {
+        parallel::check();
         self.work += (members.len() as u64).pow(2);
         if self.work > MOST_WORK {
             return None;

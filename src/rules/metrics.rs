@@ -5,9 +5,10 @@
 //! al., An empirical model of large-batch training, 2018, appendix A; effective rank is Roy and Vetterli's, The
 //! effective rank: a measure of effective dimensionality, 2007.
 
-use crate::rules::clusters::Clusters;
-use crate::rules::eigen::eigenvalues;
-use crate::rules::geometry::{Geometry, Matrix, dot};
+use crate::rules::clusters::{Clusters, Cosines, cosine};
+use crate::rules::geometry::{Geometry, dot};
+use crate::rules::numeric::eigen::eigenvalues;
+use crate::rules::numeric::triangle::Triangle;
 
 /// The metrics of a round. A metric is `None` where it is not defined: for a single client, or for deltas that are zero.
 #[derive(Clone, PartialEq, Debug)]
@@ -20,7 +21,7 @@ pub struct RoundMetrics {
     pub signal_fraction: Option<f64>,
     /// Variance between clients over the squared length of the true mean: the number of clients that reveals the mean.
     pub noise_scale: Option<f64>,
-    /// The number of directions of the deltas, from 1 to the number of clients.
+    /// The number of directions of the deltas, from 1 to the number of clients. `None` for more than [`MOST_RANKED`].
     pub effective_rank: Option<f64>,
     /// The groups of clients whose deltas point in similar directions.
     pub clusters: Option<Clusters>,
@@ -40,18 +41,18 @@ pub struct Influence {
 impl RoundMetrics {
     /// The metrics of clients with these weights.
     pub fn of(geometry: &Geometry, weights: &[f64]) -> Self {
-        let products = geometry.products();
         let total: f64 = weights.iter().sum();
         let shares: Vec<f64> = weights.iter().map(|weight| weight / total).collect();
-        let cosines = cosines(&products);
-        let (signal_fraction, noise_scale) = signal_and_noise(&products);
+        let products = Products::of(geometry, &shares);
+        let (signal_fraction, noise_scale) = products.signal_and_noise();
+        let cosines = Cosines::of(geometry, &products.lengths);
         Self {
-            coherence: cosines.as_ref().and_then(coherence),
-            alignment: alignment(&products, &shares),
+            coherence: cosines.and_then(|_| products.coherence()),
+            alignment: products.alignment(&shares),
             signal_fraction,
             noise_scale,
-            effective_rank: cosines.as_ref().and_then(effective_rank),
-            clusters: cosines.as_ref().map(Clusters::of),
+            clusters: cosines.map(Clusters::of),
+            effective_rank: cosines.and_then(effective_rank),
             influence: influence(geometry, &products, &shares),
         }
     }
@@ -61,65 +62,77 @@ fn finite(x: f64) -> Option<f64> {
     Some(x).filter(|x| x.is_finite())
 }
 
-fn sum(matrix: &Matrix) -> f64 {
-    (0..matrix.size()).map(|i| matrix.row(i).iter().sum::<f64>()).sum()
+/// Sums over the inner products of each client's delta with all deltas.
+struct Products {
+    /// The length of each delta.
+    lengths: Vec<f64>,
+    /// The squared length of each delta.
+    squares: Vec<f64>,
+    /// The sum of each delta's products.
+    sums: Vec<f64>,
+    /// The sum of each delta's cosines.
+    cosines: Vec<f64>,
+    /// The product of each delta with the weighted mean.
+    pulls: Vec<f64>,
 }
 
-fn trace(matrix: &Matrix) -> f64 {
-    (0..matrix.size()).map(|i| matrix.at(i, i)).sum()
+impl Products {
+    fn of(geometry: &Geometry, shares: &[f64]) -> Self {
+        let n = geometry.clients();
+        let squares: Vec<f64> = (0..n).map(|i| geometry.norm(i).powi(2)).collect();
+        let lengths: Vec<f64> = squares.iter().map(|square| square.sqrt()).collect();
+        let sums = geometry.map_products(8 * n, |i, row| {
+            let cosines = row.iter().enumerate().map(|(j, product)| cosine(&lengths, i, j, *product));
+            [row.iter().sum::<f64>(), cosines.sum(), dot(row, shares)]
+        });
+        let of = |k: usize| sums.iter().map(|sums| sums[k]).collect();
+        Self { sums: of(0), cosines: of(1), pulls: of(2), lengths, squares }
+    }
+
+    fn coherence(&self) -> Option<f64> {
+        let n = self.lengths.len() as f64;
+        let sum: f64 = self.cosines.iter().sum();
+        finite((sum - n) / (n * (n - 1.0)))
+    }
+
+    fn alignment(&self, shares: &[f64]) -> Option<f64> {
+        let lengths: f64 = shares.iter().zip(&self.lengths).map(|(share, length)| share * length).sum();
+        finite(dot(shares, &self.pulls).max(0.0).sqrt() / lengths)
+    }
+
+    fn signal_and_noise(&self) -> (Option<f64>, Option<f64>) {
+        let n = self.squares.len() as f64;
+        let mean_square = self.squares.iter().sum::<f64>() / n;
+        let square_of_mean = self.sums.iter().sum::<f64>() / (n * n);
+        let noise = n * (mean_square - square_of_mean) / (n - 1.0);
+        let signal = (n * square_of_mean - mean_square) / (n - 1.0);
+        let fraction = signal / (signal + noise / n);
+        (finite(fraction).map(|x| x.clamp(0.0, 1.0)), finite(noise / signal))
+    }
 }
 
-/// The cosines between all deltas; `None` if a delta is zero and so has no direction.
-fn cosines(products: &Matrix) -> Option<Matrix> {
-    let n = products.size();
-    let lengths: Vec<f64> = (0..n).map(|i| products.at(i, i).sqrt()).collect();
-    let cosine = |i: usize, j: usize| match i == j {
-        true => 1.0,
-        false => (products.at(i, j) / (lengths[i] * lengths[j])).clamp(-1.0, 1.0),
-    };
-    lengths.iter().all(|length| *length > 0.0).then(|| Matrix::new(n, cosine))
-}
+/// The most clients whose effective rank is computed: its eigenvalues take n x n x n multiply-adds.
+pub const MOST_RANKED: usize = 1024;
 
-fn coherence(cosines: &Matrix) -> Option<f64> {
-    let n = cosines.size() as f64;
-    finite((sum(cosines) - n) / (n * (n - 1.0)))
-}
-
-fn alignment(products: &Matrix, shares: &[f64]) -> Option<f64> {
-    let lengths: f64 = shares.iter().enumerate().map(|(i, share)| share * products.at(i, i).sqrt()).sum();
-    finite(mean_product(products, shares, shares).max(0.0).sqrt() / lengths)
-}
-
-/// `a' G b`.
-fn mean_product(products: &Matrix, a: &[f64], b: &[f64]) -> f64 {
-    a.iter().enumerate().map(|(i, a)| a * dot(products.row(i), b)).sum()
-}
-
-fn signal_and_noise(products: &Matrix) -> (Option<f64>, Option<f64>) {
-    let n = products.size() as f64;
-    let (mean_square, square_of_mean) = (trace(products) / n, sum(products) / (n * n));
-    let noise = n * (mean_square - square_of_mean) / (n - 1.0);
-    let signal = (n * square_of_mean - mean_square) / (n - 1.0);
-    let fraction = signal / (signal + noise / n);
-    (finite(fraction).map(|x| x.clamp(0.0, 1.0)), finite(noise / signal))
-}
-
-/// The exponential of the entropy of the eigenvalues.
-fn effective_rank(cosines: &Matrix) -> Option<f64> {
-    let values: Vec<f64> = eigenvalues(cosines).into_iter().filter(|value| *value > 0.0).collect();
+/// The exponential of the entropy of the eigenvalues; `None` for more than [`MOST_RANKED`] clients.
+fn effective_rank(cosines: Cosines<'_>) -> Option<f64> {
+    if cosines.size() > MOST_RANKED {
+        return None;
+    }
+    let matrix = Triangle::new(cosines.size(), |i, j| cosines.at(i, j));
+    let values: Vec<f64> = eigenvalues(matrix).into_iter().filter(|value| *value > 0.0).collect();
     let total: f64 = values.iter().sum();
     let parts = values.iter().map(|value| value / total);
     finite(parts.map(|part| -part * part.ln()).sum::<f64>().exp())
 }
 
-fn influence(geometry: &Geometry, products: &Matrix, shares: &[f64]) -> Vec<Influence> {
+fn influence(geometry: &Geometry, products: &Products, shares: &[f64]) -> Vec<Influence> {
     let distances = geometry.squared_distances_to(&geometry.combination(shares));
-    let pulls: Vec<f64> = (0..shares.len()).map(|i| dot(products.row(i), shares)).collect();
-    let square = dot(&pulls, shares);
+    let (pulls, square) = (&products.pulls, dot(&products.pulls, shares));
     let influence = |(i, share): (usize, &f64)| {
         // u - u_-i = w_i / (1 - w_i) (d_i - u), and u_-i = (u - w_i d_i) / (1 - w_i).
         let rest = 1.0 - share;
-        let without = square - 2.0 * share * pulls[i] + share * share * products.at(i, i);
+        let without = square - 2.0 * share * pulls[i] + share * share * products.squares[i];
         let cosine = (square - share * pulls[i]) / (square * without).sqrt();
         Influence {
             distance: finite(share / rest * distances[i].sqrt()).filter(|_| rest > 0.0),

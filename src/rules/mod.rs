@@ -5,9 +5,9 @@
 //! tests.
 //!
 //! [`geometry`] holds the distances of the updates, [`mixing`] the combinations that [`pre`]-aggregation makes of them.
-//! [`recipe`] and [`decision`] are the output of a rule, [`statistics`] its input. [`ranking`] and [`eigen`] serve
-//! several rules. [`metrics`] describe a round as a whole, [`clusters`] its groups of clients. [`error`] says why a
-//! rule cannot decide.
+//! [`recipe`] and [`decision`] are the output of a rule, [`statistics`] its input. [`ranking`] and [`numeric`] serve
+//! several rules, [`succession`] follows Krum's scores as clients leave. [`metrics`] describe a round as a whole,
+//! [`clusters`] its groups of clients. [`error`] says why a rule cannot decide.
 
 pub mod bulyan;
 pub mod caf;
@@ -15,7 +15,6 @@ pub mod centered_clipping;
 pub mod clusters;
 pub mod decision;
 pub mod distance_trim;
-pub mod eigen;
 pub mod error;
 pub mod geometric_median;
 pub mod geometry;
@@ -28,11 +27,13 @@ pub mod metrics;
 pub mod mixing;
 pub mod monna;
 pub mod multi_krum;
+pub mod numeric;
 pub mod pre;
 pub mod ranking;
 pub mod recipe;
 pub mod smea;
 pub mod statistics;
+mod succession;
 pub mod trimmed_mean;
 
 use crate::settings::share::Share;

@@ -34,16 +34,17 @@ pub fn ranked(scores: &[Score]) -> Vec<usize> {
 
 /// Which of `scores` are among the `count` lowest, and a warning if that depends on a tie or on rounding.
 pub fn lowest(scores: &[Score], count: usize, ids: &[String]) -> (Vec<bool>, Option<Warning>) {
-    let order = ranked(scores);
+    let mut order: Vec<usize> = (0..scores.len()).collect();
+    let by_score = |a: &usize, b: &usize| scores[*a].value.total_cmp(&scores[*b].value).then(a.cmp(b));
     let mut kept = vec![false; scores.len()];
-    for i in &order[..count] {
-        kept[*i] = true;
+    if count >= scores.len() {
+        kept.fill(true);
+        return (kept, None);
     }
-    let warning = match (order.get(count.wrapping_sub(1)), order.get(count)) {
-        (Some(last), Some(first)) => close_call(scores, *last, *first, ids),
-        _ => None,
-    };
-    (kept, warning)
+    let (low, first, _) = order.select_nth_unstable_by(count, by_score);
+    low.iter().for_each(|i| kept[*i] = true);
+    let last = low.iter().max_by(|a, b| by_score(a, b));
+    (kept, last.and_then(|last| close_call(scores, *last, *first, ids)))
 }
 
 /// The warning about a choice between two scores that are equal or that rounding could swap.
@@ -65,11 +66,14 @@ fn close_call(scores: &[Score], kept: usize, dropped: usize, ids: &[String]) -> 
 
 /// The median; of an even number of values the midpoint of the middle two, of no values zero.
 pub fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    match values.len() {
-        0 => 0.0,
-        n => values[(n - 1) / 2] * 0.5 + values[n / 2] * 0.5,
+    let n = values.len();
+    if n == 0 {
+        return 0.0;
     }
+    let (low, high, _) = values.select_nth_unstable_by(n / 2, f64::total_cmp);
+    let high = *high;
+    let low = if n % 2 == 1 { high } else { low.iter().copied().max_by(f64::total_cmp).unwrap_or(high) };
+    low * 0.5 + high * 0.5
 }
 
 #[cfg(test)]

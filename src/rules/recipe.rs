@@ -57,7 +57,7 @@ impl Recipe {
             other @ Reduction::Select(_) => other.clone(),
         };
         let mixing = self.mixing.as_ref().map(|mixing| {
-            Mixing::new(clients, (0..mixing.len()).map(|row| spread(mixing.row(row))).collect())
+            Mixing::new(clients, (0..mixing.len()).map(|row| spread(&mixing.row(row))).collect())
         });
         let statistics = self.statistics.as_ref().map(|own| Box::new(own.among(members, clients)));
         Self { mixing, reduction, statistics }
@@ -131,6 +131,6 @@ mod tests {
         assert_eq!(mean.reduction, Reduction::WeightedMean { weights: vec![0.0, 1.0, 0.0, 3.0] });
         let mixed = Recipe { mixing: Some(Mixing::diagonal(&[0.5, 1.0])), ..OrderStatistic::Median.into() };
         let mixing = mixed.among(&[0, 2], 3).mixing.unwrap();
-        assert_eq!((mixing.row(0), mixing.row(1)), (&[0.5, 0.0, 0.0][..], &[0.0, 0.0, 1.0][..]));
+        assert_eq!((&mixing.row(0)[..], &mixing.row(1)[..]), (&[0.5, 0.0, 0.0][..], &[0.0, 0.0, 1.0][..]));
     }
 }

@@ -6,8 +6,9 @@
 //! - Tolerates: fewer than half.
 //! - Elsewhere: ByzFL takes one power iteration from a random start for the eigenvalue, so its results vary.
 
-use crate::rules::eigen::largest_eigenvalue;
+use crate::parallel;
 use crate::rules::geometry::Geometry;
+use crate::rules::numeric::eigen::largest_eigenvalue;
 use crate::rules::{Decision, Needs, Rule, RuleError, Statistics, Warning, mean_of_kept};
 use crate::settings::RegistryEntry;
 use std::fmt;
@@ -107,11 +108,12 @@ impl<'a> VarianceSearch<'a> {
             self.branch(next + 1, members)?;
         }
         members.push(self.order[next]);
+        parallel::check();
         self.work += (members.len() as u64).pow(3);
         if self.work > MOST_WORK {
             return None;
         }
-        let scatter = largest_eigenvalue(&self.geometry.scatter(members));
+        let scatter = largest_eigenvalue(self.geometry.scatter(members));
         if members.len() == self.size {
             self.judge(members, scatter);
         } else if scatter < self.least {

@@ -61,7 +61,7 @@ pub(crate) const ARROWS: &Table = &[
     ("aggregate", "intake decide passes backend updates strategies rules gpu kernels io telemetry model"),
     ("intake", "updates strategies io telemetry model"),
     ("decide", "strategies rules kernels"),
-    ("passes", "updates rules gpu kernels io telemetry model"),
+    ("passes", "updates rules gpu kernels io parallel telemetry model"),
     ("backend", "gpu kernels io telemetry"),
     ("compress", "updates codecs gpu kernels io telemetry settings model"),
     ("budget", "updates privacy kernels record io model"),
@@ -71,12 +71,12 @@ pub(crate) const ARROWS: &Table = &[
     ("updates", "codecs kernels io model"),
     ("strategies", "rules kernels settings model"),
     ("codecs", "kernels settings model"),
-    ("rules", "settings"),
+    ("rules", "parallel settings"),
     ("privacy", "kernels record"),
     ("gpu", "kernels model"),
     ("kernels io", "model"),
     ("telemetry", "model"),
-    ("record settings model", ""),
+    ("record settings model parallel", ""),
 ];
 
 /// Rooms that compute alone: no files, no device, no threads, no clock.

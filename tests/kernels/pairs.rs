@@ -21,19 +21,22 @@ fn portable() -> Isa {
     Isa::named("portable").unwrap()
 }
 
-/// An output of zeros on and above the diagonal, and of poison below.
+/// Zeros for all pairs, and poison behind them.
 fn before(n: usize) -> Vec<f64> {
-    (0..n * n).map(|k| if k % n < k / n { POISON } else { 0.0 }).collect()
+    let mut sums = vec![0.0; n * (n + 1) / 2];
+    sums.push(POISON);
+    sums
 }
 
-/// The first pair whose error is more than `relative` times the sum of its terms' magnitudes, or the first changed
-/// value below the diagonal.
+/// The first pair whose error is more than `relative` times the sum of its terms' magnitudes, or a changed value behind
+/// the sums.
 fn first_wrong<T: Term>(rows: &[Vec<f64>], sums: &[f64], relative: f64) -> Option<String> {
     let n = rows.len();
-    (0..n * n).map(|k| (k / n, k % n, sums[k])).find_map(|(i, j, got)| {
-        if j < i {
-            return (got != POISON).then(|| format!("{i}, {j} is below the diagonal and was written"));
-        }
+    let pairs = (0..n).flat_map(|i| (i..n).map(move |j| (i, j)));
+    if sums[n * (n + 1) / 2] != POISON {
+        return Some("a value behind the sums was written".to_owned());
+    }
+    pairs.zip(sums).find_map(|((i, j), got)| {
         let (mut want, mut size) = (0.0, 0.0);
         for (a, b) in rows[i].iter().zip(&rows[j]) {
             let term = T::of(*a, *b);
@@ -58,7 +61,8 @@ fn soil_behind(tile: &mut TileBuffer, n: usize, whole_columns: usize) {
 
 fn pair_sums<T: Term>(isa: Isa, rows: &Rows<f32>) -> Vec<f64> {
     let mut sums = before(rows.len());
-    add_pair_sums::<T>(isa, rows, &mut sums);
+    let end = sums.len() - 1;
+    add_pair_sums::<T>(isa, rows, 0..rows.len(), &mut sums[..end]);
     sums
 }
 
@@ -73,7 +77,8 @@ fn check_pairs<T: Term>(isa: Isa, n: usize, columns: usize, kind: Values) {
     assert_eq!(bits(&sums), bits(&pair_sums::<T>(portable(), &rows)), "not the portable bits: {what}");
     // Kernels add to sums. After a second f32 run each sum is twice as large.
     let twice: Vec<f64> = sums.iter().map(|x| if *x == POISON { *x } else { 2.0 * x }).collect();
-    add_pair_sums::<T>(isa, &rows, &mut sums);
+    let end = sums.len() - 1;
+    add_pair_sums::<T>(isa, &rows, 0..n, &mut sums[..end]);
     assert_eq!(sums, twice, "{what}");
 }
 
@@ -119,8 +124,9 @@ fn check_wide<T: Term>(isa: Isa, values: &[Vec<f64>], columns: usize, what: &str
     }
     let rows = tile.rows::<f64>(n, columns);
     let (mut sums, mut plain) = (before(n), before(n));
-    add_wide_pair_sums::<T>(isa, &rows, &mut sums);
-    add_wide_pair_sums::<T>(portable(), &rows, &mut plain);
+    let end = sums.len() - 1;
+    add_wide_pair_sums::<T>(isa, &rows, 0..n, &mut sums[..end]);
+    add_wide_pair_sums::<T>(portable(), &rows, 0..n, &mut plain[..end]);
     assert_eq!(bits(&sums), bits(&plain), "not the portable bits: {what}");
     let relative = (columns + 2) as f64 * f64::EPSILON;
     assert_eq!(first_wrong::<T>(values, &sums, relative), None, "{what}");

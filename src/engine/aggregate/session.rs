@@ -364,7 +364,9 @@ impl<'m> Session<'m> {
         let statistics = self.statistics(taken)?;
         let Request { method, reporting, .. } = &self.request;
         let mut source = FileGeometry::new(&self.machine, &taken.set);
-        let judged = judge(method, reporting, &taken.cohort, subject_of(&taken.set), statistics, &mut source);
+        let (cohort, subject) = (&taken.cohort, subject_of(&taken.set));
+        let judged =
+            self.machine.decide(|| judge(method, reporting, cohort, subject, statistics, &mut source))?;
         let spent = source.spent;
         self.add_spent(&spent);
         Ok(judged?)

@@ -208,7 +208,7 @@ impl<S: GeometrySource> Judge<'_, S> {
             }
             scaled.statistics.geometry = None;
         }
-        Ok(pre::prepare(&self.method.pre, scaled)?)
+        Ok(pre::prepare(&self.method.pre, scaled, self.reporting.needs_after_steps(self.method))?)
     }
 
     fn server_step(&self, on: &PreAggregation, shares: Shares) -> Result<ServerStep, StrategyError> {

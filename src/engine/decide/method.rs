@@ -71,7 +71,12 @@ impl Method {
     /// The statistics that the rule, its steps and the strategy need.
     pub(super) fn needs(&self) -> Needs {
         let steps = if self.pre.is_empty() { Needs::Nothing } else { Needs::Geometry };
-        steps.max(self.rule.needs()).max(self.strategy.needs())
+        steps.max(self.needs_after_steps())
+    }
+
+    /// The statistics of the steps' outputs that the rule and the strategy need.
+    fn needs_after_steps(&self) -> Needs {
+        self.rule.needs().max(self.strategy.needs())
     }
 
     /// The step or the rule that compares clients with each other; `None` if none does.
@@ -162,6 +167,11 @@ impl Reporting {
     /// The statistics that the method and the shadow rules need.
     pub fn needs(&self, method: &Method) -> Needs {
         self.shadow.iter().map(|rule| rule.needs()).fold(method.needs(), Needs::max)
+    }
+
+    /// The statistics of the steps' outputs that the method and the shadow rules need.
+    pub(super) fn needs_after_steps(&self, method: &Method) -> Needs {
+        self.shadow.iter().map(|rule| rule.needs()).fold(method.needs_after_steps(), Needs::max)
     }
 
     pub(super) fn wants_metrics(&self, clients: usize) -> bool {

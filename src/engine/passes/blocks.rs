@@ -41,7 +41,8 @@ pub(crate) fn mix<E: Element, M: Merged>(
 ) {
     let mut sums = vec![0.0; rows.columns()];
     for k in 0..mixing.len() {
-        let mut weights: Vec<f64> = clients.iter().map(|client| mixing.row(k)[*client]).collect();
+        let row = mixing.row(k);
+        let mut weights: Vec<f64> = clients.iter().map(|client| row[*client]).collect();
         sums.fill(0.0);
         if !base.is_empty() {
             add_times(base, (1.0 - weights.iter().sum::<f64>()) / divisor, &mut sums);

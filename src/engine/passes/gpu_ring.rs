@@ -229,7 +229,8 @@ pub(crate) fn is_less_base(set: &UpdateSet, client: usize) -> bool {
 pub(crate) fn mixtures(set: &UpdateSet, mixing: &Mixing, clients: &[usize]) -> Vec<Vec<f64>> {
     let brings_base = set.value_kind == ValueKind::AsSent && set.base.is_some();
     let mixture = |k: usize| {
-        let mut row: Vec<f64> = clients.iter().map(|client| mixing.row(k)[*client]).collect();
+        let whole = mixing.row(k);
+        let mut row: Vec<f64> = clients.iter().map(|client| whole[*client]).collect();
         row.push(if brings_base { 1.0 - row.iter().sum::<f64>() } else { 0.0 });
         row
     };

@@ -5,7 +5,9 @@ use crate::engine::passes::error::PassError;
 use crate::engine::passes::gpu_ring::GpuRing;
 use crate::engine::passes::pass::TilePass;
 use crate::gpu::job::GpuError;
+use crate::io::interrupt::{self, Interrupted};
 use crate::kernels::lanes::Isa;
+use crate::parallel;
 use crate::telemetry::progress::Progress;
 use rayon::ThreadPool;
 use std::mem;
@@ -75,6 +77,17 @@ impl<'m> Machine<'m> {
         self.pool.current_num_threads()
     }
 
+    /// Decides on the worker threads. A signal ends the loops of rules, which never see it.
+    ///
+    /// # Errors
+    ///
+    /// When a signal came.
+    pub fn decide<T: Send>(&self, decision: impl FnOnce() -> T + Send) -> Result<T, PassError> {
+        let stop = || interrupt::check().err().map(|interrupted| interrupted.signal);
+        let decided = self.pool.install(|| parallel::until(stop, decision));
+        decided.map_err(|signal| PassError::Interrupted(Interrupted { signal }))
+    }
+
     /// Runs a pass on the worker threads. Returns the sum of all tiles.
     ///
     /// # Errors
@@ -91,9 +104,14 @@ impl<'m> Machine<'m> {
     /// The error of the failed tile with the lowest number.
     pub fn run_on<P: TilePass>(&self, pool: &ThreadPool, pass: &P) -> Result<P::Sum, PassError> {
         let (sum, clock) = drive(pool, pass)?;
+        self.add_clock(clock);
+        Ok(sum)
+    }
+
+    /// Adds the times of threads to the meter.
+    pub fn add_clock(&self, clock: Clock) {
         let mut meter = locked(&self.meter);
         meter.clock = meter.clock.and(clock);
-        Ok(sum)
     }
 
     /// Adds wall-clock time to the meter.

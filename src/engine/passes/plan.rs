@@ -86,6 +86,11 @@ impl TilePlan {
         Self::cut(set.working(), set, rows, ranges, columns, |_| columns)
     }
 
+    /// Cuts ranges of coordinates, in order, into tiles of one block of the kernels for pairs, for many clients.
+    pub fn of_blocks(set: &UpdateSet, rows: usize, ranges: &[Range<usize>]) -> Self {
+        Self::cut(set.working(), set, rows, ranges, SECTION, |_| BLOCK)
+    }
+
     /// Cuts the layout into tiles of up to `columns` columns, without regard to sections.
     pub fn of_columns(set: &UpdateSet, rows: usize, columns: impl Fn(Working) -> usize) -> Self {
         Self::within(set, rows, std::slice::from_ref(&(0..set.layout.parameters())), columns)

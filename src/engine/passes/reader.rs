@@ -5,6 +5,7 @@ use crate::engine::passes::error::PassError;
 use crate::engine::passes::kept::check_kept;
 use crate::engine::passes::plan::{Tile, TilePlan};
 use crate::engine::passes::row_limits::row_limits;
+use crate::engine::passes::runs::Runs;
 use crate::engine::passes::variances::negative;
 use crate::io::model_file::{ENCODED, ModelFile};
 use crate::kernels::convert::{all_fit, all_within, decode};
@@ -14,7 +15,7 @@ use crate::model::class::TensorClass;
 use crate::model::dtype::{Dtype, Kind};
 use crate::model::layout::{Layout, Piece};
 use crate::model::state::{KeptTensor, StateTensor};
-use crate::model::tile::{Rows, TileBuffer};
+use crate::model::tile::{Rows, RowsMut, TileBuffer};
 use crate::updates::metadata::UpdateKind;
 use crate::updates::set::{Base, Client, UpdateSet, ValueKind};
 use crate::updates::source::{Place, Placement, Source};
@@ -216,22 +217,39 @@ impl<'a> TileReader<'a> {
     ///
     /// When a file cannot be read or changed since it was opened.
     pub fn read<E: Element>(&mut self, tile: &Tile, clients: &[usize]) -> Result<(), PassError> {
+        let mut rows = std::mem::replace(&mut self.tile, TileBuffer::new(0, 0));
+        let read = self.read_into::<E>(tile, clients, &mut rows.rows_mut());
+        self.tile = rows;
+        read
+    }
+
+    /// Reads some clients' rows of a tile into the caller's memory.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be read or changed since it was opened.
+    pub fn read_into<E: Element>(
+        &mut self,
+        tile: &Tile,
+        clients: &[usize],
+        rows: &mut RowsMut,
+    ) -> Result<(), PassError> {
         let started = Instant::now();
         let columns = tile.coordinates.len();
         self.subtracted = false;
         for (row, index) in clients.iter().enumerate() {
             let client = &self.set.clients[*index];
-            let values = &mut bytemuck::cast_slice_mut::<u8, E>(self.tile.row_mut(row))[..columns];
+            let values = &mut bytemuck::cast_slice_mut::<u8, E>(rows.row_mut(row))[..columns];
             let (model, placement) = (&client.model, &client.placement);
             let input = Some(*index);
             let under = base_of_weights(self.set, *index);
             let read =
                 SourceReader { isa: self.isa, model, placement, layout: &self.set.layout, under, input };
             let narrows = read.tile(tile, &mut self.stored, values)?;
-            self.tile.clear_behind(row, columns * size_of::<E>());
+            rows.clear_behind(row, columns * size_of::<E>());
             if (narrows || tile.class == TensorClass::Statistic) && self.screens {
                 self.read_base_under(tile, *index)?;
-                self.screen(tile, *index, &bytemuck::cast_slice::<u8, E>(self.tile.row(row))[..columns])?;
+                self.screen(tile, *index, &bytemuck::cast_slice::<u8, E>(rows.row(row))[..columns])?;
             }
         }
         self.clock.read += started.elapsed();
@@ -301,12 +319,20 @@ impl<'a> TileReader<'a> {
     /// Turns the rows of these clients into deltas, if the set mixes weights and deltas. Read the rows and the base
     /// first.
     pub fn subtract_base<E: Element>(&mut self, tile: &Tile, clients: &[usize]) {
+        let mut rows = std::mem::replace(&mut self.tile, TileBuffer::new(0, 0));
+        self.subtract_base_from::<E>(tile, clients, &mut rows.rows_mut());
+        self.tile = rows;
+    }
+
+    /// Turns the rows of these clients in the caller's memory into deltas, as [`subtract_base`](Self::subtract_base)
+    /// does.
+    pub fn subtract_base_from<E: Element>(&mut self, tile: &Tile, clients: &[usize], rows: &mut RowsMut) {
         if self.set.value_kind != ValueKind::Mixed {
             return;
         }
         for (row, client) in clients.iter().enumerate() {
             if self.set.clients[*client].metadata.kind == UpdateKind::Weights {
-                let values = bytemuck::cast_slice_mut::<u8, E>(self.tile.row_mut(row));
+                let values = bytemuck::cast_slice_mut::<u8, E>(rows.row_mut(row));
                 for (x, base) in values[..tile.coordinates.len()].iter_mut().zip(&self.base) {
                     *x = E::from_exact(x.widen() - base);
                 }
@@ -360,7 +386,7 @@ impl SourceReader<'_> {
             return self.read_pieces(tile, stored, values);
         }
         let pieces = pieces();
-        for run in (Runs { placement: self.placement, pieces, next: None }) {
+        for run in Runs::new(self.placement, pieces) {
             let values = &mut values[column..column + run.len];
             let file = &self.model.files[run.file];
             if E::DTYPE == run.dtype {
@@ -449,52 +475,4 @@ impl SourceReader<'_> {
 fn base_of_weights(set: &UpdateSet, client: usize) -> Option<&Base> {
     let is_weights = set.clients[client].metadata.kind == UpdateKind::Weights;
     set.base.as_deref().filter(|_| is_weights)
-}
-
-/// Consecutive values of one dtype in one file.
-#[derive(Clone, Copy)]
-struct Run {
-    file: usize,
-    offset: u64,
-    dtype: Dtype,
-    len: usize,
-}
-
-/// Joins pieces into runs.
-struct Runs<'a, I> {
-    placement: &'a Placement,
-    pieces: I,
-    next: Option<Run>,
-}
-
-impl<I: Iterator<Item = Piece>> Iterator for Runs<'_, I> {
-    type Item = Run;
-
-    fn next(&mut self) -> Option<Run> {
-        for piece in self.pieces.by_ref() {
-            let place = self.placement[piece.tensor];
-            let run = Run {
-                file: place.file,
-                offset: place.offset + (piece.start * place.dtype.bytes()) as u64,
-                dtype: place.dtype,
-                len: piece.len,
-            };
-            match &mut self.next {
-                Some(last) if last.continues_with(&run) => last.len += run.len,
-                _ => {
-                    if let Some(done) = self.next.replace(run) {
-                        return Some(done);
-                    }
-                }
-            }
-        }
-        self.next.take()
-    }
-}
-
-impl Run {
-    fn continues_with(&self, other: &Self) -> bool {
-        (self.file, self.dtype) == (other.file, other.dtype)
-            && self.offset + (self.len * self.dtype.bytes()) as u64 == other.offset
-    }
 }

@@ -130,6 +130,14 @@ impl<T: Summand> SectionAdder<T> {
         }
     }
 
+    /// The sum of a section's tiles so far, to which the caller adds the next tile; `none` makes an empty one.
+    pub fn sum_of(&mut self, section: usize, none: impl FnOnce() -> T) -> &mut T {
+        if self.open.as_ref().is_none_or(|(open, _)| *open != section) {
+            self.go_on_to(section);
+        }
+        &mut self.open.get_or_insert_with(|| (section, none())).1
+    }
+
     /// The branches of all sections before `end`. The sum of sections without tiles is `None`.
     pub fn finish(mut self, end: usize) -> SectionTree<Option<T>> {
         self.go_on_to(end);

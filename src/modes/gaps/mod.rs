@@ -219,7 +219,8 @@ fn judge_group(
     };
     let reporting = Reporting::default();
     let mut source = FileGeometry::new(&session.machine, &set);
-    match judge(method, &reporting, &cohort, subject_of(&set), statistics, &mut source) {
+    let subject = subject_of(&set);
+    match session.machine.decide(|| judge(method, &reporting, &cohort, subject, statistics, &mut source))? {
         Ok(judgement) => Ok(Ok(judgement)),
         Err(JudgeError::Rule(why)) => Ok(Err(TooFew::ForRule(why))),
         Err(why) => Err(why.into()),

@@ -115,14 +115,15 @@ fn judgement_of(mut report: Value) -> Value {
 }
 
 /// Judges a run by the geometry of a source.
-pub(super) fn judge_by<S: GeometrySource<Error = ShardError>>(
+pub(super) fn judge_by<S: GeometrySource<Error = ShardError> + Send>(
     run: &ShardedRun,
     source: &mut S,
 ) -> Result<Judgement, Error> {
     let Request { method, reporting, .. } = &run.session.request;
     let (taken, statistics) = (&run.taken, run.statistics.clone());
     let subject = subject_of(&taken.set);
-    let judged = judge(method, reporting, &taken.cohort, subject, statistics, source);
+    let machine = &run.session.machine;
+    let judged = machine.decide(|| judge(method, reporting, &taken.cohort, subject, statistics, source))?;
     let judgement = judged.map_err(|why| {
         let why: JudgeError<GeometryError> = match why {
             JudgeError::Source(why) => return why.into(),

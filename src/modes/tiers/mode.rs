@@ -268,7 +268,8 @@ impl ByTier {
         let reporting = self.reporting(session.request.outputs.report.is_some());
         let mut source = FileGeometry::new(&session.machine, &set);
         let subject = subject_of(&set);
-        let judged = judge(&tier.method, &reporting, &cohort, subject, statistics, &mut source);
+        let decision = || judge(&tier.method, &reporting, &cohort, subject, statistics, &mut source);
+        let judged = session.machine.decide(decision)?;
         let spent = source.spent;
         session.add_spent(&spent);
         match judged {

@@ -4,7 +4,8 @@ use super::finding::{Level, Lint};
 use crate::config::Config;
 use crate::config::sections::{Mode, OnBad};
 use crate::model::state::StateTensor;
-use crate::rules::geometry::{Geometry, Matrix, References};
+use crate::rules::geometry::{Geometry, References};
+use crate::rules::numeric::triangle::Triangle;
 use crate::rules::pre::{self, PreAggregation};
 use crate::rules::{self, Needs, Rule, RuleError, Statistics};
 use crate::settings::Definition;
@@ -91,14 +92,14 @@ fn tried(config: &Config, clients: u64) -> Result<PreAggregation, RuleError> {
         seed: 0,
         geometry: (!steps.is_empty()).then(|| equidistant(n)),
     };
-    pre::prepare(&steps, pre::scaled(statistics, None))
+    pre::prepare(&steps, pre::scaled(statistics, None), Needs::Nothing)
 }
 
 /// Updates that are all as far from one another, and from the base.
 fn equidistant(clients: usize) -> Geometry {
     let references = References { median: true, centre: false };
     let size = clients + references.count();
-    let gram = Matrix::new(size, |p, q| if p == q && p < clients { 1.0 } else { 0.0 });
+    let gram = Triangle::new(size, |p, q| if p == q && p < clients { 1.0 } else { 0.0 });
     Geometry::new(clients, references, gram, None, 0.0)
 }
 

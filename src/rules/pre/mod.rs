@@ -128,23 +128,28 @@ pub fn scaled(mut statistics: Statistics, scale: Option<&[f64]>) -> PreAggregati
     PreAggregation { statistics, mixing, unscaled: None, place, is_bounded: false, steps, warnings }
 }
 
-/// Takes steps one after the other.
+/// Takes steps one after the other. `needs` are the measurements of their outputs that the rule and others need: the
+/// geometry of mixtures takes long, and is left out if none does.
 ///
 /// # Errors
 ///
 /// When a step does not tolerate the hostile clients assumed, or its settings make no sense.
-pub fn prepare(steps: &[Box<dyn Step>], mut updates: PreAggregation) -> Result<PreAggregation, RuleError> {
+pub fn prepare(
+    steps: &[Box<dyn Step>],
+    mut updates: PreAggregation,
+    needs: Needs,
+) -> Result<PreAggregation, RuleError> {
     let clients = updates.place.len();
-    for step in steps {
-        let taken = updates.take(step.as_ref());
+    for (number, step) in (1..).zip(steps) {
+        let taken = updates.take(step.as_ref(), number < steps.len() || needs > Needs::Nothing);
         taken.map_err(|why| updates.explain(why, clients))?;
     }
     Ok(updates)
 }
 
 impl PreAggregation {
-    /// Takes one more step.
-    fn take(&mut self, step: &dyn Step) -> Result<(), RuleError> {
+    /// Takes one more step, and keeps the geometry if it is needed.
+    fn take(&mut self, step: &dyn Step, keeps_geometry: bool) -> Result<(), RuleError> {
         let statistics = &self.statistics;
         check_tolerates(&step.to_string(), step.tolerates(statistics.clients()), statistics)?;
         if step.uses_byzantine() && statistics.byzantine.is_none() {
@@ -159,7 +164,9 @@ impl PreAggregation {
             left_out: (0..self.place.len()).filter(left_out).collect(),
             found: self.place.iter().map(|place| place.map(|place| output.found[place].clone())).collect(),
         });
-        self.statistics = mixed_statistics(statistics, &output)?;
+        let geometry = self.statistics.geometry.take().filter(|_| keeps_geometry);
+        let geometry = geometry.map(|geometry| geometry.mixed(&output.mixing));
+        self.statistics = Statistics { geometry, ..mixed_statistics(&self.statistics, &output) };
         self.is_bounded |= step.bounds();
         let unscaled = output.mixing.unscaled();
         if !unscaled.is_identity() {
@@ -292,8 +299,8 @@ impl PreAggregation {
     }
 }
 
-/// The statistics of the output updates of a step.
-fn mixed_statistics(statistics: &Statistics, output: &StepOutput) -> Result<Statistics, RuleError> {
+/// The statistics of the output updates of a step, without their geometry.
+fn mixed_statistics(statistics: &Statistics, output: &StepOutput) -> Statistics {
     let rows = output.mixing.len();
     let mut ids: Vec<Vec<&str>> = vec![Vec::new(); rows];
     let mut weights = vec![0.0; rows];
@@ -303,13 +310,13 @@ fn mixed_statistics(statistics: &Statistics, output: &StepOutput) -> Result<Stat
             weights[*place] += statistics.weights[i];
         }
     }
-    Ok(Statistics {
+    Statistics {
         ids: ids.into_iter().map(|ids| ids.join("+")).collect(),
         weights,
         byzantine: statistics.byzantine,
         seed: statistics.seed,
-        geometry: Some(statistics.geometry()?.mixed(&output.mixing)),
-    })
+        geometry: None,
+    }
 }
 
 /// A recipe over mixed updates as a recipe over the clients.
@@ -329,7 +336,7 @@ fn compose(recipe: Recipe, mixing: &Mixing) -> Recipe {
 fn linear(mixing: &Mixing, weights: &[f64]) -> Recipe {
     let total: f64 = weights.iter().sum();
     let shares: Vec<f64> = weights.iter().map(|weight| weight / total).collect();
-    let is_mean = |row: usize| (mixing.row(row).iter().sum::<f64>() - 1.0).abs() < 1e-14;
+    let is_mean = |row: usize| (mixing.sum(row) - 1.0).abs() < 1e-14;
     if (0..mixing.len()).all(is_mean) {
         return Reduction::WeightedMean { weights: mixing.combine(weights) }.into();
     }
@@ -353,10 +360,8 @@ impl ClientShares {
             Reduction::WeightedSum { coefficients, .. } => Some(coefficients.clone()),
             _ => None,
         };
-        let in_a_row = |client: usize| match &recipe.mixing {
-            Some(mixing) => (0..mixing.len()).any(|row| mixing.row(row)[client] != 0.0),
-            None => true,
-        };
+        let in_rows = recipe.mixing.as_ref().map(Mixing::has_part);
+        let in_a_row = |client: usize| in_rows.as_ref().is_none_or(|has_part| has_part[client]);
         let has_part = |client: usize| {
             weights.as_ref().map_or_else(|| in_a_row(client), |w: &Vec<f64>| w[client] != 0.0)
         };

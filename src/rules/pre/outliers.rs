@@ -8,10 +8,10 @@
 //!   cosine between its delta and the geometric median of all. Each number counts less its mean over the clients,
 //!   divided by its standard deviation.
 
-use crate::rules::eigen::power_of_two_above;
 use crate::rules::geometric_median::geometric_median;
 use crate::rules::geometry::Geometry;
 use crate::rules::mixing::Mixing;
+use crate::rules::numeric::eigen::power_of_two_above;
 use crate::rules::pre::{Step, StepOutput};
 use crate::rules::ranking::{Score, lowest, median};
 use crate::rules::{RuleError, Statistics, Warning};
@@ -78,9 +78,10 @@ impl Step for Outliers {
 
 /// For each client, the median of its distances to the others.
 fn median_distances(geometry: &Geometry) -> Vec<f64> {
-    let n = geometry.clients();
-    let of = |i: usize| median((0..n).filter(|j| *j != i).map(|j| geometry.distance(i, j)).collect());
-    (0..n).map(of).collect()
+    geometry.map_distances(8 * geometry.clients(), |i, row| {
+        let others = row.iter().enumerate().filter(|(j, _)| *j != i);
+        median(others.map(|(_, squared)| squared.sqrt()).collect())
+    })
 }
 
 /// For each client, one minus the cosine between its delta and the geometric median; one if its delta is zero.

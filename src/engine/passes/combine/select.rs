@@ -10,8 +10,8 @@ use crate::kernels::element::{Element, Merged};
 use crate::kernels::lanes::Isa;
 use crate::model::tile::{Rows, TileBuffer};
 use crate::rules::OrderStatistic;
-use crate::rules::eigen::power_of_two_above;
 use crate::rules::mixing::Mixing;
+use crate::rules::numeric::eigen::power_of_two_above;
 use crate::updates::set::ValueKind;
 
 /// An order statistic of rows.
@@ -36,8 +36,8 @@ impl<'a> Select<'a> {
             clients.retain(|client| members.binary_search(client).is_ok());
             return Self { clients, mixing: None, statistic };
         }
-        let has_part = |client: &usize| (0..mixing.len()).any(|row| mixing.row(row)[*client] != 0.0);
-        let clients = members.iter().copied().filter(has_part).collect();
+        let has_part = mixing.has_part();
+        let clients = members.iter().copied().filter(|client| has_part[*client]).collect();
         Self { clients, mixing: Some(mixing), statistic }
     }
 

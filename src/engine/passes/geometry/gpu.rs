@@ -4,7 +4,7 @@
 
 use crate::engine::passes::drive::Clock;
 use crate::engine::passes::error::PassError;
-use crate::engine::passes::geometry::sums::TileSums;
+use crate::engine::passes::geometry::sums::{TileSums, Triangles};
 use crate::engine::passes::geometry::{FITTING, GeometryPass, GeometryWorker};
 use crate::engine::passes::gpu_ring::{self, GpuRing, GpuShare, ReferenceRow};
 use crate::engine::passes::machine::Machine;
@@ -15,6 +15,7 @@ use crate::gpu::{PairsProgram, RingSlot};
 use crate::kernels::element::Element;
 use crate::kernels::lanes::Isa;
 use crate::model::dtype::Working;
+use crate::rules::numeric::triangle;
 use half::{bf16, f16};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -101,9 +102,12 @@ impl GeometryPass<'_> {
     }
 
     fn sums_of(&self, found: PairSums, columns: usize) -> TileSums {
+        let squares = if self.request.is_direct() { self.request.updates } else { 0 };
         TileSums {
-            products: found.products,
-            squares: found.squares,
+            pairs: Triangles {
+                products: upper_triangle(self.request.points(), &found.products),
+                squares: upper_triangle(squares, &found.squares),
+            },
             signs: found.signs,
             floats: columns as u64,
             ..TileSums::none(&self.request)
@@ -229,6 +233,11 @@ impl GeometryOnGpu<'_> {
     }
 }
 
+/// The upper triangle of a square, row by row from the diagonal on.
+fn upper_triangle(size: usize, square: &[f64]) -> Vec<f64> {
+    (0..size).flat_map(|i| &square[i * size + i..(i + 1) * size]).copied().collect()
+}
+
 /// Whether squared distances of points agree within the bounds of both. Inner products may differ: the GPU and the CPU
 /// centre the points differently.
 fn compare(
@@ -239,16 +248,18 @@ fn compare(
     ring: &GpuRing,
 ) -> Result<(), PassError> {
     let square = |sums: &TileSums, i: usize, j: usize| {
-        let at = |i: usize, j: usize| sums.products[i * points + j];
+        let at = |i: usize, j: usize| sums.pairs.products[triangle::start(points, i) + j - i];
         at(i, i) + at(j, j) - 2.0 * at(i, j)
     };
-    let spread = |i: usize| found.products[i * points + i].max(expected.products[i * points + i]);
+    let squares = |i: usize| [found, expected].map(|sums| sums.pairs.products[triangle::start(points, i)]);
+    let spread = |i: usize| squares(i).into_iter().fold(f64::NEG_INFINITY, f64::max);
     for i in 0..points {
         for j in i + 1..points {
             let bound = 8.0 * PAIRS_RELATIVE_ERROR * (spread(i) + spread(j)) + f64::from(f32::MIN_POSITIVE);
             let mut pairs = vec![(square(found, i, j), square(expected, i, j))];
-            if !found.squares.is_empty() && j < updates {
-                pairs.push((found.squares[i * updates + j], expected.squares[i * updates + j]));
+            if !found.pairs.squares.is_empty() && j < updates {
+                let place = triangle::start(updates, i) + j - i;
+                pairs.push((found.pairs.squares[place], expected.pairs.squares[place]));
             }
             for (found, expected) in pairs {
                 // NaN counts as wrong.

@@ -5,9 +5,10 @@
 //! Centring removes the part that all updates share before the values are rounded to f32. Hostile clients cannot move a
 //! median far, so they cannot blur the distances of the others. The pass sums in f64 where squares do not fit f32.
 //!
-//! [`sums`] adds up tiles, and `gpu` runs the pass on the GPU.
+//! [`sums`] adds up tiles, `shared` runs the pass for many clients, and `gpu` on the GPU.
 
 mod gpu;
+mod shared;
 pub mod sums;
 
 use crate::engine::passes::blocks::{blocks, mix};
@@ -29,11 +30,12 @@ use crate::kernels::network::MAX_BLOCK;
 use crate::kernels::signs::add_signs;
 use crate::model::class::TensorClass;
 use crate::model::dtype::Kind;
-use crate::model::tile::{Rows, TileBuffer};
+use crate::model::tile::{Rows, RowsMut, TileBuffer};
 use crate::rules::geometry::References;
 use crate::rules::mixing::Mixing;
 use crate::rules::{GeometryRequest, Precision};
 use crate::updates::set::{UpdateSet, ValueKind};
+use shared::SharedTiles;
 use std::borrow::Cow;
 use std::ops::Range;
 use std::time::Instant;
@@ -102,11 +104,15 @@ impl GeometryPass<'_> {
             None => (None, Vec::new()),
         };
         let rest = self.within(gpu_ring::rest(self.set, done));
-        let plan = TilePlan::of_ranges(self.set, self.set.clients.len(), &rest);
-        let mut sections =
-            machine.run(&GeometryOnCpu { pass: self, machine, plan })?.finish(self.sections.end);
+        let mut sections = match SharedTiles::suit(&self.request) {
+            true => SharedTiles::new(self, machine, &rest).run()?,
+            false => {
+                let plan = TilePlan::of_ranges(self.set, self.set.clients.len(), &rest);
+                machine.run(&GeometryOnCpu { pass: self, machine, plan })?.finish(self.sections.end)
+            }
+        };
         if let Some(first) = sections.0.first_mut() {
-            first.sum.add(&on_gpu.map(|sums| SectionSums::of(&self.request, sums, TensorClass::Parameter)));
+            first.sum.add(&on_gpu.map(|sums| SectionSums::of(sums, TensorClass::Parameter)));
         }
         machine.add_elapsed(started.elapsed());
         Ok(GeometrySums { sections, on_gpu: ring.is_some() })
@@ -222,7 +228,7 @@ impl TilePass for GeometryOnCpu<'_> {
         worker.reader.clock.compute += started.elapsed().saturating_sub(read);
         let clients = self.pass.set.clients.len();
         self.machine.progress.advance((clients * tile.coordinates.len() * tile.dtype.bytes()) as u64);
-        Ok(SectionSums::of(&self.pass.request, sums, tile.class))
+        Ok(SectionSums::of(sums, tile.class))
     }
 
     fn start(&self) -> SectionAdder<SectionSums> {
@@ -281,26 +287,33 @@ impl BlockGeometry<'_> {
         };
         // The rows stay in the cache between finding the middle and subtracting it.
         let fits = blocks::<E>(rows.len(), columns).fold(true, |fits, part| {
-            points.find(isa, request, &rows.at(part.clone()), part.clone());
-            points.fill(isa, &rows.at(part.clone()), part, &mut panels.narrow) && fits
+            let (middle, median) = points.columns_mut(part.clone());
+            find_centre(isa, request, &rows.at(part.clone()), middle, median);
+            points.fill(isa, &rows.at(part.clone()), 0, part, &mut panels.narrow.rows_mut()) && fits
         });
         let narrow = self.request.precision == Precision::Usual && fits;
         if narrow && points.fill_references(rows.len(), request.references, &mut panels.narrow) {
             let panel = panels.narrow.rows::<f32>(request.points(), columns);
-            add_pair_sums::<Product>(isa, &panel, &mut sums.products);
+            add_pair_sums::<Product>(isa, &panel, 0..panel.len(), &mut sums.pairs.products);
             if request.is_direct() {
                 let updates = panels.narrow.rows::<f32>(rows.len(), columns);
-                add_pair_sums::<SquaredDifference>(isa, &updates, &mut sums.squares);
+                add_pair_sums::<SquaredDifference>(isa, &updates, 0..rows.len(), &mut sums.pairs.squares);
             }
         } else if !note_non_finite(isa, rows, self.first, &mut sums.measured) {
             let panel = panels
                 .wide
                 .get_or_insert_with(|| TileBuffer::new(request.points(), BLOCK * size_of::<f64>()));
             points.fill_wide(rows, request.references, panel);
-            add_wide_pair_sums::<Product>(isa, &panel.rows(request.points(), columns), &mut sums.products);
+            let points = panel.rows::<f64>(request.points(), columns);
+            add_wide_pair_sums::<Product>(isa, &points, 0..points.len(), &mut sums.pairs.products);
             if request.is_direct() {
                 let updates = panel.rows::<f64>(rows.len(), columns);
-                add_wide_pair_sums::<SquaredDifference>(isa, &updates, &mut sums.squares);
+                add_wide_pair_sums::<SquaredDifference>(
+                    isa,
+                    &updates,
+                    0..rows.len(),
+                    &mut sums.pairs.squares,
+                );
             }
         }
     }
@@ -318,32 +331,27 @@ struct Centred<'a, C> {
 }
 
 impl<C: Element + Merged> Centred<'_, C> {
-    /// Finds the middle of some columns, and their median.
-    fn find<E: Element<Mixed = C>>(
-        &mut self,
-        isa: Isa,
-        request: &GeometryRequest,
-        rows: &Rows<E>,
-        columns: Range<usize>,
-    ) {
-        robust_centre(isa, rows, request.hostile, &mut self.middle[columns.clone()]);
-        if request.references.median {
-            coordinate_median(isa, rows, &mut self.median[columns]);
-        }
+    /// The middle and the median of some columns.
+    fn columns_mut(&mut self, columns: Range<usize>) -> (&mut [C], &mut [f64]) {
+        let median = if self.median.is_empty() { &mut [] } else { &mut self.median[columns.clone()] };
+        (&mut self.middle[columns], median)
     }
 
-    /// Writes some columns of the rows, minus the middle, to the panel. Returns whether f32 holds their products.
+    /// Writes some columns of the rows from `first` on, minus the middle, to the rows of a panel. Returns whether f32
+    /// holds their products.
     fn fill<E: Element>(
         &self,
         isa: Isa,
         rows: &Rows<E>,
+        first: usize,
         columns: Range<usize>,
-        panel: &mut TileBuffer,
+        panel: &mut RowsMut,
     ) -> bool {
         let mut fits = true;
-        for i in 0..rows.len() {
+        for i in 0..panel.len().min(rows.len() - first) {
             let row: &mut [f32] = bytemuck::cast_slice_mut(panel.row_mut(i));
-            let largest = centre(isa, rows.row(i), &self.middle[columns.clone()], &mut row[columns.clone()]);
+            let largest =
+                centre(isa, rows.row(first + i), &self.middle[columns.clone()], &mut row[columns.clone()]);
             let largest = f32::from_bits(largest);
             fits &= largest == 0.0 || FITTING.contains(&largest);
             panel.clear_behind(i, columns.end * size_of::<f32>());
@@ -387,6 +395,20 @@ impl<C: Element + Merged> Centred<'_, C> {
         let median = references.median.then(|| Cow::from(&self.median));
         let centre = references.centre.then(|| origin.iter().zip(self.centre).map(|(o, c)| o + c).collect());
         [Some(origin.clone()), median, centre].into_iter().flatten()
+    }
+}
+
+/// Finds the middle of rows, and their median if it is a point.
+fn find_centre<E: Element>(
+    isa: Isa,
+    request: &GeometryRequest,
+    rows: &Rows<E>,
+    middle: &mut [E::Mixed],
+    median: &mut [f64],
+) {
+    robust_centre(isa, rows, request.hostile, middle);
+    if request.references.median {
+        coordinate_median(isa, rows, median);
     }
 }
 

@@ -6,17 +6,17 @@ use crate::engine::passes::survey::{Measured, add_measured};
 use crate::gpu::job::PAIRS_RELATIVE_ERROR;
 use crate::kernels::gram::RELATIVE_ERROR;
 use crate::model::class::TensorClass;
-use crate::rules::geometry::{Geometry, Matrix, upper_triangle};
+use crate::rules::geometry::Geometry;
+use crate::rules::numeric::triangle::{self, Triangle};
 use crate::rules::{GeometryRequest, GeometryResult, Precision};
 
 /// The error of sums in f64, relative to the sum of the magnitudes of the terms. A block takes 136 additions, and there
 /// are up to a million blocks.
 const F64_RELATIVE_ERROR: f64 = (1 << 20) as f64 * (f64::EPSILON / 2.0);
 
-/// Sums over a tile. Only the upper triangles of products and squares are valid.
+/// Sums over a tile.
 pub(super) struct TileSums {
-    pub(super) products: Vec<f64>,
-    pub(super) squares: Vec<f64>,
+    pub(super) pairs: Triangles,
     pub(super) measured: Vec<Measured>,
     pub(super) signs: u64,
     pub(super) floats: u64,
@@ -58,19 +58,16 @@ pub struct GeometrySums {
 impl TileSums {
     /// Zeros.
     pub(super) fn none(request: &GeometryRequest) -> Self {
-        let (n, p) = (request.updates, request.points());
         Self {
-            products: vec![0.0; p * p],
-            squares: if request.is_direct() { vec![0.0; n * n] } else { Vec::new() },
-            measured: vec![Measured::default(); n],
+            pairs: Triangles::none(request),
+            measured: vec![Measured::default(); request.updates],
             signs: 0,
             floats: 0,
         }
     }
 
     pub(super) fn add(&mut self, other: &Self) {
-        add_rows(&mut self.products, &other.products);
-        add_rows(&mut self.squares, &other.squares);
+        self.pairs.add(&other.pairs);
         add_measured(&mut self.measured, &other.measured);
         self.signs += other.signs;
         self.floats += other.floats;
@@ -80,20 +77,16 @@ impl TileSums {
 impl Triangles {
     /// Zeros.
     pub fn none(request: &GeometryRequest) -> Self {
-        Self::of(request, &TileSums::none(request))
-    }
-
-    fn of(request: &GeometryRequest, sums: &TileSums) -> Self {
         let squares = if request.is_direct() { request.updates } else { 0 };
         Self {
-            products: upper_triangle(request.points(), &sums.products),
-            squares: upper_triangle(squares, &sums.squares),
+            products: vec![0.0; triangle::len(request.points())],
+            squares: vec![0.0; triangle::len(squares)],
         }
     }
 
-    fn geometry(&self, request: &GeometryRequest, error: f64) -> Geometry {
-        let products = Matrix::mirrored(request.points(), &self.products);
-        let squares = request.is_direct().then(|| Matrix::mirrored(request.updates, &self.squares));
+    fn geometry(self, request: &GeometryRequest, error: f64) -> Geometry {
+        let products = Triangle::of_values(request.points(), self.products);
+        let squares = request.is_direct().then(|| Triangle::of_values(request.updates, self.squares));
         Geometry::new(request.updates, request.references, products, squares, error)
     }
 }
@@ -108,25 +101,26 @@ impl Summand for Triangles {
 impl SectionSums {
     /// No tiles.
     pub fn none(request: &GeometryRequest) -> Self {
-        Self::of(request, TileSums::none(request), TensorClass::Parameter)
+        let measured = vec![Measured::default(); request.updates];
+        Self { parameters: None, statistics: None, measured, signs: 0, floats: 0 }
     }
 
     /// The sums of tiles of one class.
-    pub(super) fn of(request: &GeometryRequest, sums: TileSums, class: TensorClass) -> Self {
-        let triangles = (sums.floats > 0).then(|| Triangles::of(request, &sums));
+    pub(super) fn of(sums: TileSums, class: TensorClass) -> Self {
+        let TileSums { pairs, measured, signs, floats } = sums;
+        let triangles = (floats > 0).then_some(pairs);
         let (parameters, statistics) = match class {
             TensorClass::Parameter => (triangles, None),
             TensorClass::Statistic | TensorClass::Opaque => (None, triangles),
         };
-        let TileSums { measured, signs, floats, .. } = sums;
         Self { parameters, statistics, measured, signs, floats }
     }
 
     /// The geometry of the points. Its error is relative to the sums.
-    fn geometry(&self, request: &GeometryRequest, error: f64) -> Geometry {
-        let of = |triangles: &Triangles| triangles.geometry(request, error);
-        let parameters = self.parameters.as_ref().map_or_else(|| of(&Triangles::none(request)), of);
-        match &self.statistics {
+    fn geometry(self, request: &GeometryRequest, error: f64) -> Geometry {
+        let of = |triangles: Triangles| triangles.geometry(request, error);
+        let parameters = of(self.parameters.unwrap_or_else(|| Triangles::none(request)));
+        match self.statistics {
             Some(statistics) => Geometry::of_classes(parameters, of(statistics)),
             None => parameters,
         }
@@ -156,12 +150,13 @@ impl GeometrySums {
     /// non-finite values.
     pub fn conclude(self, request: &GeometryRequest) -> (GeometryResult, Vec<Measured>) {
         let error = self.relative_error(request.precision);
-        let sums = self.sections.total().flatten().unwrap_or_else(|| SectionSums::none(request));
+        let mut sums = self.sections.total().flatten().unwrap_or_else(|| SectionSums::none(request));
+        let measured = std::mem::take(&mut sums.measured);
         let agreement = sums.signs as f64 / (sums.floats as f64 * request.updates as f64);
         let result = GeometryResult {
-            geometry: sums.geometry(request, error),
             sign_agreement: (request.with_signs && sums.floats > 0).then_some(agreement),
+            geometry: sums.geometry(request, error),
         };
-        (result, sums.measured)
+        (result, measured)
     }
 }

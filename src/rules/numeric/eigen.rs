@@ -4,7 +4,8 @@
 //! computations, 4th edition, algorithms 8.3.1 and 8.3.3). There is no random start and no early stop: the same matrix
 //! gives the same result to the last bit.
 
-use crate::rules::geometry::{Matrix, dot};
+use crate::rules::geometry::dot;
+use crate::rules::numeric::triangle::Triangle;
 
 /// The spectrum of a symmetric matrix.
 #[derive(Debug)]
@@ -19,17 +20,17 @@ pub struct Eigen {
 const MOST_STEPS: usize = 60;
 
 /// The eigenvalues of a symmetric matrix.
-pub fn eigenvalues(matrix: &Matrix) -> Vec<f64> {
+pub fn eigenvalues(matrix: Triangle) -> Vec<f64> {
     spectrum(matrix, false).values
 }
 
 /// The largest eigenvalue; zero for an empty matrix.
-pub fn largest_eigenvalue(matrix: &Matrix) -> f64 {
+pub fn largest_eigenvalue(matrix: Triangle) -> f64 {
     eigenvalues(matrix).into_iter().fold(0.0, f64::max)
 }
 
 /// The largest eigenvalue and its unit eigenvector.
-pub fn leading_pair(matrix: &Matrix) -> (f64, Vec<f64>) {
+pub fn leading_pair(matrix: Triangle) -> (f64, Vec<f64>) {
     let Eigen { values, vectors } = spectrum(matrix, true);
     let pairs = values.into_iter().zip(vectors);
     pairs.max_by(|a, b| a.0.total_cmp(&b.0)).unwrap_or((0.0, Vec::new()))
@@ -39,15 +40,26 @@ pub fn leading_pair(matrix: &Matrix) -> (f64, Vec<f64>) {
 const LARGEST: f64 = 1e270;
 
 /// The spectrum of a symmetric matrix. Scales large values first, so that no sum overflows.
-fn spectrum(matrix: &Matrix, with_vectors: bool) -> Eigen {
-    let largest = (0..matrix.size()).flat_map(|i| matrix.row(i)).fold(0.0f64, |most, x| most.max(x.abs()));
+fn spectrum(mut matrix: Triangle, with_vectors: bool) -> Eigen {
+    let largest = matrix.largest();
     if largest <= LARGEST {
         return Tridiagonal::of(matrix, with_vectors).solve();
     }
     let scale = power_of_two_above(largest);
-    let scaled = Matrix::new(matrix.size(), |i, j| matrix.at(i, j) / scale);
-    let Eigen { values, vectors } = Tridiagonal::of(&scaled, with_vectors).solve();
+    matrix.for_each_tail(0, |_, tail| tail.iter_mut().for_each(|x| *x /= scale));
+    let Eigen { values, vectors } = Tridiagonal::of(matrix, with_vectors).solve();
     Eigen { values: values.iter().map(|value| value * scale).collect(), vectors }
+}
+
+/// The leading pair of the tridiagonal matrix with these diagonals, whose values fit f64 with their sums.
+pub(super) fn leading_pair_of_tridiagonal(diagonal: &[f64], beside: &[f64]) -> (f64, Vec<f64>) {
+    let n = diagonal.len();
+    let vectors = (0..n).map(|i| (0..n).map(|j| f64::from(i == j)).collect()).collect();
+    let mut off = beside.to_vec();
+    off.resize(n, 0.0);
+    let Eigen { values, vectors } = Tridiagonal { diagonal: diagonal.to_vec(), off, vectors }.solve();
+    let pairs = values.into_iter().zip(vectors);
+    pairs.max_by(|a, b| a.0.total_cmp(&b.0)).unwrap_or((0.0, Vec::new()))
 }
 
 /// The power of two at `x` or above, within a factor of two. `x` is finite and above zero.
@@ -65,24 +77,22 @@ struct Tridiagonal {
 
 impl Tridiagonal {
     /// The form of a matrix whose sums fit f64.
-    fn of(matrix: &Matrix, with_vectors: bool) -> Self {
-        let n = matrix.size();
-        let mut a: Vec<Vec<f64>> = (0..n).map(|i| matrix.row(i).to_vec()).collect();
+    fn of(mut a: Triangle, with_vectors: bool) -> Self {
+        let n = a.size();
         let mut vectors: Vec<Vec<f64>> = Vec::new();
         if with_vectors {
             vectors = (0..n).map(|i| (0..n).map(|j| f64::from(i == j)).collect()).collect();
         }
         let mut off = vec![0.0; n];
-        for k in 0..n.saturating_sub(1) {
-            let column: Vec<f64> = (k + 1..n).map(|i| a[i][k]).collect();
-            let (v, length) = reflector(&column);
-            off[k] = length;
+        for (k, off) in off.iter_mut().enumerate().take(n.saturating_sub(1)) {
+            let (v, length) = reflector(&a.tail(k)[1..]);
+            *off = length;
             if !v.is_empty() {
                 reflect_both_sides(&mut a, k + 1, &v);
                 reflect_rows(&mut vectors, k + 1, &v);
             }
         }
-        Self { diagonal: (0..n).map(|i| a[i][i]).collect(), off, vectors }
+        Self { diagonal: a.diagonal(), off, vectors }
     }
 
     fn solve(mut self) -> Eigen {
@@ -152,16 +162,17 @@ fn reflector(column: &[f64]) -> (Vec<f64>, f64) {
 }
 
 /// Reflects rows and columns from `first` on.
-fn reflect_both_sides(a: &mut [Vec<f64>], first: usize, v: &[f64]) {
+fn reflect_both_sides(a: &mut Triangle, first: usize, v: &[f64]) {
     let norm = dot(v, v);
-    let p: Vec<f64> = a[first..].iter().map(|row| 2.0 * dot(&row[first..], v) / norm).collect();
+    let p: Vec<f64> = a.times_from(first, v).into_iter().map(|sum| 2.0 * sum / norm).collect();
     let half = dot(&p, v) / norm;
     let w: Vec<f64> = p.iter().zip(v).map(|(p, v)| p - half * v).collect();
-    for (i, row) in a[first..].iter_mut().enumerate() {
-        for (x, (v_j, w_j)) in row[first..].iter_mut().zip(v.iter().zip(&w)) {
-            *x -= v[i] * w_j + w[i] * v_j;
+    a.for_each_tail(first, |i, tail| {
+        let own = i - first;
+        for (x, (v_j, w_j)) in tail.iter_mut().zip(v[own..].iter().zip(&w[own..])) {
+            *x -= v[own] * w_j + w[own] * v_j;
         }
-    }
+    });
 }
 
 /// Reflects the rows from `first` on: each column of these rows is one vector.
@@ -195,20 +206,20 @@ fn rotate(rows: &mut [Vec<f64>], i: usize, sine: f64, cosine: f64) {
 mod tests {
     use super::*;
 
-    fn check(matrix: &Matrix) {
+    fn check(matrix: Triangle) {
         let n = matrix.size();
-        let Eigen { values, vectors } = Tridiagonal::of(matrix, true).solve();
-        let size = (0..n).map(|i| dot(matrix.row(i), matrix.row(i))).sum::<f64>().sqrt();
+        let Eigen { values, vectors } = Tridiagonal::of(matrix.clone(), true).solve();
+        let size = (0..n * n).map(|k| matrix.at(k / n, k % n).powi(2)).sum::<f64>().sqrt();
         for (value, vector) in values.iter().zip(&vectors) {
             assert!((dot(vector, vector) - 1.0).abs() < 1e-12);
-            for i in 0..n {
-                let residue = dot(matrix.row(i), vector) - value * vector[i];
+            for (i, product) in matrix.times(vector).into_iter().enumerate() {
+                let residue = product - value * vector[i];
                 assert!(residue.abs() <= 1e-13 * (n as f64 + 1.0) * size, "{n}: {residue:e} of {size:e}");
             }
         }
         let trace: f64 = (0..n).map(|i| matrix.at(i, i)).sum();
         assert!((values.iter().sum::<f64>() - trace).abs() <= 1e-12 * size.max(1.0));
-        let mut alone = eigenvalues(matrix);
+        let mut alone = eigenvalues(matrix.clone());
         let mut values = values;
         alone.sort_by(f64::total_cmp);
         values.sort_by(f64::total_cmp);
@@ -222,19 +233,19 @@ mod tests {
     #[test]
     fn pairs_satisfy_their_equation() {
         for n in [1, 2, 3, 4, 7, 20, 41] {
-            check(&Matrix::new(n, |i, j| ((i * j + i + j) as f64).sin()));
-            check(&Matrix::new(n, |i, j| f64::from(i == j) * (i as f64 - 2.0)));
-            check(&Matrix::new(n, |_, _| 1.0));
-            check(&Matrix::new(n, |_, _| 0.0));
-            check(&Matrix::new(n, |i, j| 1e-8f64.powi((i + j) as i32 % 5)));
+            check(Triangle::new(n, |i, j| ((i * j + i + j) as f64).sin()));
+            check(Triangle::new(n, |i, j| f64::from(i == j) * (i as f64 - 2.0)));
+            check(Triangle::new(n, |_, _| 1.0));
+            check(Triangle::new(n, |_, _| 0.0));
+            check(Triangle::new(n, |i, j| 1e-8f64.powi((i + j) as i32 % 5)));
         }
     }
 
     #[test]
     fn closed_cases() {
-        let (value, vector) = leading_pair(&Matrix::new(2, |i, j| if i == j { 2.0 } else { 1.0 }));
+        let (value, vector) = leading_pair(Triangle::new(2, |i, j| if i == j { 2.0 } else { 1.0 }));
         assert!((value - 3.0).abs() < 1e-14 && (vector[0] - vector[1]).abs() < 1e-14);
-        assert!((largest_eigenvalue(&Matrix::new(5, |_, _| 2.0)) - 10.0).abs() < 1e-13);
-        assert_eq!(largest_eigenvalue(&Matrix::new(0, |_, _| 2.0)), 0.0);
+        assert!((largest_eigenvalue(Triangle::new(5, |_, _| 2.0)) - 10.0).abs() < 1e-13);
+        assert_eq!(largest_eigenvalue(Triangle::new(0, |_, _| 2.0)), 0.0);
     }
 }
