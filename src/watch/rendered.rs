@@ -117,11 +117,11 @@ impl Look {
         let failed = tasks.iter().filter(|task| task.done.is_none() && task.runner.is_none());
         let failed: Vec<&Record> = failed.filter_map(|task| task.failed.as_ref()).collect();
         let events = || done().chain(failed.iter().copied()).flat_map(|record| &record.events);
-        let ended = events().filter_map(|event| match event {
+        let mut ended = events().filter_map(|event| match event {
             Event::Settled { outcome, why, choice, .. } => Some((*outcome, why.clone(), choice.clone())),
             _ => None,
         });
-        let last: Option<(Outcome, String, Option<String>)> = ended.last();
+        let last: Option<(Outcome, String, Option<String>)> = ended.next_back();
         let is_whole = done().count() == tasks.len();
         let state = match (&last, is_whole) {
             _ if !running.is_empty() => "running",
