@@ -16,6 +16,7 @@ mod nested;
 mod new;
 mod next;
 mod once;
+mod outputs;
 mod parsers;
 mod programs;
 mod reduce;

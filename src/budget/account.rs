@@ -151,12 +151,11 @@ impl Account {
         Ok(())
     }
 
-    /// Notes a charge in the allowances of the runners around this process.
-    fn note(&self, charge: &Charge) -> Result<(), BudgetError> {
+    /// Notes what the ledger comes to with a charge or a reserve in the allowances of the runners around this process.
+    fn note(&self, spent: &Spent) -> Result<(), BudgetError> {
         let fault = |source| BudgetError::Allowance { why: format!("cannot be checked: {source}") };
         let plan = self.plan();
-        let (rdp, pld) = (charge.eps_rdp.get(), charge.eps_pld.map(Epsilon::get));
-        let epsilon = Spent { rdp, order: None, pld, slack: None }.epsilon(plan.accountant);
+        let epsilon = spent.epsilon(plan.accountant);
         for allowance in allowance::inherited().map_err(fault)? {
             let why = allowance.note(&self.books.directory.path, epsilon, plan.delta).map_err(fault)?;
             if let Some(why) = why {
@@ -170,7 +169,8 @@ impl Account {
     /// process.
     pub(super) fn append(&mut self, entry: LedgerEntry) -> Result<Head, BudgetError> {
         if let LedgerEntry::Charge(charge) = &entry {
-            self.note(charge)?;
+            let (rdp, pld) = (charge.eps_rdp.get(), charge.eps_pld.map(Epsilon::get));
+            self.note(&Spent { rdp, order: None, pld, slack: None })?;
         }
         if !self.books.torn.is_empty() {
             let torn = std::mem::take(&mut self.books.torn);
@@ -260,6 +260,7 @@ impl Account {
         if !verdict.fits() {
             return Ok(SpendAnswer::Refused(verdict));
         }
+        self.note(&verdict.after)?;
         let head = self.append(LedgerEntry::Reserve(Reserve { event, text }))?;
         Ok(SpendAnswer::Recorded(head, verdict))
     }

@@ -65,7 +65,7 @@ use failure::Failure;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tracing::Level;
 
@@ -371,6 +371,11 @@ impl UpdatePaths {
         }
         Ok(paths)
     }
+}
+
+/// Whether an output that the operator names is standard output.
+fn is_stdout(path: &Path) -> bool {
+    ["-", "/dev/stdout"].iter().any(|name| path.as_os_str() == *name)
 }
 
 /// Writes text to standard output. A closed pipe is no error.

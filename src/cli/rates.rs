@@ -5,7 +5,8 @@ use crate::bench::picture::Format;
 use crate::bench::rates;
 use crate::compress::run::Compression;
 use crate::compress::table::{self, Row};
-use crate::io::publish;
+use crate::io::collision;
+use crate::io::model_writer::check_file_target;
 use comfy_table::{CellAlignment, Table, presets};
 use std::path::Path;
 
@@ -43,11 +44,8 @@ pub(super) fn format_of(path: &Path) -> Result<Format, Failure> {
 
 /// Writes a picture.
 pub(super) fn write(path: &Path, picture: &[u8]) -> Result<(), Failure> {
-    let written = publish::stage(path, picture)
-        .and_then(|staged| staged.publish(path))
-        .and_then(|()| publish::sync_directory_of(path));
-    Ok(written
-        .map_err(|why| anyhow::Error::new(why).context(format!("{} could not be written", path.display())))?)
+    check_file_target(path)?;
+    Ok(collision::write_output(path, picture)?)
 }
 
 fn table(rows: &[Row]) -> String {

@@ -3,6 +3,7 @@
 use crate::fleet::wait::PATIENCE;
 use crate::io::interrupt::Interrupted;
 use crate::io::machine;
+use crate::io::model_writer::WriteError;
 use crate::telemetry::explain::Explain;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -24,6 +25,8 @@ pub enum FleetError {
     Sql { path: PathBuf, source: rusqlite::Error },
     #[error("{}: {source}", .path.display())]
     Io { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Output(#[from] WriteError),
     #[error("{}: no client has id `{id}`", .path.display())]
     Unknown { path: PathBuf, id: String },
     #[error("{}: no agent is named `{name}`", .path.display())]

@@ -6,7 +6,8 @@
 
 use crate::fleet::error::FleetError;
 use crate::fleet::registry::Registry;
-use crate::io::publish;
+use crate::io::collision;
+use crate::io::model_writer::check_file_target;
 use glob::Pattern;
 use serde::Serialize;
 use std::path::Path;
@@ -165,11 +166,10 @@ impl Assignment {
             schema: SCHEMA,
             tiers: (0..TIERS.len()).map(tier).filter(|tier| !tier.clients.is_empty()).collect(),
         };
-        let written = serde_json::to_string_pretty(&file).map_err(std::io::Error::from).and_then(|text| {
-            publish::stage(path, format!("{text}\n").as_bytes())?.publish(path)?;
-            publish::sync_directory_of(path)
-        });
-        written.map_err(FleetError::io(path))
+        let text = serde_json::to_string_pretty(&file).map_err(std::io::Error::from);
+        let text = text.map_err(FleetError::io(path))? + "\n";
+        check_file_target(path)?;
+        Ok(collision::write_output(path, text.as_bytes())?)
     }
 }
 

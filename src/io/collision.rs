@@ -1,9 +1,12 @@
-//! Keeps every command from writing an output over one of its inputs, or over another output.
+//! Keeps commands from writing outputs over inputs, other outputs, and what is no regular file.
 
+use crate::io::folder;
 use crate::io::journal::LEDGER;
+use crate::io::model_writer::{WriteError, check_no_special_file};
 use crate::io::publish;
-use crate::io::source::identity_of;
+use crate::io::source::{identity_of, open_regular};
 use std::collections::BTreeSet;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// An output that would replace what the command reads or writes elsewhere.
@@ -67,6 +70,49 @@ pub fn check_outside(outputs: &[PathBuf], directory: &Path) -> Result<(), Collis
         |path: &&PathBuf| kept.is_some() && publish::resolved(path).parent().and_then(identity_of) == kept;
     let collision = |path: &PathBuf| Collision::Kept { path: path.clone(), directory: directory.to_owned() };
     outputs.iter().find(is_inside).map_or(Ok(()), |path| Err(collision(path)))
+}
+
+/// The file to write for an output that the operator names: a link leads to its file.
+///
+/// # Errors
+///
+/// When it is a directory, a pipe, a device, a socket, or a link that leads nowhere.
+pub fn named_output(path: &Path) -> Result<PathBuf, WriteError> {
+    check_no_special_file(path)?;
+    match path.is_symlink() {
+        true => folder::resolved(path).map_err(WriteError::at(path)),
+        false => Ok(path.to_owned()),
+    }
+}
+
+/// Writes an output that the operator names as a whole file, which is on disk before it has its name. Creates its
+/// folder.
+///
+/// # Errors
+///
+/// As [`named_output`], and when it cannot be written.
+pub fn write_output(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
+    let target = named_output(path)?;
+    folder::write_file_on_disk(&target, bytes).map_err(WriteError::at(path))
+}
+
+/// Checks that an output would replace nothing but an earlier one, which begins with `start`, or an empty file.
+///
+/// # Errors
+///
+/// As [`named_output`], and when the file begins with something else or cannot be read.
+pub fn check_earlier(path: &Path, start: &str, what: &'static str) -> Result<(), WriteError> {
+    let target = named_output(path)?;
+    if !folder::exists(&target) {
+        return Ok(());
+    }
+    let mut found = Vec::new();
+    let file = open_regular(&target).map_err(WriteError::at(path))?;
+    file.take(start.len() as u64).read_to_end(&mut found).map_err(WriteError::at(path))?;
+    match found.is_empty() || found == start.as_bytes() {
+        true => Ok(()),
+        false => Err(WriteError::Foreign { path: path.to_owned(), what }),
+    }
 }
 
 #[cfg(test)]

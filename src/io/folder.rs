@@ -135,6 +135,15 @@ pub fn real(path: &Path) -> io::Result<PathBuf> {
     fs::canonicalize(path)
 }
 
+/// Whether the mode of a file keeps accounts out that are neither its owner nor in its group.
+pub fn is_kept_from_others(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & OTHERS_READ == 0)
+}
+
+/// The bit of a mode that lets all other accounts read.
+const OTHERS_READ: u32 = 0o004;
+
 /// Whether there is something at a path, a broken link too.
 pub fn exists(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok()

@@ -37,6 +37,8 @@ pub enum WriteError {
     IsDirectory { path: PathBuf },
     #[error("{}: is no regular file, expected one or none", .path.display())]
     NotAFile { path: PathBuf },
+    #[error("{}: holds something else, expected {what}, an empty file or none", .path.display())]
+    Foreign { path: PathBuf, what: &'static str },
     #[error("{}: is the name of a shard index, expected one like model.safetensors", .path.display())]
     IsIndexName { path: PathBuf },
     #[error("{}: another run is writing it, expected another path or the end of that run", .path.display())]
@@ -370,15 +372,25 @@ pub fn check_target(target: &Path) -> Result<(), WriteError> {
 ///
 /// When it is not a regular file, or its directory does not exist.
 pub fn check_file_target(target: &Path) -> Result<(), WriteError> {
-    if target.is_dir() {
-        return Err(WriteError::IsDirectory { path: target.to_owned() });
-    }
-    if target.exists() && !target.is_file() {
-        return Err(WriteError::NotAFile { path: target.to_owned() });
-    }
+    check_no_special_file(target)?;
     let directory = directory_of(target);
     if !directory.is_dir() {
         return Err(WriteError::NoDirectory { path: directory.to_owned() });
+    }
+    Ok(())
+}
+
+/// Checks that `target` is a regular file, a link to one, or nothing.
+///
+/// # Errors
+///
+/// When it is a directory, a pipe, a device, a socket, or a link that leads nowhere.
+pub fn check_no_special_file(target: &Path) -> Result<(), WriteError> {
+    if target.is_dir() {
+        return Err(WriteError::IsDirectory { path: target.to_owned() });
+    }
+    if !target.is_file() && target.symlink_metadata().is_ok() {
+        return Err(WriteError::NotAFile { path: target.to_owned() });
     }
     Ok(())
 }

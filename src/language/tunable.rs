@@ -1,9 +1,10 @@
 //! Which parameters a loop may tune, and where their values may stand.
 //!
 //! The linter and the runner both ask here.
-//! A value that changes may stand only in places that are known to be harmless: whole, behind a name of [`KNOWN`] words or
+//! A value that changes may stand only in places that are known to be harmless: whole, behind a name of known words or
 //! of `tune.sink`. Everything else is refused, so that a new spelling of what protects clients is refused too.
 
+use super::protected::{is_known, is_of_rules, protects, set_by, with_settings};
 use super::template::{Part, Reference, Template};
 use crate::schema::Plan;
 use crate::schema::agent::{Agent, able};
@@ -12,89 +13,6 @@ use crate::schema::policy::SideEffects;
 use crate::schema::stage::Stage;
 use crate::schema::value::Scalar;
 use serde_json::Value;
-
-/// Words of names that protect clients. No name with such a word is tuned.
-pub const NEVER_TUNED: [&str; 30] = [
-    "adversaries",
-    "adversary",
-    "budget",
-    "byzantine",
-    "clip",
-    "clipping",
-    "delta",
-    "dp",
-    "eps",
-    "epsilon",
-    "f",
-    "frozen",
-    "hostile",
-    "limit",
-    "limits",
-    "min",
-    "minimum",
-    "noise",
-    "norm",
-    "privacy",
-    "private",
-    "quorum",
-    "sampling",
-    "sensitivity",
-    "sigma",
-    "threshold",
-    "trim",
-    "z",
-    "clients",
-    "updates",
-];
-
-/// Parts of words of names that protect clients, for names without marks between their words.
-const NEVER_TUNED_PARTS: [&str; 12] = [
-    "byzantine",
-    "clip",
-    "delta",
-    "epsilon",
-    "minclient",
-    "minupdate",
-    "noise",
-    "privacy",
-    "quorum",
-    "sampl",
-    "sensitiv",
-    "threshold",
-];
-
-/// Words of names that a value may follow which changes: rates and counts of training, of the server and of compression.
-pub const KNOWN: [&str; 29] = [
-    "batch",
-    "beta",
-    "compression",
-    "decay",
-    "dropout",
-    "epoch",
-    "epochs",
-    "gmf",
-    "iterations",
-    "learning",
-    "local",
-    "lr",
-    "mix",
-    "momentum",
-    "mu",
-    "patience",
-    "q",
-    "rate",
-    "ratio",
-    "rule",
-    "server",
-    "size",
-    "step",
-    "steps",
-    "tau",
-    "temperature",
-    "v",
-    "warmup",
-    "weight",
-];
 
 /// Options of `fedmill` whose whole value may change.
 pub const OPTIONS: [&str; 4] = ["--decay", "--max-nmse", "--mix", "--target"];
@@ -154,7 +72,7 @@ pub fn forbidden(plan: &Plan, tune: &Tune) -> Option<Forbidden> {
     if let Some(what) = itself.or_else(|| tune.values.iter().find_map(set_by)) {
         return Some(Forbidden::Protects(what));
     }
-    let sink = Sink { plan, name, names: &tune.sink, is_declared: !tune.values.is_empty() };
+    let sink = Sink { plan, name, names: &tune.sink, values: &tune.values };
     if let Some(found) = plan.stages.iter().find_map(|stage| sink.fault_of(stage)) {
         return Some(found);
     }
@@ -194,55 +112,14 @@ pub fn not_repeatable(stage: &Stage) -> Option<&'static str> {
         .then_some("runs a plan, decides, votes or waits for a person, expected work alone in a shadow run")
 }
 
-/// The words of a name, in lower case and without digits: of `--minClients`, `min_clients` and `MIN-CLIENTS` the same.
-fn words(name: &str) -> Vec<String> {
-    let mut words = vec![String::new()];
-    let mut before = ' ';
-    for character in name.chars() {
-        let begins = character.is_ascii_uppercase() && before.is_ascii_lowercase();
-        if begins || !character.is_alphabetic() {
-            words.push(String::new());
-        }
-        if character.is_alphabetic()
-            && let Some(word) = words.last_mut()
-        {
-            word.extend(character.to_lowercase());
-        }
-        before = character;
-    }
-    words.retain(|word| !word.is_empty());
-    words
-}
-
-/// Whether a name says that its value protects clients.
-fn protects(name: &str) -> bool {
-    let words = words(name);
-    let joined = words.concat();
-    words.iter().any(|word| NEVER_TUNED.contains(&word.as_str()))
-        || NEVER_TUNED_PARTS.iter().any(|part| joined.contains(part))
-}
-
-/// What of the settings that protect clients a declared value sets, as in `krum:f=1`.
-fn set_by(value: &Scalar) -> Option<String> {
-    let Scalar::Text(text) = value else { return None };
-    let is_setting = |key: &&str| {
-        let words = words(key);
-        let whole = words.join("_");
-        matches!(words.as_slice(), [word] if NEVER_TUNED.contains(&word.as_str()))
-            || ["min_clients", "clip_norm", "noise_multiplier"].contains(&whole.as_str())
-    };
-    let keys = text.split([':', ',', ' ']).filter_map(|part| part.split('=').next());
-    keys.into_iter().find(is_setting).map(|key| format!("{key} by the value `{text}`"))
-}
-
 /// Where the value of a tuned parameter may stand.
 struct Sink<'p> {
     plan: &'p Plan,
     name: &'p str,
     /// Names that the plan adds to the known ones.
     names: &'p [String],
-    /// Whether the plan declares each value.
-    is_declared: bool,
+    /// The values that the plan declares, if it declares each.
+    values: &'p [Scalar],
 }
 
 impl Sink<'_> {
@@ -334,7 +211,9 @@ impl Sink<'_> {
         }
         match rest.as_slice() {
             [part] if self.is_alone(part) => match is_fedmill {
-                true if self.is_declared && CHOICES.contains(&option.as_str()) => Ok(()),
+                true if !self.values.is_empty() && CHOICES.contains(&option.as_str()) => {
+                    self.expect_names(&option)
+                }
                 true if OPTIONS.contains(&option.as_str()) => Ok(()),
                 true if protects(&option) => Err(Fault::Protects(option)),
                 true => Err(Fault::Place(format!(
@@ -403,7 +282,15 @@ impl Sink<'_> {
             {
                 return Err(Fault::Protects(word.clone()));
             }
+            if let Value::Array(list) = at {
+                let mut texts = Vec::new();
+                list.iter().for_each(|value| collect(value, &mut Vec::new(), &mut texts));
+                if let Some((_, word)) = texts.into_iter().find(|(_, text)| protects(text)) {
+                    return Err(Fault::Protects(word.to_owned()));
+                }
+            }
             if at.is_object() {
+                expect_ascii(step)?;
                 name = Some(step.as_str());
             }
             at = match at {
@@ -424,17 +311,37 @@ impl Sink<'_> {
         }
     }
 
+    /// Values of `--rule` are names of rules alone: some settings of rules turn their protection off.
+    fn expect_names(&self, option: &str) -> Result<(), Fault> {
+        match with_settings(self.values).filter(|_| option == "--rule") {
+            Some(text) => Err(Fault::Place(format!(
+                "found the value `{text}`, expected the name of a rule alone: settings of rules protect clients"
+            ))),
+            None => Ok(()),
+        }
+    }
+
     /// A name is known by its words, or the plan names it in `tune.sink`. No plan can name what protects clients.
     fn expect_known(&self, name: &str) -> Result<(), Fault> {
-        let words = words(name);
-        let is_known = !words.is_empty() && words.iter().all(|word| KNOWN.contains(&word.as_str()));
+        expect_ascii(name)?;
+        if is_of_rules(name) {
+            self.expect_names("--rule")?;
+        }
         match protects(name) {
             true => Err(Fault::Protects(name.to_owned())),
-            false if is_known || self.names.iter().any(|known| known == name) => Ok(()),
+            false if is_known(name) || self.names.iter().any(|known| known == name) => Ok(()),
             false => Err(Fault::Place(format!(
                 "found the name `{name}`, which is not known to be harmless; `tune.sink` can list it"
             ))),
         }
+    }
+}
+
+/// Letters that are no ASCII may look like others, or name what protects clients in another script.
+fn expect_ascii(name: &str) -> Result<(), Fault> {
+    match name.is_ascii() {
+        true => Ok(()),
+        false => Err(Fault::Place(format!("found the name `{name}`, expected one of ASCII characters"))),
     }
 }
 

@@ -11,6 +11,9 @@ use std::path::{Component, Path, PathBuf};
 /// The most plans inside each other, the outermost included.
 pub const MOST_DEPTH: usize = 4;
 
+/// The most plans that the stages of a plan and of those inside of it run, each as often as stages run it.
+pub const MOST_INNER: usize = 1000;
+
 /// A plan that a stage of another one runs.
 #[derive(Debug)]
 pub struct Inner {
@@ -102,6 +105,11 @@ fn add(
         }
         if depth >= MOST_DEPTH {
             let why = format!("found more than {MOST_DEPTH} plans inside each other: {}", shown.join(" -> "));
+            return Err(fault(why));
+        }
+        if found.len() >= MOST_INNER {
+            let why =
+                format!("found more than {MOST_INNER} stages that run a plan, those of inner plans included");
             return Err(fault(why));
         }
         let path = base.join(&file);

@@ -20,6 +20,10 @@ pub const LEAST_SILHOUETTE: f64 = 0.25;
 /// The most clusters that a cut may have.
 pub const MOST_CLUSTERS: usize = 32;
 
+/// The least distance of two clients that is not 0: 2^-23, the step of f32 at 1. Rounding of the updates and of their
+/// sums makes smaller ones.
+pub const LEAST_DISTANCE: f64 = f32::EPSILON as f64;
+
 /// The clusters of a round.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Clusters {
@@ -97,7 +101,7 @@ struct Distances(Triangle<f32>);
 
 impl Distances {
     fn of(cosines: Cosines<'_>) -> Self {
-        Self(Triangle::new(cosines.size(), |i, j| (1.0 - cosines.at(i, j)) as f32))
+        Self(Triangle::new(cosines.size(), |i, j| distance(cosines.at(i, j)) as f32))
     }
 
     /// The cluster nearest to `of`. On a tie it is `preferred`, else the first: a chain that prefers its last link ends.
@@ -124,6 +128,12 @@ impl Distances {
         sizes[kept] += sizes[gone];
         sizes[gone] = 0;
     }
+}
+
+/// The distance of two clients by their cosine.
+fn distance(cosine: f64) -> f64 {
+    let found = 1.0 - cosine;
+    if found < LEAST_DISTANCE { 0.0 } else { found }
 }
 
 /// The joins of average linkage that lead from single clients to one cluster, nearest first.
@@ -195,7 +205,7 @@ impl Cut {
         labels.iter().for_each(|label| sizes[*label] += 1);
         let sums = cosines.map_rows(|_, row| {
             let mut sums = vec![0.0; clusters];
-            labels.iter().zip(row).for_each(|(label, cosine)| sums[*label] += 1.0 - cosine);
+            labels.iter().zip(row).for_each(|(label, cosine)| sums[*label] += distance(*cosine));
             sums
         });
         Self { labels, sizes, sums: sums.concat() }
@@ -310,6 +320,15 @@ mod tests {
     fn a_client_that_turns_away_stands_alone() {
         let found = of(5, |i, j| if i.max(j) == 4 { -0.5 } else { 0.8 });
         assert_eq!(found.members, [1, 1, 1, 1, 2]);
+    }
+
+    #[test]
+    fn rounding_makes_no_groups() {
+        // The cosines of one direction in f32, scaled by 1.1^i.
+        let found = of(9, |i, j| 1.0 - 2e-9 * f64::from(u32::from(i / 3 != j / 3)));
+        assert_eq!((found.count, found.silhouette), (1, Some(0.0)));
+        let found = of(9, |i, j| if i / 3 == j / 3 { 1.0 } else { 1.0 - 2e-7 });
+        assert_eq!(found.count, 3);
     }
 
     #[test]

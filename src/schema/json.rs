@@ -13,6 +13,34 @@ pub fn strict(json: &[u8]) -> Result<Value, String> {
     serde_json::from_slice(json).map(|Strict(value)| value).map_err(|why| format!("is no JSON: {why}"))
 }
 
+/// The first integer in a JSON text that 64 bits do not hold, with the place of its last digit: its line and its column.
+/// A parser would round it.
+pub fn wide_integer(json: &[u8]) -> Option<(&str, usize, usize)> {
+    let (mut begin, mut in_text, mut is_escaped) = (None, false, false);
+    for (at, byte) in json.iter().chain(b" ").enumerate() {
+        if in_text {
+            in_text = is_escaped || *byte != b'"';
+            is_escaped = !is_escaped && *byte == b'\\';
+            continue;
+        }
+        in_text = *byte == b'"';
+        if byte.is_ascii_alphanumeric() || b"+-.".contains(byte) {
+            begin.get_or_insert(at);
+            continue;
+        }
+        let Some(begin) = begin.take() else { continue };
+        let token = std::str::from_utf8(&json[begin..at]).unwrap_or_default();
+        let digits = token.trim_start_matches('-');
+        let is_integer = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+        if is_integer && token.parse::<i64>().is_err() && token.parse::<u64>().is_err() {
+            let line = json[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
+            let column = json[..at].iter().rev().take_while(|byte| **byte != b'\n').count();
+            return Some((token, line, column));
+        }
+    }
+    None
+}
+
 /// A JSON value whose objects have each key once.
 pub struct Strict(pub Value);
 

@@ -1,11 +1,12 @@
-//! Durations as an operator writes them, in jiff's friendly format: `300s`, `5m`, `1h 30m`.
+//! Durations as an operator writes them, in jiff's friendly format: `300s`, `5m`, `1h 30m`, `7d`.
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Span, SpanRelativeTo};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Error, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::borrow::Cow;
 use std::fmt;
+use std::str::FromStr;
 
 /// A duration that displays in the friendly format.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -20,6 +21,16 @@ impl Friendly {
     /// Seconds.
     pub fn as_seconds(self) -> f64 {
         self.0.as_secs_f64()
+    }
+}
+
+impl FromStr for Friendly {
+    type Err = jiff::Error;
+
+    /// A day has 24 hours, and a week 7 days. Months have no fixed length, and are an error.
+    fn from_str(text: &str) -> Result<Self, jiff::Error> {
+        let span: Span = text.parse()?;
+        span.to_duration(SpanRelativeTo::days_are_24_hours()).map(Self)
     }
 }
 
@@ -44,8 +55,7 @@ impl<'de> Deserialize<'de> for Friendly {
                 f.write_str("a duration such as \"300s\" or \"1h 30m\"")
             }
             fn visit_str<E: Error>(self, text: &str) -> Result<Friendly, E> {
-                let time = text.parse().map(Friendly);
-                time.map_err(|_| E::invalid_value(Unexpected::Str(text), &self))
+                text.parse().map_err(|_| E::invalid_value(Unexpected::Str(text), &self))
             }
         }
         deserializer.deserialize_str(Text)

@@ -72,8 +72,7 @@ pub fn prepare(plan: &Plan, place: &Place, shards: u32) -> Result<Shared, RunErr
     let absolute = |path: &Path| {
         std::path::absolute(path).map_err(|source| RunError::Write { path: path.to_owned(), source })
     };
-    let place =
-        Place { root: absolute(&place.root)?, base: absolute(&place.base)?, named: place.named.clone() };
+    let place = Place { root: absolute(&place.root)?, base: absolute(&place.base)?, ..place.clone() };
     let digest = read::digest(plan);
     let path = place.root.join(START);
     if folder::exists(&path) {

@@ -10,7 +10,7 @@ use std::io;
 use std::sync::OnceLock;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer as _;
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::FmtContext;
 use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -26,9 +26,13 @@ pub enum LogFormat {
     Json,
 }
 
-/// Starts sending messages of `level` and above to standard error, and keeping warnings for reports.
+/// The target of questions to a person. They are no progress, so that `--quiet` shows them too.
+pub const QUESTION: &str = "question";
+
+/// Starts sending messages of `level` and above, and questions, to standard error, and keeping warnings for reports.
 pub fn install(level: Level, format: LogFormat) {
-    let shown = LevelFilter::from_level(level);
+    let asked = level.max(Level::WARN);
+    let shown = Targets::new().with_default(level).with_target(QUESTION, asked);
     let layer = tracing_subscriber::fmt::layer();
     let kept = tracing_subscriber::registry().with(Keep.with_filter(LevelFilter::WARN));
     match format {

@@ -4,8 +4,9 @@ use super::history::runs;
 use super::search::Filter;
 use super::status::Watched;
 use super::{cloud, figures, trace};
-use crate::io::folder;
-use crate::plan::run::claim::is_run;
+use crate::io::source::identity_of;
+use crate::io::{collision, folder};
+use crate::plan::run::claim::{self, is_run};
 use crate::plan::run::error::RunError;
 use crate::plan::run::journal::JOURNAL;
 use std::path::{Path, PathBuf};
@@ -59,15 +60,65 @@ impl Export {
         Ok(text)
     }
 
-    /// Writes the text as a whole file.
+    /// Writes the text as a whole file, which may replace an earlier export of its kind.
     ///
     /// # Errors
     ///
-    /// When a run cannot be read, or the file cannot be written.
+    /// As [`check`](Self::check), when a run cannot be read, or the file cannot be written.
     pub fn write(self, dir: &Path, path: &Path) -> Result<(), RunError> {
-        let written = folder::write_file_on_disk(path, self.text(dir)?.as_bytes());
-        written.map_err(|source| RunError::Write { path: path.to_owned(), source })
+        let text = self.text(dir)?;
+        self.check(path)?;
+        Ok(collision::write_output(path, text.as_bytes())?)
     }
+
+    /// Checks that a file is an earlier export of this kind, or there is none, and that no runner keeps it.
+    ///
+    /// # Errors
+    ///
+    /// When the path is that of another file, or lies in the directory of a run.
+    pub fn check(self, path: &Path) -> Result<(), RunError> {
+        let (start, what) = match self {
+            Self::Figures => ("# HELP fedmill_", "an earlier textfile of fedmill"),
+            Self::Trace { .. } => ("{\"resourceSpans\":", "an earlier trace of fedmill"),
+            Self::Events => ("{\"specversion\":", "earlier events of fedmill"),
+        };
+        claim::check_outside(path)?;
+        Ok(collision::check_earlier(path, start, what)?)
+    }
+}
+
+/// Checks before a run that it may write its exports: outside of its directory, and over nothing but earlier exports.
+///
+/// # Errors
+///
+/// The first export that it may not write.
+pub fn check_all(exports: &[(Export, &Path)], root: &Path) -> Result<(), RunError> {
+    let whole = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    for (export, path) in exports {
+        export.check(path)?;
+        if whole(path).starts_with(whole(root)) {
+            return Err(RunError::Kept { path: (*path).to_owned(), directory: root.to_owned() });
+        }
+    }
+    check_inputs(exports, std::iter::empty())
+}
+
+/// Checks that no export is another one, or a file that the run reads.
+///
+/// # Errors
+///
+/// The first export that is one.
+pub fn check_inputs(
+    exports: &[(Export, &Path)],
+    read: impl Iterator<Item = PathBuf>,
+) -> Result<(), RunError> {
+    let paths: Vec<PathBuf> = exports.iter().map(|(_, path)| (*path).to_owned()).collect();
+    let may_replace = paths.iter().any(|path| identity_of(path).is_some());
+    let read: Vec<(u64, u64)> = match may_replace {
+        true => read.filter_map(|path| identity_of(&path)).collect(),
+        false => Vec::new(),
+    };
+    Ok(collision::check(&paths, &read)?)
 }
 
 /// The directories of runs: this one, or those in this folder that can be read, the last first.

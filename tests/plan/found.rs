@@ -76,6 +76,8 @@ fn history_finds_runs_by_what_they_say_and_did() {
         (&["--state", "interrupted"], "d"),
         (&["--state", "unreadable"], "e"),
         (&["--since", "1h"], "a b c d"),
+        (&["--since", "7d"], "a b c d"),
+        (&["--since", "1w 12h"], "a b c d"),
         (&["--since", "0s"], ""),
         (&["--metric", "acc"], "a c d"),
         (&["--metric", "loss"], ""),

@@ -224,6 +224,28 @@ fn what_a_plan_does_not_leave_to_an_inner_one_is_refused() {
 }
 
 #[test]
+fn the_number_of_inner_plans_is_bounded() {
+    let many = |file: &str, count: u32| {
+        let stages =
+            (0..count).map(|n| json!({"id": format!("s{n}"), "kind": "plan", "plan": {"file": file}}));
+        json!({"schema": "fedmill.plan/1", "id": "x", "limits": {"timeout": {"run": "1m"}},
+            "stages": stages.collect::<Vec<_>>()})
+    };
+    let dir = crate::harness::Dir::new();
+    dir.write("leaf.json", json!({"schema": "fedmill.plan/1", "id": "leaf", "stages": []}).to_string());
+    for (inner, expected) in [(19, None), (20, Some("found more than 1000 stages that run a plan"))] {
+        // 50 stages, each with a plan of 19 or 20 stages that run one.
+        dir.write("middle.json", many("leaf.json", inner).to_string());
+        dir.write("outer.json", many("middle.json", 50).to_string());
+        let lint = fedmill(&dir, &["plan", "lint", "outer.json"]);
+        assert_eq!(lint.stdout.contains("found more than 1000"), expected.is_some(), "{lint:#?}");
+        if let Some(expected) = expected {
+            fedmill(&dir, &["plan", "run", "outer.json"]).assert_fails(2, &[expected]);
+        }
+    }
+}
+
+#[test]
 fn an_inner_plan_that_changed_is_refused() {
     let plan = workflow(&inner("false || exit 3"));
     let run = fedmill_after(&plan.dir, &home(&plan), &["plan", "run", "plan.json"]);
@@ -288,7 +310,7 @@ fn the_outer_runner_shows_the_gates_of_inner_plans() {
     plan.dir.write("gated.json", gated.to_string());
     plan.dir.write("middle.json", middle.to_string());
     plan.write();
-    for (more, times) in [(&[][..], 1), (&["-v"], 1), (&["-q"], 0)] {
+    for (more, times) in [(&[][..], 1), (&["-v"], 1), (&["-q"], 1)] {
         let args = [&["plan", "run", "plan.json", "--dir", "a.run"], more].concat();
         let run = fedmill(&plan.dir, &args);
         assert_eq!(run.code, Some(0), "{run:#?}");

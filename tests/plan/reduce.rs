@@ -46,15 +46,48 @@ fn objects_are_merged_and_their_numbers_are_metrics() {
 }
 
 #[test]
+fn integers_of_64_bits_keep_their_digits() {
+    let part = r#"{"a\\"": [18446744073709551615, -9223372036854775808, 1e30, "99999999999999999999999"]}"#;
+    let plan = workflow(&["{}", part], "json-merge");
+    assert_eq!(plan.run().code, Some(0));
+    let found = plan.output("all/deep/all");
+    assert!(
+        found.contains("[18446744073709551615,-9223372036854775808,1e+30,\"99999999999999999999999\"]"),
+        "{found}"
+    );
+}
+
+#[test]
 fn what_is_no_object_is_named() {
     for (part, expected) in [
         ("[1]", "out/part.1/o: $: found no JSON object, expected one for json-merge"),
         (r#"{"k": 1, "k": 2}"#, "out/part.1/o: $: is no JSON: found the key `k` twice in one object"),
         ("{", "out/part.1/o: $: is no JSON: EOF"),
+        (
+            r#"{"n": "12345678901234567890123", "m": [2, 12345678901234567890123]}"#,
+            "out/part.1/o: line 1 column 65: found the integer 12345678901234567890123, expected one of 64 bits",
+        ),
+        (
+            r#"{"m": -9223372036854775809}"#,
+            "out/part.1/o: line 1 column 26: found the integer -9223372036854775809",
+        ),
     ] {
         let plan = workflow(&["{}", part], "json-merge");
         plan.run().assert_fails(2, &["stage `all`: ", expected]);
         assert_eq!(plan.states(), "part ok, all failed");
+    }
+}
+
+#[test]
+fn references_may_name_files_that_are_not_there() {
+    for (work, expected) in [("test {index} = 9 && echo x", ""), ("test {index} = 1 && echo x", "x\n")] {
+        let plan = Workflow::new(&json!([
+            {"id": "part", "for_each": {"range": 3}, "min_succeeded": 0, "sh": work, "out": [{"name": "t", "path": "-"}]},
+            {"id": "all", "kind": "reduce", "needs": ["part"], "reduce": {"by": "lines", "files": ["{part.t?}"]},
+                "out": [{"name": "o", "path": "o"}]},
+        ]));
+        let run = plan.run();
+        assert_eq!((run.code, plan.output("all/o").as_str()), (Some(0), expected), "{run:#?}");
     }
 }
 

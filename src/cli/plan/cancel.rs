@@ -2,10 +2,10 @@
 
 use super::super::{COMMON, Common, Failure, INPUTS, OUTPUT, Outcome, print};
 use crate::plan::run::claim::{self, Holds};
+use crate::settings::duration::Friendly;
 use crate::watch::cancel::cancel;
 use crate::watch::rendered;
 use clap::Args;
-use jiff::SignedDuration;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -34,8 +34,8 @@ pub(in crate::cli) struct Arguments {
 }
 
 pub(super) fn time(text: &str) -> Result<Duration, String> {
-    let time = text.parse::<SignedDuration>().ok().and_then(|time| Duration::try_from(time).ok());
-    time.ok_or_else(|| format!("found `{text}`, expected a duration such as 30s or 5m"))
+    let time = text.parse::<Friendly>().ok().and_then(|time| Duration::try_from(time.0).ok());
+    time.ok_or_else(|| format!("found `{text}`, expected a duration such as 30s, 5m or 7d"))
 }
 
 impl Arguments {

@@ -1,6 +1,6 @@
 //! `fedmill plan export`: what runs did, for other programs.
 
-use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print};
+use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, is_stdout, print};
 use crate::watch::export::{Export, during};
 use clap::{ArgGroup, Args};
 use std::path::{Path, PathBuf};
@@ -50,7 +50,7 @@ impl Arguments {
 
 /// Writes an export into a file, or prints it.
 fn put(export: Export, dir: &Path, path: &Path) -> Result<(), Failure> {
-    match path.as_os_str() == "-" {
+    match is_stdout(path) {
         true => print(&export.text(dir).map_err(Failure::of)?),
         false => export.write(dir, path).map_err(Failure::of),
     }
@@ -63,9 +63,14 @@ impl Exports {
         figures.into_iter().chain(trace)
     }
 
+    /// The exports that become files.
+    pub(super) fn files(&self) -> Vec<(Export, &Path)> {
+        self.all().filter(|(_, path)| !is_stdout(path)).collect()
+    }
+
     /// Does the work of a run, and exports it meanwhile and in the end.
     pub(super) fn of<T>(&self, root: &Path, work: impl FnOnce() -> T) -> Result<T, Failure> {
-        let textfile = self.prometheus.as_deref().filter(|path| path.as_os_str() != "-");
+        let textfile = self.prometheus.as_deref().filter(|path| !is_stdout(path));
         let done = during(root, textfile, work);
         self.all().try_for_each(|(export, path)| put(export, root, path))?;
         Ok(done)

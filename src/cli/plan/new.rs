@@ -1,11 +1,16 @@
 //! `fedmill plan new`: a plan from a template.
 
-use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print};
+use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, is_stdout, print};
+use super::run::base_of;
 use crate::cli::agents::registry::registered;
-use crate::io::folder;
+use crate::io::collision;
+use crate::io::source::identity_of;
+use crate::plan::run::claim;
+use crate::plan::run::prepare::{Place, paths};
 use crate::templates::resolve::resolve;
 use crate::templates::{TEMPLATES, plan};
 use clap::Args;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Make a plan from a template.
@@ -37,12 +42,18 @@ impl Arguments {
             resolve(&mut plan, agents).map_err(Failure::of)?;
         }
         let text = serde_json::to_string_pretty(&plan)? + "\n";
-        if self.output.as_os_str() == "-" {
+        if is_stdout(&self.output) {
             print(&text)?;
             return Ok(Outcome::Done);
         }
-        folder::write_file_on_disk(&self.output, text.as_bytes())
-            .map_err(|why| anyhow::anyhow!("{}: cannot be written: {why}", self.output.display()))?;
+        claim::check_outside(&self.output).map_err(Failure::of)?;
+        let base = base_of(&self.output);
+        let place = Place { root: base.clone(), base: base.clone(), named: BTreeMap::new(), private: false };
+        // Inputs that are not there yet are no fault of the template.
+        let read = plan.inputs.iter().filter_map(|input| paths(input, &place).ok()).flatten();
+        let read: Vec<_> = read.filter_map(|path| identity_of(&base.join(path))).collect();
+        collision::check(std::slice::from_ref(&self.output), &read)?;
+        collision::write_output(&self.output, text.as_bytes())?;
         print(&format!("{}\n", self.output.display()))?;
         Ok(Outcome::Done)
     }

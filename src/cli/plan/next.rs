@@ -6,8 +6,10 @@
 use super::super::{Failure, command};
 use crate::budget::books::Books;
 use crate::config::Config;
+use crate::io::collision;
 use crate::io::digest::store::identify;
 use crate::io::folder::{self, names};
+use crate::io::publish::directory_of;
 use crate::plan::read;
 use crate::round::layout;
 use crate::schema::{Plan, SCHEMA};
@@ -64,17 +66,27 @@ impl Aggregate {
             has_base: matches.value_source("base") == Some(ValueSource::CommandLine),
         };
         next.inside(output)?;
+        next.check_path()?;
         next.updates(matches)?;
         next.options(matches)?;
         Ok(next)
     }
 
+    /// Checks that the plan replaces an earlier one, or no file.
+    fn check_path(&self) -> Result<(), Failure> {
+        let target = collision::named_output(&self.path)?;
+        if folder::exists(&target) && read::plan(&target).is_err() {
+            let path = self.path.display();
+            return Err(
+                anyhow!("--plan-out {path}: found a file that is no plan, expected a plan or none").into()
+            );
+        }
+        Ok(())
+    }
+
     /// The path of a file in the folder of the plan.
     fn inside(&self, file: &Path) -> Result<String, Failure> {
-        let folder = match self.path.parent() {
-            Some(folder) if folder != Path::new("") => folder,
-            _ => Path::new("."),
-        };
+        let folder = directory_of(&self.path);
         let plain = |path: &Path| -> Result<PathBuf, Failure> {
             let whole = std::path::absolute(path)?;
             Ok(whole.components().filter(|part| *part != Component::CurDir).collect())
@@ -243,7 +255,7 @@ fn publish(path: &Path, mut plan: Map<String, Value>, stages: &[Value]) -> Resul
     let text = serde_json::to_string_pretty(&plan)? + "\n";
     let is_there = crate::io::text::read(path).is_ok_and(|found| found == text);
     if !is_there {
-        folder::write_file_on_disk(path, text.as_bytes())
+        collision::write_output(path, text.as_bytes())
             .with_context(|| format!("{}: the plan of the next round cannot be written", path.display()))?;
     }
     Ok(())
@@ -269,7 +281,6 @@ fn federation_plan(directory: &Path, config: &Config) -> Result<(), Failure> {
         insert(&mut plan, "limits", "eps", json!(config.privacy.epsilon));
         insert(&mut plan, "limits", "delta", json!(config.privacy.delta));
     }
-    insert(&mut plan, "params", "seed", json!(coordination.seed));
     plan.insert("id".to_owned(), json!("next-round"));
     plan.insert("goal".to_owned(), json!("run the next round of the federation"));
     insert(&mut plan, "agents", "shell", json!({"kind": "command", "argv": ["sh", "-c"]}));

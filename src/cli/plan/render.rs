@@ -3,7 +3,7 @@
 use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print};
 use super::lint::refuse_errors;
 use super::run::{Jobs, base_of, files_of, named};
-use crate::io::folder;
+use crate::io::{collision, folder};
 use crate::plan::read;
 use crate::plan::run::prepare::Place;
 use crate::review::render::loss::{Level, Report, Target, losses, text};
@@ -55,7 +55,8 @@ impl Arguments {
         let (plan, source) = read::with_text(&self.plan).map_err(Failure::of)?;
         refuse_errors(&plan, &source, &self.plan)?;
         let named = files_of(&self.inputs);
-        let place = Place { root: self.output.clone(), base: base_of(&self.plan), named };
+        let private = folder::is_kept_from_others(&self.plan);
+        let place = Place { root: self.output.clone(), base: base_of(&self.plan), named, private };
         let target = match self.target {
             Program::Slurm => Target::Slurm,
             Program::Snakemake => Target::Snakemake,
@@ -90,6 +91,5 @@ impl Arguments {
 
 fn write(root: &Path, file: &File) -> Result<(), Failure> {
     let path = root.join(&file.path);
-    let written = folder::write_file_on_disk(&path, file.text.as_bytes());
-    Ok(written.map_err(|why| anyhow::anyhow!("{}: cannot be written: {why}", path.display()))?)
+    Ok(collision::write_output(&path, file.text.as_bytes())?)
 }

@@ -5,17 +5,20 @@ use super::export::Exports;
 use super::lint::refuse_errors;
 use crate::cli::agents::registry::record;
 use crate::io::child::jobserver::Places;
+use crate::io::folder;
+use crate::io::publish::directory_of;
 use crate::plan::read;
 use crate::plan::run::claim::directory_for;
-use crate::plan::run::drive::drive;
+use crate::plan::run::drive::{drive, results};
 use crate::plan::run::event::{Ending, Outcome as StageOutcome};
 use crate::plan::run::machine::Machine;
 use crate::plan::run::prepare::{Opened, Place, open};
 use crate::schema::Plan;
 use crate::telemetry::console;
+use crate::watch::export;
 use crate::watch::failures::failures;
 use clap::Args;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
@@ -62,10 +65,7 @@ pub(super) struct Uses {
 
 /// The folder of a plan, where its inputs lie.
 pub(super) fn base_of(plan: &Path) -> PathBuf {
-    match plan.parent() {
-        Some(folder) if folder != Path::new("") => folder.to_owned(),
-        _ => PathBuf::from("."),
-    }
+    directory_of(plan).to_owned()
 }
 
 pub(super) fn named(text: &str) -> Result<(String, PathBuf), String> {
@@ -94,7 +94,8 @@ impl Arguments {
             (None, true) => return Err(anyhow::anyhow!("a plan from standard input needs --dir").into()),
             (None, false) => directory_for(&self.plan, &read::digest(&plan)),
         };
-        let place = Place { root, base: base_of(&self.plan), named: files_of(&self.inputs) };
+        let private = folder::is_kept_from_others(&self.plan);
+        let place = Place { root, base: base_of(&self.plan), named: files_of(&self.inputs), private };
         run(&plan, &place, &[], &self.uses, common)
     }
 }
@@ -113,8 +114,11 @@ pub(super) fn run(
              command in the Makefile passes it on",
         );
     }
+    export::check_all(&uses.exports.files(), &place.root).map_err(Failure::of)?;
     let Opened { mut machine, mut world, inputs, finished } =
         open(plan, place, uses.jobs.number()).map_err(Failure::of)?;
+    let files = inputs.values().flatten().map(|file| place.base.join(&file.path));
+    export::check_inputs(&uses.exports.files(), files).map_err(Failure::of)?;
     for (stage, done) in settled {
         machine.attest(stage, *done, &mut world).map_err(Failure::of)?;
     }
@@ -146,22 +150,6 @@ pub(super) fn run(
             return Err(Failure { hint: Some(hint), lines, ..Failure::from(error) });
         }
     })
-}
-
-/// The outputs that no other stage needs, by their paths in the directory of the run.
-fn results(plan: &Plan, machine: &Machine<'_>) -> Vec<String> {
-    let needed: BTreeSet<&str> =
-        plan.stages.iter().flat_map(|stage| &stage.needs).map(|need| need.as_str()).collect();
-    let mut found = Vec::new();
-    for (place, _) in plan.stages.iter().enumerate().filter(|(_, stage)| !needed.contains(stage.id.as_str()))
-    {
-        let group = machine.state.group(machine.state.current(place));
-        if group.outcome == Some(StageOutcome::Ok) {
-            let made = group.instances.iter().filter_map(|instance| instance.made.as_ref());
-            found.extend(made.flat_map(|made| made.outputs.values()).map(|artifact| artifact.path.clone()));
-        }
-    }
-    found
 }
 
 fn tell(plan: &Plan, machine: &Machine<'_>, common: &Common) {

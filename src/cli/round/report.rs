@@ -1,8 +1,8 @@
 //! `fedmill round report`: the figures of all rounds.
 
-use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print};
+use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, is_stdout, print};
 use super::directory::reader;
-use crate::io::folder;
+use crate::io::collision;
 use crate::round::world::Files;
 use crate::round::{layout, report};
 use clap::Args;
@@ -29,12 +29,12 @@ impl Arguments {
             return Ok(Outcome::Done);
         };
         let page = report::page(&server, &config).map_err(Failure::of)?;
-        if path.as_os_str() == "-" {
+        if is_stdout(path) {
             print(&page)?;
             return Ok(Outcome::Done);
         }
-        let written = folder::write_file(path, page.as_bytes(), false);
-        written.map_err(|why| anyhow::anyhow!("{}: cannot be written: {why}", path.display()))?;
+        collision::check_earlier(path, "<!doctype html>", "an earlier page")?;
+        collision::write_output(path, page.as_bytes())?;
         print(&format!("{}\n", path.display()))?;
         Ok(Outcome::Done)
     }

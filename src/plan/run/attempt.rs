@@ -1,7 +1,7 @@
 //! An attempt: runs a command or asks an endpoint, and takes what it made.
 
 use super::event::{Failure, Made};
-use super::process::{self, ATTEMPTS, Invocation, MARK, STAGE};
+use super::process::{self, ATTEMPTS, Invocation, MARK, STAGE, WORK};
 use super::publish::{self, Places};
 use super::reduce::reduce;
 use super::world::{AttemptLimits, Job, Output, Spent, Task};
@@ -34,7 +34,7 @@ pub fn make(
     spent: &mut Spent,
 ) -> Result<Made, Failure> {
     let base = root.join(ATTEMPTS).join(&job.name);
-    let work = base.join("work");
+    let work = base.join(WORK);
     let failure = |why: std::io::Error| Failure::Start(format!("{}: {why}", work.display()));
     folder::remove_unsynced(&work).map_err(failure)?;
     folder::make(&work).map_err(failure)?;

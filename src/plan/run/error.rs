@@ -1,7 +1,9 @@
 //! Why a run cannot start, or cannot go on.
 
 use super::claim::{self, Holds};
+use crate::io::collision::Collision;
 use crate::io::interrupt::Interrupted;
+use crate::io::model_writer::WriteError;
 use crate::plan::graph::Cycle;
 use crate::telemetry::explain::Explain;
 use std::io;
@@ -24,6 +26,12 @@ pub enum RunError {
     Read { path: PathBuf, source: io::Error },
     #[error("{}: cannot be written: {source}", .path.display())]
     Write { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Output(#[from] WriteError),
+    #[error(transparent)]
+    Collision(#[from] Collision),
+    #[error("{}: is inside of {}, which a runner keeps, expected an output path outside it", .path.display(), .directory.display())]
+    Kept { path: PathBuf, directory: PathBuf },
     #[error("{}: line {line}: {why}", .path.display())]
     Damaged { path: PathBuf, line: usize, why: String },
     #[error("{}: holds a run of another plan: found {found}, expected {expected}", .path.display())]

@@ -6,6 +6,7 @@
 use super::error::RunError;
 use crate::io::{folder, text};
 use crate::schema::policy::{Answer, Gate};
+use crate::telemetry::console::QUESTION;
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -98,7 +99,7 @@ pub fn ask(root: &Path, name: &str, gate: &Gate, until: f64) -> Result<(), RunEr
     let path = path_of(root, &format!("{name}.question"));
     let written = folder::write_file_on_disk(&path, format!("{waits}\n{how}\n").as_bytes());
     written.map_err(|source| RunError::Write { path, source })?;
-    tracing::warn!(hint = how.as_str(), "{waits}");
+    tracing::warn!(target: QUESTION, hint = how.as_str(), "{waits}");
     Ok(())
 }
 

@@ -23,10 +23,19 @@ fn named(task: &Task) -> Option<String> {
             let behind = (*argument == "--dp").then(|| rest.get(place + 1).copied()).flatten();
             behind.or_else(|| argument.strip_prefix("--dp=")).map(str::to_owned)
         }),
-        ["fedmill", "privacy", "noise" | "spend", directory, ..] => Some((*directory).to_owned()),
-        ["fedmill", "round", "run", directory, ..] => Some(format!("{directory}/{BUDGET}")),
+        ["fedmill", "privacy", "noise" | "spend", directory, ..] if !is_option(directory) => {
+            Some((*directory).to_owned())
+        }
+        ["fedmill", "round", "run", directory, ..] if !is_option(directory) => {
+            Some(format!("{directory}/{BUDGET}"))
+        }
         _ => None,
     }
+}
+
+/// Whether an argument is an option. Where the directory stands behind options, the allowance of the run sees the charge.
+fn is_option(argument: &str) -> bool {
+    argument.starts_with('-')
 }
 
 /// The folder of the budget in the directory of a federation.

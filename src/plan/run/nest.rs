@@ -27,6 +27,7 @@ use crate::schema::Plan;
 use crate::schema::agent::Agent;
 use crate::schema::reduce::Reducer;
 use crate::schema::value::Scalar;
+use crate::telemetry::console::QUESTION;
 use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::io;
@@ -66,12 +67,13 @@ pub fn run(job: &Job, places: &Places<'_>, shared: Shared, stop: &AtomicBool) ->
     let file = Path::new(file);
     let start = |why: String| Failure::Start(why);
     let (plan, base) = compose(file, blake3, params, places.run).map_err(start)?;
-    let place = Place { root: root.clone(), base, named: BTreeMap::new() };
+    let private = [file, &places.run.join(PLAN)].into_iter().any(folder::is_kept_from_others);
+    let place = Place { root: root.clone(), base, named: BTreeMap::new(), private };
     if *anew {
         make_place(&root, &plan, inputs).map_err(|why| start(format!("{}: {why}", root.display())))?;
     }
     let text = serde_json::to_string(inputs).unwrap_or_default() + "\n";
-    let written = folder::write_file_on_disk(&root.join(GIVEN), text.as_bytes());
+    let written = folder::write_file(&root.join(GIVEN), text.as_bytes(), private);
     written.map_err(|why| start(format!("{}: {why}", root.join(GIVEN).display())))?;
     keep_plan(&plan, &place).map_err(|why| start(why.to_string()))?;
     let inner = nested::check(&plan, &place.base, None).map_err(|(at, why)| start(format!("{at}: {why}")))?;
@@ -171,7 +173,7 @@ fn show(path: &Path, place: &str) {
     // What cannot be read is shown by `plan status`.
     let text = text::read_at_most(path, MOST_OF_A_QUESTION).unwrap_or_default();
     if let Some((waits, how)) = text.trim_end().rsplit_once('\n') {
-        tracing::warn!(hint = how, "{place}: {waits}");
+        tracing::warn!(target: QUESTION, hint = how, "{place}: {waits}");
     }
 }
 

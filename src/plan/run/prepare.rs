@@ -29,6 +29,8 @@ pub struct Place {
     pub base: PathBuf,
     /// Files or folders that the operator names for inputs.
     pub named: BTreeMap<String, Vec<PathBuf>>,
+    /// Whether the plan is kept from other accounts, as its file is.
+    pub private: bool,
 }
 
 /// Finds the files of all inputs of a plan, and takes their digests.
@@ -56,8 +58,12 @@ fn check_names(plan: &Plan, place: &Place) -> Result<(), RunError> {
     Ok(())
 }
 
-/// The paths of the files of an input.
-fn paths(input: &Input, place: &Place) -> Result<Vec<String>, RunError> {
+/// The paths of the files of an input, from the folder of the plan or absolute.
+///
+/// # Errors
+///
+/// When a path leads outside of the folder of the plan, or a folder cannot be listed.
+pub fn paths(input: &Input, place: &Place) -> Result<Vec<String>, RunError> {
     let fault = |why: String| RunError::Input { input: input.name.to_string(), why };
     let paths = match (place.named.get(input.name.as_str()), &input.path, &input.glob) {
         (Some(named), _, _) => {
@@ -193,7 +199,7 @@ pub fn open<'p>(plan: &'p Plan, place: &Place, parallel: u32) -> Result<Opened<'
     // One directory has one name, whatever links and dots lead to it: the processes of its attempts carry the name.
     let fault = |source| RunError::Read { path: place.root.clone(), source };
     let root = folder::real(&place.root).map_err(fault)?;
-    let place = Place { root: root.clone(), base: base.clone(), named: place.named.clone() };
+    let place = Place { root: root.clone(), base: base.clone(), ..place.clone() };
     check_room(&root, plan.limits.max_parallel_workflows)?;
     let known = Known::default();
     known.add(&root.join(SEEN));
@@ -275,7 +281,7 @@ pub fn keep_plan(plan: &Plan, place: &Place) -> Result<(), RunError> {
     // A directory with the plan has the rest too.
     for (name, text) in [(BASE, base), (PLAN, plan)] {
         let path = place.root.join(name);
-        let written = folder::write_file_on_disk(&path, text.as_bytes());
+        let written = folder::write_file(&path, text.as_bytes(), place.private);
         written.map_err(|source| RunError::Write { path, source })?;
     }
     Ok(())

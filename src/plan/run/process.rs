@@ -122,6 +122,9 @@ fn left_by_runners(root: &Path, matches: impl Fn(&Process) -> bool) -> Vec<i32> 
 /// The folder of attempts, in the directory of a run.
 pub const ATTEMPTS: &str = "attempts";
 
+/// The folder in which an attempt works, in its own.
+pub const WORK: &str = "work";
+
 /// The program of a name: `fedmill` is this one, and a relative path with a slash is below the folder of the plan.
 ///
 /// # Errors

@@ -8,7 +8,7 @@ use super::world::AttemptLimits;
 use crate::io::child::capped::CappedLog;
 use crate::io::folder;
 use crate::io::source::read_at_most;
-use crate::schema::json::strict;
+use crate::schema::json::{strict, wide_integer};
 use crate::schema::reduce::Reducer;
 use serde_json::Value;
 use std::io;
@@ -105,7 +105,13 @@ fn merge(files: &[String], into: &Path, watch: &Watch<'_>) -> Result<(), Failure
 fn object(file: &Path) -> Result<Value, String> {
     let json = read_at_most(file, MOST_BYTES).map_err(|why| why.to_string())?;
     match strict(&json).map_err(|why| format!("$: {why}"))? {
-        value if value.is_object() => Ok(value),
+        value if value.is_object() => match wide_integer(&json) {
+            Some((found, line, column)) => Err(format!(
+                "line {line} column {column}: found the integer {found}, expected one of 64 bits for json-merge; a text \
+                 keeps all digits"
+            )),
+            None => Ok(value),
+        },
         _ => Err("$: found no JSON object, expected one for json-merge".to_owned()),
     }
 }

@@ -83,13 +83,14 @@ fn check_text(lint: &mut Lint, text: &Text<'_>) {
     }
 }
 
-/// Adds a finding unless a text is one reference, each alternative of which stands for files.
+/// Adds a finding unless a text is one reference, each alternative of which stands for files or, as `?`, for none.
 fn expect_files(lint: &mut Lint, at: &str, stage: &Stage, text: &str) {
     // `check_text` finds what cannot be parsed.
     let Ok(template) = Template::parse(text) else { return };
     let is_file = |reference: &Reference| match reference {
         Reference::Input(_) | Reference::Carry(_) | Reference::Output(..) | Reference::At(..) => true,
         Reference::Item => matches!(stage.for_each, Some(ForEach::Input(_))),
+        Reference::Nothing => true,
         _ => false,
     };
     if !template.alone().is_some_and(|alternatives| alternatives.iter().all(is_file)) {

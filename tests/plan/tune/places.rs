@@ -9,6 +9,7 @@ use fedmill::plan::run::machine::Machine;
 use fedmill::plan::run::tune::Step;
 use fedmill::plan::run::world::Job;
 use fedmill::schema::Plan;
+use fedmill::schema::looped::Policy;
 use fedmill::schema::value::Scalar;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -171,8 +172,52 @@ fn a_tuned_value_stands_only_where_it_is_known_to_be_harmless() {
         ];
         assert!(!is_taken(&tuned(&["train"], &stage, &sink)), "{stage}");
     }
+    // Parsers of options take abbreviations, and names may stand together without a mark.
+    for name in [
+        "--epsi",
+        "--byz",
+        "--quor",
+        "--thresh",
+        "--gradnorm",
+        "--dpeps",
+        "--trimmed",
+        "--ε",
+        "--lτ",
+        "epsil",
+    ] {
+        let stage = argv(&[name, "{params.x}"]);
+        assert!(!is_taken(&tuned(&["train"], &stage, &[name])), "{name}");
+        let stage = json!({"agent": "web", "body": {"train": {name: {"lr": "{params.x}"}}}});
+        assert!(!is_taken(&tuned(&["train"], &stage, &[])), "{name} around");
+    }
+    for stage in [
+        json!({"agent": "web", "body": {"lr": ["epsilon", "{params.x}"]}}),
+        json!({"agent": "web", "body": {"lr": [{"name": "epsilon"}, "{params.x}"]}}),
+    ] {
+        assert!(!is_taken(&tuned(&["train"], &stage, &["lr"])), "{stage}");
+    }
+    for name in ["--localsteps", "--minibatch", "--num-steps"] {
+        assert!(is_taken(&tuned(&["train"], &argv(&[name, "{params.x}"]), &[name])), "{name}");
+    }
     let unheard = argv(&["--unheard-of", "{params.x}"]);
     assert!(is_taken(&tuned(&["train"], &unheard, &["--unheard-of"])));
+}
+
+#[test]
+fn values_of_rules_are_names_alone() {
+    for (agent, values, expected) in [
+        (&["fedmill", "aggregate"][..], ["median", "krum"], true),
+        (&["fedmill", "aggregate"], ["median", "centered-clipping:tau=1e12"], false),
+        (&["sh", "merge.sh"], ["median", "centered-clipping:tau=1e12"], false),
+    ] {
+        let mut plan = tuned(agent, &json!({"argv": ["--rule", "{params.x}"]}), &[]);
+        plan.params.insert("x".parse().unwrap(), Scalar::Text(values[0].to_owned()));
+        let tune = plan.loops[0].tune.as_mut().unwrap();
+        tune.values = values.iter().map(|value| Scalar::Text((*value).to_owned())).collect();
+        tune.policy = Policy::Ucb;
+        tune.bounds = None;
+        assert_eq!(is_taken(&plan), expected, "{agent:?} {values:?}");
+    }
 }
 
 #[test]

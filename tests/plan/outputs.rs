@@ -1,0 +1,140 @@
+//! Files of plans that the operator names: what they may replace, and who may read them.
+
+use super::Workflow;
+use super::new::round;
+use crate::harness::{Dir, fedmill};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use serde_json::json;
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
+
+fn plan() -> Workflow {
+    let plan = Workflow::new(&json!([{"id": "a", "sh": "cat {in.i}", "out": [{"name": "o", "path": "-"}]}]))
+        .with("inputs", json!([{"name": "i", "path": "in.txt"}]));
+    plan.dir.write("in.txt", "in");
+    plan.write();
+    plan
+}
+
+/// Runs the command, and expects exit status 2 with this text. The file stays as it was.
+#[track_caller]
+fn refused(dir: &Dir, command: &str, path: &str, why: &str) {
+    let before = fs::read(dir.path(path)).unwrap();
+    let words: Vec<&str> = command.split_whitespace().collect();
+    fedmill(dir, &words).assert_fails(2, &[path, why]);
+    assert_eq!(fs::read(dir.path(path)).unwrap(), before, "{command}");
+}
+
+#[test]
+fn an_export_replaces_no_pipe_and_no_link() {
+    let plan = plan();
+    let dir = &plan.dir;
+    mknodat(CWD, dir.path("pipe"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    symlink("nowhere", dir.path("broken")).unwrap();
+    for target in ["pipe", "broken"] {
+        for option in ["--trace", "--prometheus"] {
+            let run = fedmill(dir, &["plan", "run", "-q", "plan.json", option, target]);
+            run.assert_fails(2, &[target, "is no regular file, expected one or none"]);
+        }
+        let new = [
+            "plan",
+            "new",
+            "--template",
+            "map-reduce",
+            "--set",
+            "files=in.txt",
+            "--set",
+            "map=cat",
+            "-o",
+            target,
+        ];
+        fedmill(dir, &new).assert_fails(2, &[target, "is no regular file"]);
+    }
+    assert!(!dir.exists("plan.run"), "a run began");
+    // A link leads to its file.
+    dir.write("trace.jsonl", "");
+    symlink("trace.jsonl", dir.path("link")).unwrap();
+    assert_eq!(fedmill(dir, &["plan", "run", "-q", "plan.json", "--trace", "link"]).code, Some(0));
+    assert!(fs::symlink_metadata(dir.path("link")).unwrap().is_symlink());
+    assert!(dir.read("trace.jsonl").starts_with(b"{\"resourceSpans\""));
+    for option in ["--trace", "--prometheus", "--events"] {
+        let run = fedmill(dir, &["plan", "export", "plan.run", option, "pipe"]);
+        run.assert_fails(2, &["pipe", "is no regular file"]);
+        let run = fedmill(dir, &["plan", "export", "plan.run", option, "/dev/stdout"]);
+        assert!(run.code == Some(0) && run.stdout.contains("plan"), "{option}: {run:#?}");
+    }
+    assert!(fs::symlink_metadata(dir.path("pipe")).unwrap().file_type().is_fifo());
+}
+
+#[test]
+fn an_export_replaces_no_plan_no_input_and_no_file_of_a_run() {
+    let plan = plan();
+    let dir = &plan.dir;
+    for target in ["plan.json", "in.txt"] {
+        refused(
+            dir,
+            &format!("plan run -q plan.json --prometheus {target}"),
+            target,
+            "expected an earlier textfile",
+        );
+        refused(dir, &format!("plan run -q plan.json --trace {target}"), target, "expected an earlier trace");
+    }
+    let inside = fedmill(dir, &["plan", "run", "-q", "plan.json", "--trace", "plan.run/t"]);
+    inside.assert_fails(2, &["plan.run/t: is inside of ", "expected an output path outside it"]);
+    let both = fedmill(dir, &["plan", "run", "-q", "plan.json", "--trace", "x", "--prometheus", "./x"]);
+    both.assert_fails(2, &["is also another output"]);
+    assert!(!dir.exists("plan.run"), "a run began");
+    // An input that looks like an earlier export.
+    dir.write("in.txt", "# HELP fedmill_x y\n");
+    refused(dir, "plan run -q plan.json --prometheus in.txt", "in.txt", "is also an input");
+    assert_eq!(fedmill(dir, &["plan", "run", "-q", "plan.json"]).code, Some(0));
+    for file in ["events.jsonl", "plan.json", "out/a/o"] {
+        let path = format!("plan.run/{file}");
+        refused(dir, &format!("plan export plan.run --events {path}"), &path, "is inside of");
+        let new = format!("plan new --template map-reduce --set files=in.txt --set map=cat -o {path}");
+        refused(dir, &new, &path, "is inside of");
+    }
+    // The next export replaces the one before.
+    for _ in 0..2 {
+        let words = ["plan", "export", "plan.run", "--prometheus", "p", "--trace", "t", "--events", "e"];
+        assert_eq!(fedmill(dir, &words).code, Some(0));
+    }
+    // An attempt may write into the folder in which it works.
+    let sh = format!(
+        "{} plan export {} --trace t && cat t",
+        crate::harness::program(),
+        dir.path("plan.run").display()
+    );
+    let other = Workflow::new(&json!([{"id": "a", "sh": sh, "out": [{"name": "o", "path": "-"}]}]));
+    let run = other.run();
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    assert!(other.output("a/o").starts_with("{\"resourceSpans\""));
+}
+
+#[test]
+fn a_new_plan_replaces_none_of_its_inputs() {
+    let dir = round();
+    let new = "plan new --template map-reduce --set files=base.safetensors --set map=cat -o base.safetensors";
+    refused(&dir, new, "base.safetensors", "is also an input");
+    let merge = "aggregate -q in --base base.safetensors -o m.safetensors --plan-out base.safetensors";
+    refused(&dir, merge, "base.safetensors", "found a file that is no plan");
+}
+
+#[test]
+fn the_copy_of_a_private_plan_is_private() {
+    let mode =
+        |plan: &Workflow, path: &str| fs::metadata(plan.dir.path(path)).unwrap().permissions().mode() & 0o777;
+    for (own, expected) in [(0o600, 0o600), (0o640, 0o600)] {
+        let plan = plan();
+        fs::set_permissions(plan.dir.path("plan.json"), fs::Permissions::from_mode(own)).unwrap();
+        assert_eq!(fedmill(&plan.dir, &["plan", "run", "-q", "plan.json"]).code, Some(0));
+        assert_eq!(mode(&plan, "plan.run/plan.json"), expected);
+        let render = ["plan", "render", "plan.json", "--target", "slurm", "-o", "r"];
+        assert_eq!(fedmill(&plan.dir, &render).code, Some(0));
+        assert_eq!(mode(&plan, "r/plan.json"), expected);
+    }
+    let plan = plan();
+    fs::set_permissions(plan.dir.path("plan.json"), fs::Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(fedmill(&plan.dir, &["plan", "run", "-q", "plan.json"]).code, Some(0));
+    assert_eq!(mode(&plan, "plan.run/plan.json") & 0o004, 0o004);
+}
