@@ -2,13 +2,14 @@
 //!
 //! [`template`] parses references in braces. [`condition`] parses and evaluates conditions, with the [`functions`] that
 //! they have beside those of CEL; [`expression`] is what one says, and [`cost`] the steps that it may take.
-//! [`tunable`] says which parameters a loop may tune, and [`protected`] which names protect clients.
-//! [`reply_schema`] checks replies against the JSON Schema of a plan.
+//! [`graph`] says which stage of a plan waits for which. [`tunable`] says which parameters a loop may tune, and
+//! [`protected`] which names protect clients. [`reply_schema`] checks replies against the JSON Schema of a plan.
 
 pub mod condition;
 pub mod cost;
 pub mod expression;
 pub mod functions;
+pub mod graph;
 pub mod protected;
 pub mod reply_schema;
 pub mod template;

@@ -11,7 +11,7 @@
 use super::units::{Task, Units};
 use crate::io::digest::known::Known;
 use crate::io::{folder, text};
-use crate::plan::graph::Graph;
+use crate::language::graph::Graph;
 use crate::plan::read;
 use crate::plan::run::bound::check_instances;
 use crate::plan::run::claim::{START, check_free_for_tasks, kept};

@@ -2,8 +2,8 @@
 //!
 //! A stage is a task, a fan-out is one for each instance, and a loop is one with all of its stages.
 
+use crate::language::graph::{Graph, references};
 use crate::language::template::Reference;
-use crate::plan::graph::{Graph, references};
 use crate::plan::run::fill::instances;
 use crate::plan::run::state::State;
 use crate::schema::Plan;

@@ -128,7 +128,7 @@ fn unclear(
         if is_once && state.instance(*key).is_some_and(|instance| instance.may_have_happened) {
             let stage = key.name(&shared.plan);
             if settled.iter().all(|(name, _)| *name != stage) {
-                return Err(RunError::Ambiguous { stage, run: shared.folder(task) });
+                return Err(RunError::Ambiguous { stage, run: shared.folder(task), is_task: true });
             }
             found.insert(*key, event.clone());
         }

@@ -1,6 +1,6 @@
 //! How long a run may still take, and which stage takes most, from the seconds of stages.
 
-use crate::plan::graph::Graph;
+use crate::language::graph::Graph;
 use crate::plan::run::error::RunError;
 use crate::plan::run::event::{Ending, Event, Outcome};
 use crate::plan::run::state::{Group, State};

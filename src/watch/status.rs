@@ -1,7 +1,7 @@
 //! Where a run is: its stages, what runs, what waits for what, and what it used of its limits.
 
 use super::rest::{Bottleneck, Rest, durations, progress, replay};
-use crate::plan::graph::Graph;
+use crate::language::graph::Graph;
 use crate::plan::run::claim::read_run;
 use crate::plan::run::disk;
 use crate::plan::run::error::RunError;

@@ -2,7 +2,7 @@
 //!
 //! The fuzz target, the test of its seeds and that of changed plans share them.
 
-use fedmill::plan::graph::Graph;
+use fedmill::language::graph::Graph;
 use fedmill::plan::read;
 use fedmill::review::lint::lint;
 use fedmill::review::show::{commands, picture::Picture, tree};

@@ -336,7 +336,7 @@ fn run(plan: &Plan, rng: &mut Rng, troubles: u64, disk: &mut Disk) -> (Vec<Strin
 
 /// The journal alone must add up to the state of the runner, and each instance that is done must have its receipt.
 fn check_journal(plan: &Plan, events: &[Event], machine: &Machine<'_>) {
-    let graph = fedmill::plan::graph::Graph::of(plan).unwrap();
+    let graph = fedmill::language::graph::Graph::of(plan).unwrap();
     let mut state = fedmill::plan::run::state::State::new(plan, &graph);
     for event in events {
         state.add(event, &graph, plan);

@@ -1,10 +1,9 @@
 //! Why a run cannot start, or cannot go on.
 
-use super::claim::{self, Holds};
 use crate::io::collision::Collision;
 use crate::io::interrupt::Interrupted;
 use crate::io::model_writer::WriteError;
-use crate::plan::graph::Cycle;
+use crate::language::graph::Cycle;
 use crate::telemetry::explain::Explain;
 use std::io;
 use std::path::PathBuf;
@@ -65,7 +64,7 @@ pub enum RunError {
     #[error(
         "stage `{stage}` may have done its work: an attempt began and has no receipt, and it must not happen twice"
     )]
-    Ambiguous { stage: String, run: PathBuf },
+    Ambiguous { stage: String, run: PathBuf, is_task: bool },
     #[error("--settle {stage}: {why}")]
     Settled { stage: String, why: String },
     #[error(transparent)]
@@ -100,11 +99,12 @@ impl Explain for RunError {
                     .to_owned(),
             ),
             Self::NoTasks { .. } => Some("`fedmill plan render PLAN -o DIR` makes one".to_owned()),
-            Self::Ambiguous { stage, run } => {
-                let goes_on = match claim::of(run) {
-                    Holds::Task(above) => {
-                        let task = run.file_name().unwrap_or_default().display();
-                        format!("fedmill plan task {} {task}", above.display())
+            Self::Ambiguous { stage, run, is_task } => {
+                // A task's run lies in RENDERED/tasks/TASK.
+                let rendered = run.ancestors().nth(2).filter(|_| *is_task);
+                let goes_on = match (rendered, run.file_name()) {
+                    (Some(rendered), Some(task)) => {
+                        format!("fedmill plan task {} {}", rendered.display(), task.display())
                     }
                     _ => format!("fedmill plan resume {}", run.display()),
                 };

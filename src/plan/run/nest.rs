@@ -20,7 +20,7 @@ use crate::io::child::jobserver::MAKEFLAGS;
 use crate::io::digest::store::identify;
 use crate::io::source::identity_of;
 use crate::io::{folder, text};
-use crate::plan::graph::Graph;
+use crate::language::graph::Graph;
 use crate::plan::nested;
 use crate::plan::read;
 use crate::schema::Plan;

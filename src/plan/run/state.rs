@@ -4,7 +4,7 @@ pub mod shadows;
 
 use super::event::{Artifact, Ending, Event, Failure, Made, Outcome};
 use super::key::Key;
-use crate::plan::graph::Graph;
+use crate::language::graph::Graph;
 use crate::schema::Plan;
 use crate::schema::policy::{Answer, SideEffects};
 use shadows::Tuned;

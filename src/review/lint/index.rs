@@ -1,6 +1,6 @@
 //! The names of a plan, its graph, its loops, and the agents of its stages.
 
-use crate::plan::graph::{Cycle, Graph};
+use crate::language::graph::{Cycle, Graph};
 use crate::schema::Plan;
 use crate::schema::agent::{Agent, REPLY};
 use crate::schema::looped::Loop;

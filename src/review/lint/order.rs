@@ -112,7 +112,7 @@ pub(super) fn settle(lint: &mut Lint) {
 }
 
 /// For each stage, the targets that it waits for, directly or through others, as bits.
-fn behind(lint: &Lint, graph: &crate::plan::graph::Graph, targets: &[Target]) -> Vec<u64> {
+fn behind(lint: &Lint, graph: &crate::language::graph::Graph, targets: &[Target]) -> Vec<u64> {
     let mut own = vec![0_u64; graph.needs.len()];
     for (bit, target) in targets.iter().enumerate() {
         match target {

@@ -1,6 +1,6 @@
 //! What pictures of a plan draw: stages with their work, loops, branches and the critical path.
 
-use crate::plan::graph::{Cycle, Graph};
+use crate::language::graph::{Cycle, Graph};
 use crate::schema::Plan;
 use crate::schema::stage::{ForEach, Shards, Stage};
 use std::collections::BTreeMap;

@@ -62,7 +62,11 @@ impl Machine<'_> {
         }
         if is_once && unclear {
             let run = PathBuf::from(&self.flow.folders.run);
-            return Err(RunError::Ambiguous { stage: key.name(self.flow.plan), run });
+            return Err(RunError::Ambiguous {
+                stage: key.name(self.flow.plan),
+                run,
+                is_task: self.flow.part.is_some(),
+            });
         }
         self.state.instance_mut(key).running = false;
         Ok(false)

@@ -1,8 +1,8 @@
 //! Takes the word of the operator for what came of attempts that may have happened.
 
 use super::Machine;
+use crate::language::graph::references;
 use crate::language::template::Reference;
-use crate::plan::graph::references;
 use crate::plan::run::error::RunError;
 use crate::plan::run::event::{Ending, Event, Outcome};
 use crate::plan::run::key::Key;

@@ -14,7 +14,7 @@ use super::state::State;
 use super::tune::guard;
 use super::world::{Woken, World};
 use crate::io::interrupt::Interrupted;
-use crate::plan::graph::Graph;
+use crate::language::graph::Graph;
 use crate::schema::Plan;
 use crate::schema::stage::Stage;
 use std::collections::{BTreeMap, BTreeSet};

@@ -173,7 +173,7 @@ mod tests {
 
     fn plan(stages: &str) -> Plan {
         let text = format!(r#"{{"schema":"fedmill.plan/1","id":"p","stages":[{stages}]}}"#);
-        super::super::read::parse(&text, Path::new("p.json")).unwrap()
+        crate::plan::read::parse(&text, Path::new("p.json")).unwrap()
     }
 
     #[test]
