@@ -5,10 +5,11 @@ use super::search::Filter;
 use super::status::Watched;
 use super::{cloud, figures, trace};
 use crate::io::source::identity_of;
-use crate::io::{collision, folder};
-use crate::plan::run::claim::{self, is_run};
+use crate::io::{collision, folder, publish};
+use crate::plan::run::claim::{self, Holds, is_run};
 use crate::plan::run::error::RunError;
 use crate::plan::run::journal::JOURNAL;
+use crate::plan::run::process::{ATTEMPTS, WORK};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
@@ -82,8 +83,26 @@ impl Export {
             Self::Trace { .. } => ("{\"resourceSpans\":", "an earlier trace of fedmill"),
             Self::Events => ("{\"specversion\":", "earlier events of fedmill"),
         };
-        claim::check_outside(path)?;
+        check_outside(path)?;
         Ok(collision::check_earlier(path, start, what)?)
+    }
+}
+
+/// Checks that an output of a command replaces no file that a runner keeps: one in the directory of a run, a rendered
+/// plan or a task. An attempt may write into the folder in which it works.
+///
+/// # Errors
+///
+/// When the output is in such a directory; the error names it.
+pub fn check_outside(output: &Path) -> Result<(), RunError> {
+    let whole = publish::resolved(output);
+    let Some(kept) = whole.ancestors().skip(1).find(|above| claim::of(above) != Holds::Nothing) else {
+        return Ok(());
+    };
+    let inside: Vec<_> = whole.strip_prefix(kept).into_iter().flat_map(Path::components).collect();
+    match inside.as_slice() {
+        [attempts, _, work, _, ..] if attempts.as_os_str() == ATTEMPTS && work.as_os_str() == WORK => Ok(()),
+        _ => Err(RunError::Kept { path: output.to_owned(), directory: kept.to_owned() }),
     }
 }
 

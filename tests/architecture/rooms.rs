@@ -42,7 +42,7 @@ pub(crate) const ARROWS: &Table = &[
     ("templates", "plan language schema settings telemetry"),
     ("review", "plan endpoint language schema tasks settings"),
     ("tasks", "plan endpoint language schema io"),
-    ("watch", "plan tasks schema record io settings telemetry"),
+    ("watch", "plan tasks language schema record io settings telemetry"),
     ("plan", "endpoint record io telemetry settings language schema measures"),
     ("endpoint", "language schema"),
     ("language", "schema measures"),

@@ -5,10 +5,10 @@ use super::run::base_of;
 use crate::cli::agents::registry::registered;
 use crate::io::collision;
 use crate::io::source::identity_of;
-use crate::plan::run::claim;
 use crate::plan::run::prepare::{Place, paths};
 use crate::templates::resolve::resolve;
 use crate::templates::{TEMPLATES, plan};
+use crate::watch::export::check_outside;
 use clap::Args;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -46,7 +46,7 @@ impl Arguments {
             print(&text)?;
             return Ok(Outcome::Done);
         }
-        claim::check_outside(&self.output).map_err(Failure::of)?;
+        check_outside(&self.output).map_err(Failure::of)?;
         let base = base_of(&self.output);
         let place = Place { root: base.clone(), base: base.clone(), named: BTreeMap::new(), private: false };
         // Inputs that are not there yet are no fault of the template.

@@ -3,8 +3,7 @@
 use super::error::RunError;
 use super::given::GIVEN;
 use super::journal::{JOURNAL, Journal, LOCK, PLAN};
-use super::process::{ATTEMPTS, WORK};
-use crate::io::{folder, publish, text};
+use crate::io::{folder, text};
 use crate::plan::read;
 use crate::schema::Plan;
 use std::path::{Path, PathBuf};
@@ -65,24 +64,6 @@ fn has_begun(root: &Path) -> bool {
     match text::first_line(&path, BEGINNING).ok().flatten() {
         Some(line) => line.starts_with("{\"seq\":0,") && line.contains("\"type\":\"fedmill.plan."),
         None => [LOCK, GIVEN].iter().any(|name| folder::is_plain_file(&root.join(name))),
-    }
-}
-
-/// Checks that an output of a command replaces no file that a runner keeps: one in the directory of a run, a rendered
-/// plan or a task. An attempt may write into the folder in which it works.
-///
-/// # Errors
-///
-/// When the output is in such a directory; the error names it.
-pub fn check_outside(output: &Path) -> Result<(), RunError> {
-    let whole = publish::resolved(output);
-    let Some(kept) = whole.ancestors().skip(1).find(|above| of(above) != Holds::Nothing) else {
-        return Ok(());
-    };
-    let inside: Vec<_> = whole.strip_prefix(kept).into_iter().flat_map(Path::components).collect();
-    match inside.as_slice() {
-        [attempts, _, work, _, ..] if attempts.as_os_str() == ATTEMPTS && work.as_os_str() == WORK => Ok(()),
-        _ => Err(RunError::Kept { path: output.to_owned(), directory: kept.to_owned() }),
     }
 }
 

@@ -1,11 +1,10 @@
 //! The loop of a runner: does what can be done, and waits for what comes.
 
 use super::error::RunError;
-use super::event::{Artifact, Ending, Outcome};
+use super::event::{Artifact, Ending};
 use super::machine::Machine;
 use super::world::World;
-use crate::schema::Plan;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Starts a run, or takes it up again, and goes on to its end.
 ///
@@ -30,20 +29,4 @@ pub fn drive(
         let woken = world.wait(until)?;
         machine.take(woken, world)?;
     }
-}
-
-/// The outputs that no other stage needs, by their paths in the directory of the run.
-pub fn results(plan: &Plan, machine: &Machine<'_>) -> Vec<String> {
-    let needed: BTreeSet<&str> =
-        plan.stages.iter().flat_map(|stage| &stage.needs).map(|need| need.as_str()).collect();
-    let mut found = Vec::new();
-    for (place, _) in plan.stages.iter().enumerate().filter(|(_, stage)| !needed.contains(stage.id.as_str()))
-    {
-        let group = machine.state.group(machine.state.current(place));
-        if group.outcome == Some(Outcome::Ok) {
-            let made = group.instances.iter().filter_map(|instance| instance.made.as_ref());
-            found.extend(made.flat_map(|made| made.outputs.values()).map(|artifact| artifact.path.clone()));
-        }
-    }
-    found
 }
