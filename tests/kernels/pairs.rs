@@ -223,7 +223,7 @@ fn check_centred_products<E: Sample>(isa: Isa, n: usize, columns: usize, kind: V
 }
 
 /// The negative control: the check notices a sum that is slightly outside the bound, a sum that lacks a column, a sum
-/// of the other kind, and a write below the diagonal.
+/// of the other kind, and a write behind the sums.
 pub(super) fn wrong_is_noticed(isa: Isa) {
     let tile = fill::<f32>(3, 65, Values::Smooth);
     let rows = tile.rows::<f32>(3, 65);
@@ -236,7 +236,7 @@ pub(super) fn wrong_is_noticed(isa: Isa) {
     assert!(wrong(&off).is_some());
     assert!(wrong(&pair_sums::<SquaredDifference>(isa, &tile.rows(3, 64))).is_some());
     assert!(wrong(&pair_sums::<Product>(isa, &rows)).is_some());
-    let mut below = sums;
-    below[3] = 0.0;
-    assert!(wrong(&below).unwrap().contains("below the diagonal"));
+    let mut behind = sums;
+    behind[3 * 4 / 2] = 0.0;
+    assert!(wrong(&behind).unwrap().contains("behind the sums"));
 }
