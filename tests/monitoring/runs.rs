@@ -74,7 +74,7 @@ fn prometheus_client_reads_the_figures_of_runs() {
     let of = |name: &str, labels: &[&str]| sum(&run, name, labels);
     assert_eq!(of("plan_run_state", &["\"state\":\"failed\""]), 1.0);
     assert_eq!(of("plan_run_state", &[]), 1.0);
-    for (state, count) in [("ok", 3.0), ("skipped", 1.0), ("failed", 1.0), ("waiting", 1.0)] {
+    for (state, count) in [("ok", 3.0), ("skipped", 1.0), ("failed", 1.0), ("not run", 1.0)] {
         assert_eq!(of("plan_stages", &[&format!("\"state\":\"{state}\"")]), count, "{state}");
     }
     // Twice `flaky`, twice `step`, two instances of `fan`, and `bad`.
