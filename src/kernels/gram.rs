@@ -20,7 +20,7 @@ pub const BLOCK: usize = 1024;
 /// adds `BLOCK / 16` terms, the tree adds four times, and a term carries the rounding of its inputs.
 pub const RELATIVE_ERROR: f64 = (BLOCK / FLOATS + 8) as f64 * (f32::EPSILON / 2.0) as f64;
 
-/// Rows of a group. A group and [`GROUPS`] others stay in the second-level cache.
+/// Rows of a group. A group and `GROUPS` others stay in the second-level cache.
 pub const GROUP: usize = 32;
 
 /// Groups that are paired with each group at once.

@@ -6,7 +6,7 @@
 //!
 //! [`geometry`] holds the distances of the updates, [`mixing`] the combinations that [`pre`]-aggregation makes of them.
 //! [`recipe`] and [`decision`] are the output of a rule, [`statistics`] its input. [`ranking`] and [`numeric`] serve
-//! several rules, [`succession`] follows Krum's scores as clients leave. [`metrics`] describe a round as a whole,
+//! several rules, `succession` follows Krum's scores as clients leave. [`metrics`] describe a round as a whole,
 //! [`clusters`] its groups of clients. [`error`] says why a rule cannot decide.
 
 pub mod bulyan;

@@ -1,7 +1,7 @@
 //! Streams the tiles of all updates through the worker threads or the GPU.
 //!
 //! A [`pass`] is work on every tile of a [`plan`]. The [`machine`] runs it: [`drive`] hands tiles to threads, which
-//! read rows by a [`reader`], one read for each of its [`runs`], and adds the parts in the order of tiles. Sums of [`sections`] have the same shape in a
+//! read rows by a [`reader`], one read for each of its `runs`, and adds the parts in the order of tiles. Sums of [`sections`] have the same shape in a
 //! sharded run. [`geometry`] measures updates for a decision, [`combine`] merges them, and [`survey`] measures each
 //! alone, all by [`blocks`] of rows. [`kind_sample`] compares a sample of them with the base, and [`overflow`] finds
 //! those that the server's step takes too far; [`reach`] is how far. [`overlap`] compares where their largest values

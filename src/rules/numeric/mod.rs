@@ -1,7 +1,7 @@
 //! Numerics that several rules share: symmetric matrices, their spectra, and sums.
 //!
-//! [`triangle`] holds a symmetric matrix. [`eigen`] computes its whole spectrum, [`lanczos`] the leading pair of a large
-//! one. [`sum`] adds up with twice the digits of f64.
+//! [`triangle`] holds a symmetric matrix. [`eigen`] computes its whole spectrum, `lanczos` the leading pair of a large
+//! one. `sum` adds up with twice the digits of f64.
 
 pub mod eigen;
 pub(super) mod lanczos;
