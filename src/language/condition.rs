@@ -1,8 +1,8 @@
 //! Conditions: CEL expressions over the state of a run. The only file that knows the crate.
 //!
 //! A condition is short and shallow: the parser recurses. Whole numbers are CEL's `int`, never `uint`, so that
-//! `iteration.k % 5` has an overload. A value that is missing, no number (NaN) or too large, and a division by zero, are
-//! errors, never `false`.
+//! `iteration.k % 5` has an overload. A value that is missing, no number (NaN) or too large, and a division of a whole
+//! number by zero, are errors, never `false`; 1.0 / 0.0 is infinite, as in CEL.
 
 use super::cost::{Extent, MOST_STEPS, steps};
 use super::expression::{Constant, Expression, Fold};
@@ -525,6 +525,7 @@ mod tests {
             ("slope(metrics.losses) < -0.5", true),
             ("min(metrics.losses) == 1.0 && abs(-2) == 2", true),
             ("1 < 1.5", true),
+            ("1.0 / 0.0 > 1.0 && !(params.f > 9 && 1 / 0 == 1)", true),
         ] {
             let outcome = Condition::parse(text).unwrap().evaluate(&scope());
             assert_eq!(outcome.as_ref().map(|outcome| outcome.holds), Ok(holds), "{text}: {outcome:?}");
