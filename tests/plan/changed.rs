@@ -1,13 +1,14 @@
 //! Files that change between the stage that made them, or the start of a run, and their use.
 
 use super::Workflow;
-use crate::harness::{Run, fedmill};
+use crate::harness::{Run, fedmill, program};
 use serde_json::json;
 use std::ffi::OsStr;
 use std::fs::{self, Permissions};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// A run in which `a` made a file, and `b`, which reads it, failed.
 fn halfway() -> Workflow {
@@ -197,14 +198,14 @@ fn an_input_whose_name_is_not_utf8_is_named() {
         let (folder, name) =
             file.rsplit_once('/').map_or(("in".to_owned(), file), |(sub, name)| (format!("in/{sub}"), name));
         unnamed(&plan, &folder, &[name.as_bytes(), b"\xff.txt"].concat());
-        let message = format!("in/{file}\\xff.txt: the name of the file is not UTF-8");
+        let message = format!("in/{file}\\xff.txt: the name is not UTF-8");
         plan.run().assert_fails(2, &["input `i`: ", &message]);
     }
     let plan =
         Workflow::new(&json!([{"id": "a", "sh": "true"}])).with("inputs", json!([by_pattern("in/**/*.txt")]));
     plan.dir.write("in/a.txt", "1");
     fs::create_dir(plan.dir.path("in").join(OsStr::from_bytes(b"sub\xff"))).unwrap();
-    plan.run().assert_fails(2, &["in/sub\\xff: the name of the file is not UTF-8"]);
+    plan.run().assert_fails(2, &["in/sub\\xff: the name is not UTF-8"]);
     // A pattern that does not match the file leaves it out, whatever its name.
     let plan =
         Workflow::new(&json!([{"id": "a", "sh": "true"}])).with("inputs", json!([by_pattern("in/**/*.txt")]));
@@ -212,4 +213,19 @@ fn an_input_whose_name_is_not_utf8_is_named() {
     unnamed(&plan, "in", b"b\xff.log");
     let run = plan.run();
     assert_eq!(run.code, Some(0), "{run:#?}");
+}
+
+#[test]
+fn a_folder_whose_name_is_not_utf8_is_named() {
+    let plan = Workflow::new(&json!([{"id": "a", "sh": "true"}]));
+    plan.write();
+    let folder = plan.dir.path("").join(OsStr::from_bytes(b"plans\xff"));
+    fs::create_dir(&folder).unwrap();
+    fs::copy(plan.dir.path("plan.json"), folder.join("plan.json")).unwrap();
+    let mut command = Command::new(program());
+    let run = command.args(["plan", "run"]).arg(folder.join("plan.json")).output().unwrap();
+    let stderr = String::from_utf8(run.stderr).unwrap();
+    assert_eq!(run.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("plans\\xff: the name is not UTF-8"), "{stderr}");
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
 }

@@ -200,7 +200,7 @@ fn an_update_whose_name_is_not_utf8_is_in_no_plan() {
     let dir = round();
     let name = "$(printf 'in/c\\377.safetensors')";
     let command = words("aggregate --base base.safetensors -o m.safetensors --plan-out next.json");
-    let message = "in/c\\xff.safetensors: the name of the file is not UTF-8";
+    let message = "in/c\\xff.safetensors: the name is not UTF-8";
     for updates in ["in", "in/c0.safetensors", name] {
         let setup = format!("cp in/c1.safetensors \"{name}\" && set -- \"$@\" \"{updates}\"");
         let run = fedmill_after(&dir, &setup, &command);

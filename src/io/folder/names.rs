@@ -82,7 +82,7 @@ pub fn check_files(folder: &Path) -> Result<(), String> {
 /// What is wrong with a path that is not UTF-8, in words.
 pub fn is_no_text(path: &Path) -> String {
     format!(
-        "{}: the name of the file is not UTF-8, and a plan holds no other names; rename the file",
+        "{}: the name is not UTF-8, and a plan holds no other names; rename it",
         of_name(path.as_os_str())
     )
 }

@@ -142,8 +142,13 @@ fn listed(base: &Path, path: &str) -> Result<Vec<String>, String> {
     text(if path.is_empty() { &whole } else { Path::new(path) }).map(|path| vec![path])
 }
 
+/// The path of a folder from the root. Commands get it as text, so it must be one.
 fn absolute(path: &Path) -> Result<PathBuf, String> {
-    std::path::absolute(path).map_err(|why| format!("{}: {why}", path.display()))
+    let whole = std::path::absolute(path).map_err(|why| format!("{}: {why}", path.display()))?;
+    if whole.to_str().is_none() {
+        return Err(names::is_no_text(&whole));
+    }
+    Ok(whole)
 }
 
 fn check_pins(pins: &BTreeMap<String, String>, files: &[Artifact], base: &Path) -> Result<(), String> {
@@ -187,7 +192,8 @@ pub fn open<'p>(plan: &'p Plan, place: &Place, parallel: u32) -> Result<Opened<'
     if let Some((at, why)) = check::faults(plan).into_iter().next() {
         return Err(RunError::Plan { at, why });
     }
-    let base = absolute(&place.base).map_err(|why| RunError::Plan { at: "--dir".to_owned(), why })?;
+    let base = absolute(&place.base).and_then(|base| absolute(&place.root).map(|_| base));
+    let base = base.map_err(|why| RunError::Plan { at: "--dir".to_owned(), why })?;
     nested::check(plan, &base, None).map_err(|(at, why)| RunError::Plan { at, why })?;
     let digest = read::digest(plan);
     // Before the look for a journal: another runner that begins in between leaves files of this plan, and a journal.
