@@ -240,6 +240,13 @@ pub struct Handlers {
     pub exit: Vec<Id>,
 }
 
+impl Handlers {
+    /// The stages that run after a failure, then those that run last.
+    pub fn stages(&self) -> impl Iterator<Item = &Id> {
+        self.failure.iter().chain(&self.exit)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

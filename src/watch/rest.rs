@@ -145,7 +145,7 @@ pub fn progress(
         return 1.0;
     }
     // A stage of the end may never run, and does so when all is done.
-    let is_last = |id| plan.on.failure.iter().chain(&plan.on.exit).any(|last| last == id);
+    let is_last = |id| plan.on.stages().any(|last| last == id);
     let works: Vec<bool> = plan.stages.iter().map(|stage| stage.works()).collect();
     let known: Vec<Option<f64>> =
         plan.stages.iter().map(|stage| past.get(stage.id.as_str()).copied()).collect();

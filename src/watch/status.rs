@@ -406,7 +406,7 @@ impl Watched {
             return needs;
         }
         let id = &self.plan.stages[key.stage].id;
-        let is_handler = self.plan.on.failure.iter().chain(&self.plan.on.exit).any(|handler| handler == id);
+        let is_handler = self.plan.on.stages().any(|handler| handler == id);
         let other = match (&self.runner, &self.state.stop) {
             _ if is_handler => "the end of the run",
             (_, Some(_)) => return Vec::new(),

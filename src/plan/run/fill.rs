@@ -256,7 +256,7 @@ impl Filler<'_> {
             params: params.collect::<Result<_, String>>()?,
             inputs: inputs.collect::<Result<_, String>>()?,
             // The stages of the end run at each end.
-            anew: self.plan.on.failure.iter().chain(&self.plan.on.exit).any(|id| *id == stage.id),
+            anew: self.plan.on.stages().any(|id| *id == stage.id),
         })
     }
 

@@ -340,7 +340,7 @@ impl State {
             return self.count_again(graph);
         }
         (self.stop, self.ending) = (None, None);
-        let last = plan.on.failure.iter().chain(&plan.on.exit);
+        let last = plan.on.stages();
         for stage in last.filter_map(|id| plan.stages.iter().position(|stage| stage.id == *id)) {
             // The stages of the end run at each end.
             let answers = self.groups[stage][0].answers;

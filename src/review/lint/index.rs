@@ -53,7 +53,7 @@ impl<'p> Index<'p> {
                 able.entry(capability.as_str()).or_default().push(name);
             }
         }
-        let handlers = plan.on.failure.iter().chain(&plan.on.exit);
+        let handlers = plan.on.stages();
         Self {
             plan,
             inputs: plan.inputs.iter().map(|input| input.name.as_str()).collect(),

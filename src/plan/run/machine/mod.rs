@@ -132,7 +132,7 @@ impl<'p> Machine<'p> {
             free.extend(state.add(event, &graph, plan));
         }
         let handlers: BTreeSet<usize> = {
-            let named = plan.on.failure.iter().chain(&plan.on.exit);
+            let named = plan.on.stages();
             named.filter_map(|id| plan.stages.iter().position(|stage| stage.id == *id)).collect()
         };
         let remaining = graph.remaining(|_| 1.0);
