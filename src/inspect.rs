@@ -14,6 +14,8 @@ use crate::io::model_file::{ModelFile, TablePool};
 use crate::io::source::OpenFiles;
 use crate::model::faults::Faults;
 use crate::model::layout::Layout;
+use crate::telemetry::cells::{Listing, or_dash};
+use crate::telemetry::escape::line;
 use crate::telemetry::explain::Explain;
 use crate::telemetry::progress::Progress;
 use crate::updates::metadata::UpdateMetadata;
@@ -311,4 +313,40 @@ impl InspectedUpdate {
         self.max_abs = Some(measured.max_abs);
         self.norm = Some(measured.squared_norm.sqrt()).filter(|norm| norm.is_finite());
     }
+}
+
+/// Updates for people: a table, and below it their faults.
+pub fn text(updates: &[InspectedUpdate]) -> String {
+    let header = [
+        "client",
+        "tensors",
+        "parameters",
+        "dtype",
+        "bytes",
+        "examples",
+        "norm",
+        "cos(median)",
+        "max abs",
+        "non-finite",
+    ];
+    let mut table = Listing::with_header(header).right((1..header.len()).filter(|column| *column != 3));
+    for update in updates {
+        table.add([
+            update.id.clone(),
+            or_dash(update.tensors),
+            or_dash(update.parameters),
+            or_dash(update.dtype.as_ref()),
+            or_dash(update.bytes),
+            or_dash(update.examples),
+            or_dash(update.norm.map(|norm| format!("{norm:.4}"))),
+            or_dash(update.cosine_to_median.map(|cosine| format!("{cosine:+.3}"))),
+            or_dash(update.max_abs.map(|largest| format!("{largest:.4}"))),
+            or_dash(update.non_finite),
+        ]);
+    }
+    let faults = updates
+        .iter()
+        .flat_map(|update| update.faults.iter().map(move |fault| format!("{}: {fault}", update.file)))
+        .map(|fault| format!("{}\n", line(&fault)));
+    format!("{}\n{}", table.text(&[]), faults.collect::<String>())
 }

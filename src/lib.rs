@@ -13,6 +13,7 @@
 //! this:
 //!
 //! - [`cli`]: arguments as typed become a request; one file per subcommand. [`mod@bench`]: times kernels and merges.
+//!   [`doctor`]: examines the devices of the machine.
 //! - [`round`]: the rounds of a federation, phase by phase, on a state directory. [`config`]: its `fedmill.toml`.
 //!   [`fleet`]: its clients, and who is selected.
 //! - [`templates`]: makes plans. [`review`]: looks at plans without running them. [`watch`]: looks at runs, and
@@ -35,6 +36,7 @@ pub mod cli;
 pub mod codecs;
 pub mod compress;
 pub mod config;
+pub mod doctor;
 pub mod endpoint;
 pub mod engine;
 pub mod fleet;

@@ -2,6 +2,7 @@
 
 use super::BenchError;
 use super::picture::{self, Area, COLORS, DrawResult, Format, Mark, Picture};
+use crate::privacy::accountants::Cost;
 use plotters::prelude::*;
 
 /// Pixels of the plot.
@@ -17,6 +18,31 @@ pub struct Curve {
     pub label: String,
     /// Rounds and the epsilon there. Values that are not finite are left out.
     pub points: Vec<(f64, f64)>,
+}
+
+/// Number of points of a curve.
+const POINTS: u32 = 24;
+
+/// The numbers of rounds at which curves up to `last` rounds have points.
+pub fn rounds(last: u64) -> Vec<u64> {
+    let last = last.max(1) as f64;
+    let part = |point: u32| f64::from(point) / f64::from(POINTS - 1);
+    let mut rounds: Vec<u64> = (0..POINTS).map(|point| last.powf(part(point)).round() as u64).collect();
+    rounds.dedup();
+    rounds
+}
+
+/// A line for each accountant, from the costs of numbers of rounds.
+pub fn of_costs(costs: &[(u64, Cost)]) -> Vec<Curve> {
+    let curve = |label: &str, epsilon: &dyn Fn(&Cost) -> Option<f64>| Curve {
+        label: label.to_owned(),
+        points: costs.iter().filter_map(|(rounds, cost)| Some((*rounds as f64, epsilon(cost)?))).collect(),
+    };
+    vec![
+        curve("Renyi divergences", &|cost| Some(cost.epsilon_rdp)),
+        curve("Renyi, integer orders", &|cost| Some(cost.epsilon_rdp_integer)),
+        curve("loss distribution", &|cost| cost.epsilon_pld),
+    ]
 }
 
 /// Draws lines as a file of this format.

@@ -1,7 +1,7 @@
 //! What a terminal shows of a benchmark.
 
 use super::results::{Limits, Machine, Results, Row, Work, duration, short};
-use comfy_table::{CellAlignment, Table, presets};
+use crate::telemetry::cells::Listing;
 use std::fmt::Write as _;
 
 /// What a terminal shows of results: the machine, the rows, the crossovers, and what was not measured.
@@ -59,16 +59,10 @@ fn table(rows: &[&Row]) -> String {
         "transfer",
         "compute",
     ];
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(header);
-    for column in [2, 3, 5, 6, 7, 8, 9, 11, 12] {
-        if let Some(column) = table.column_mut(column) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
+    let mut table = Listing::with_header(header).right([2, 3, 5, 6, 7, 8, 9, 11, 12]);
     for row in rows {
         let (latency, part) = (&row.latency, |ns: Option<u64>| ns.map_or("-".to_owned(), duration));
-        table.add_row([
+        table.add([
             row.subject.name.clone(),
             row.subject.dtype.clone(),
             short(row.subject.parameters),
@@ -84,5 +78,5 @@ fn table(rows: &[&Row]) -> String {
             part(latency.compute.map(|time| time.p50_ns)),
         ]);
     }
-    table.trim_fmt()
+    table.text(&[])
 }

@@ -1,7 +1,7 @@
 //! `fedmill aggregate`: merge client updates into one model.
 
 use super::aggregation::{AggregationOptions, Outputs, model_path, published};
-use super::plan::next;
+use super::plan::next::repeated;
 use super::privacy::vector::StatisticsChoice;
 use super::reporting::ReportingOptions;
 use super::{Common, Failure, INPUTS, OUTPUT, Outcome, PRIVACY, RULE};
@@ -13,6 +13,7 @@ use crate::engine::passes::machine::Machine;
 use crate::modes::dp::release::{self, Options};
 use crate::modes::{gaps, tiers, tree};
 use crate::telemetry::report::Report;
+use crate::templates::next;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -90,8 +91,10 @@ pub(super) struct Arguments {
 impl Arguments {
     pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
         let output = &self.outputs.output;
-        let next = self.plan_out.as_ref().map(|plan| next::Aggregate::of_command_line(plan, output));
-        let next = next.transpose()?;
+        let next = match &self.plan_out {
+            Some(plan) => Some(next::Aggregate::of(&repeated()?, plan, output)?),
+            None => None,
+        };
         let done = self.merge(common)?;
         if let (Some(next), Outcome::Done) = (next, &done) {
             next.write(output)?;

@@ -10,7 +10,7 @@ use crate::bench::results::Results;
 use crate::bench::sampling::Repeats;
 use crate::bench::table;
 use crate::gpu::adapters;
-use crate::gpu::job::{GpuError, Options};
+use crate::gpu::job::{Options, named};
 use crate::model::dtype::Dtype;
 use crate::settings::split_list;
 use clap::Args;
@@ -153,18 +153,13 @@ impl Arguments {
         if common.backend_name() == BackendName::Cpu {
             return Ok(Vec::new());
         }
-        let found = adapters();
-        let chosen: Vec<String> = match &common.adapter {
-            Some(wanted) => {
-                let is_named = |name: &str| name.to_lowercase().contains(&wanted.to_lowercase());
-                let named = found.iter().map(|adapter| adapter.name.clone()).find(|name| is_named(name));
-                let names = || found.iter().map(|adapter| adapter.name.clone()).collect();
-                let missing = || GpuError::NoSuchAdapter { wanted: wanted.clone(), found: names() };
-                vec![named.ok_or_else(missing).map_err(|why| failure(why.into()))?]
-            }
+        let wanted = common.adapter.as_deref();
+        let named = named(adapters(), wanted).map_err(|why| failure(why.into()))?;
+        let chosen: Vec<String> = match wanted {
+            Some(_) => named.into_iter().map(|adapter| adapter.name).take(1).collect(),
             None => {
-                let wanted = found.iter().filter(|adapter| self.software || !adapter.is_software());
-                wanted.map(|adapter| adapter.name.clone()).collect()
+                let wanted = named.into_iter().filter(|adapter| self.software || !adapter.is_software());
+                wanted.map(|adapter| adapter.name).collect()
             }
         };
         if chosen.is_empty() {

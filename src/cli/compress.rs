@@ -167,7 +167,7 @@ impl Arguments {
         if let Some(missed) = summary.missed.as_ref().filter(|_| !self.best_effort) {
             return Ok(Outcome::Refused(missed.clone()));
         }
-        warn_of_range(&summary);
+        summary.warn_of_range();
         self.tell(&summary, common)?;
         Ok(Outcome::Done)
     }
@@ -238,48 +238,13 @@ impl Arguments {
     fn tell(&self, summary: &Summary, common: &Common) -> Result<(), Failure> {
         match &summary.output {
             _ if self.json => print(&format!("{}\n", serde_json::to_string(summary)?)),
-            None => print(&format!("{}\n", shown(summary))),
+            None => print(&format!("{}\n", summary.text())),
             Some(path) => {
                 if !common.quiet {
-                    console::tell(&shown(summary));
+                    console::tell(&summary.text());
                 }
                 print(&format!("{path}\n"))
             }
         }
     }
-}
-
-/// Warns of values that did not fit.
-fn warn_of_range(summary: &Summary) {
-    let Summary { input, parameters, values_cut, values_lost, .. } = summary;
-    if *values_cut > 0 {
-        tracing::warn!(
-            hint = "bf16, u8 and ecsq send values of any size",
-            "{input}: {values_cut} of {parameters} values are beyond the range of the codec and are cut to its end"
-        );
-    }
-    if *values_lost > 0 {
-        tracing::warn!(
-            hint = "multiply the update by a constant, and divide the merged delta by it",
-            "{input}: {values_lost} of {parameters} values are lost: they are too small for the codec and become zero"
-        );
-    }
-}
-
-fn shown(summary: &Summary) -> String {
-    let measures = &summary.measures;
-    let values = |(codec, values): (&String, &u64)| format!("{codec} {values}");
-    let codecs = summary.codecs.iter().map(values).collect::<Vec<_>>().join(", ");
-    format!(
-        "{}: {} bytes, {:.2}x ({:.3} bits per parameter); NMSE {:.3e}, cosine {:.4}, norm ratio {:.4}; \
-         least NMSE of white data {:.3e}; values by codec: {codecs}",
-        summary.input,
-        summary.output_bytes,
-        summary.ratio,
-        summary.bits_per_parameter,
-        measures.nmse,
-        measures.cosine,
-        measures.norm_ratio,
-        summary.white_nmse_bound
-    )
 }

@@ -1,7 +1,7 @@
 //! The command line: one file per subcommand, with its arguments and the call that runs it.
 //!
 //! A subcommand is its file, a `mod` line and a row of `subcommands!`. Subcommands share `aggregation`, `classes`
-//! and `reporting` (options), `cells` (of tables), `size` (sizes in bytes), `failure` and `usage` (exit status) and
+//! and `reporting` (options), `size` (sizes in bytes), `failure` and `usage` (exit status) and
 //! `rates` (the table of codecs).
 
 /// Declares subcommands: the name, the arguments, and the common options that the subcommand reads.
@@ -56,7 +56,6 @@ use crate::gpu;
 use crate::io::interrupt;
 use crate::kernels::lanes::Isa;
 use crate::model::client_id::IdSource;
-use crate::telemetry::cells;
 use crate::telemetry::console::{self, LogFormat};
 use crate::telemetry::progress::Progress;
 use crate::updates::metadata::UpdateKind;

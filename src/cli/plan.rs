@@ -1,6 +1,6 @@
 //! `fedmill plan`: workflows as files.
 //!
-//! `next` is the plan of the next round, which `fedmill aggregate` and `fedmill round` write.
+//! `next` reads what the plan of the next round repeats of `fedmill aggregate`.
 
 mod cancel;
 mod diff;

@@ -4,10 +4,9 @@ use super::{Common, Failure, print};
 use crate::bench::picture::Format;
 use crate::bench::rates;
 use crate::compress::run::Compression;
-use crate::compress::table::{self, Row};
+use crate::compress::table;
 use crate::io::collision;
 use crate::io::model_writer::check_file_target;
-use comfy_table::{CellAlignment, Table, presets};
 use std::path::Path;
 
 /// Measures all codecs on an update. Prints a table, or JSON with one object per line.
@@ -31,7 +30,7 @@ pub(super) fn run(
                 text.push('\n');
             }
         }
-        false => text = format!("{}\n", table(&rows)),
+        false => text = format!("{}\n", table::text(&rows)),
     }
     print(&text)
 }
@@ -46,32 +45,4 @@ pub(super) fn format_of(path: &Path) -> Result<Format, Failure> {
 pub(super) fn write(path: &Path, picture: &[u8]) -> Result<(), Failure> {
     check_file_target(path)?;
     Ok(collision::write_output(path, picture)?)
-}
-
-fn table(rows: &[Row]) -> String {
-    let header =
-        ["codec", "bytes", "ratio", "bits", "NMSE", "white", "cosine", "norm", "encode MB/s", "decode MB/s"];
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(header);
-    for column in 1..header.len() {
-        if let Some(column) = table.column_mut(column) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    let speed = |speed: Option<f64>| speed.map_or("-".to_owned(), |speed| format!("{speed:.0}"));
-    for row in rows {
-        table.add_row([
-            row.codec.clone(),
-            row.bytes.to_string(),
-            format!("{:.2}", row.ratio),
-            format!("{:.3}", row.bits_per_parameter),
-            format!("{:.3e}", row.measures.nmse),
-            format!("{:.3e}", row.white_nmse_bound),
-            format!("{:.4}", row.measures.cosine),
-            format!("{:.4}", row.measures.norm_ratio),
-            speed(row.encode_mb_per_s),
-            speed(row.decode_mb_per_s),
-        ]);
-    }
-    table.trim_fmt()
 }

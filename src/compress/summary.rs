@@ -47,6 +47,42 @@ pub struct Summary {
 }
 
 impl Summary {
+    /// Warns of values that did not fit.
+    pub fn warn_of_range(&self) {
+        let Self { input, parameters, values_cut, values_lost, .. } = self;
+        if *values_cut > 0 {
+            tracing::warn!(
+                hint = "bf16, u8 and ecsq send values of any size",
+                "{input}: {values_cut} of {parameters} values are beyond the range of the codec and are cut to its end"
+            );
+        }
+        if *values_lost > 0 {
+            tracing::warn!(
+                hint = "multiply the update by a constant, and divide the merged delta by it",
+                "{input}: {values_lost} of {parameters} values are lost: they are too small for the codec and become zero"
+            );
+        }
+    }
+
+    /// The measurements in a sentence.
+    pub fn text(&self) -> String {
+        let measures = &self.measures;
+        let values = |(codec, values): (&String, &u64)| format!("{codec} {values}");
+        let codecs = self.codecs.iter().map(values).collect::<Vec<_>>().join(", ");
+        format!(
+            "{}: {} bytes, {:.2}x ({:.3} bits per parameter); NMSE {:.3e}, cosine {:.4}, norm ratio {:.4}; \
+             least NMSE of white data {:.3e}; values by codec: {codecs}",
+            self.input,
+            self.output_bytes,
+            self.ratio,
+            self.bits_per_parameter,
+            measures.nmse,
+            measures.cosine,
+            measures.norm_ratio,
+            self.white_nmse_bound
+        )
+    }
+
     /// The summary of an attempt.
     pub(crate) fn of(
         inputs: &Inputs,

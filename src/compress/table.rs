@@ -8,6 +8,7 @@ use crate::compress::run::Compression;
 use crate::compress::summary::Summary;
 use crate::kernels::lanes::Isa;
 use crate::settings::SpecError;
+use crate::telemetry::cells::{Listing, or_dash};
 use crate::telemetry::explain::Explain;
 use rayon::ThreadPool;
 use serde::Serialize;
@@ -151,4 +152,27 @@ fn decode(coding: &Coding, isa: Isa, vector: &Vector, chunks: &Chunks) -> Result
     }
     std::hint::black_box(&out);
     Ok(())
+}
+
+/// Rows for people.
+pub fn text(rows: &[Row]) -> String {
+    let header =
+        ["codec", "bytes", "ratio", "bits", "NMSE", "white", "cosine", "norm", "encode MB/s", "decode MB/s"];
+    let mut table = Listing::with_header(header).right(1..header.len());
+    let speed = |speed: Option<f64>| or_dash(speed.map(|speed| format!("{speed:.0}")));
+    for row in rows {
+        table.add([
+            row.codec.clone(),
+            row.bytes.to_string(),
+            format!("{:.2}", row.ratio),
+            format!("{:.3}", row.bits_per_parameter),
+            format!("{:.3e}", row.measures.nmse),
+            format!("{:.3e}", row.white_nmse_bound),
+            format!("{:.4}", row.measures.cosine),
+            format!("{:.4}", row.measures.norm_ratio),
+            speed(row.encode_mb_per_s),
+            speed(row.decode_mb_per_s),
+        ]);
+    }
+    table.text(&[])
 }

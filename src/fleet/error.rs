@@ -41,6 +41,8 @@ pub enum FleetError {
     NoClient { path: PathBuf },
     #[error("{}: the format is unknown, expected a name that ends in .json, .jsonl or .csv", .path.display())]
     NoFormat { path: PathBuf },
+    #[error("{0}")]
+    Scale(String),
     #[error(transparent)]
     Interrupted(#[from] Interrupted),
 }

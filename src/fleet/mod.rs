@@ -8,6 +8,7 @@
 //! - [`select`]: the clients of a round, one strategy a file.
 //! - [`tiers`]: classes of devices, and the file that `aggregate --tiers` reads.
 //! - [`score`]: how good an agent of plans is.
+//! - [`tables`]: what a terminal shows of clients and agents.
 //! - [`age`]: a length of time such as `30d`.
 
 pub mod age;
@@ -21,5 +22,6 @@ pub mod row;
 pub mod schema;
 pub mod score;
 pub mod select;
+pub mod tables;
 pub mod tiers;
 mod wait;

@@ -35,6 +35,27 @@ impl Default for Scale {
     }
 }
 
+impl Scale {
+    /// Checks that weights and thresholds make a score.
+    ///
+    /// # Errors
+    ///
+    /// When they do not.
+    pub fn check(&self) -> Result<(), FleetError> {
+        let Self { weights, thresholds: [low, high], .. } = self;
+        let is_weight = |weight: &f64| weight.is_finite() && *weight >= 0.0;
+        if !(weights.iter().all(is_weight) && weights.iter().sum::<f64>() > 0.0) {
+            let why = format!("the weights are {weights:?}, expected numbers from 0 on, one above 0");
+            return Err(FleetError::Scale(why));
+        }
+        if !(0.0 <= *low && low <= high && *high <= 1.0) {
+            let why = format!("LOW is {low} and HIGH {high}, expected 0 <= LOW <= HIGH <= 1");
+            return Err(FleetError::Scale(why));
+        }
+        Ok(())
+    }
+}
+
 /// What the file says of a tier beside its clients.
 #[derive(Clone, PartialEq, Serialize, Debug)]
 pub struct TierPlan {

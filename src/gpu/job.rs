@@ -75,6 +75,21 @@ impl Adapter {
     }
 }
 
+/// All adapters, or those whose name contains `wanted`, in any case.
+///
+/// # Errors
+///
+/// When no name does.
+pub fn named(found: Vec<Adapter>, wanted: Option<&str>) -> Result<Vec<Adapter>, GpuError> {
+    let Some(wanted) = wanted else { return Ok(found) };
+    let is_named = |adapter: &Adapter| adapter.name.to_lowercase().contains(&wanted.to_lowercase());
+    if !found.iter().any(is_named) {
+        let found = found.into_iter().map(|adapter| adapter.name).collect();
+        return Err(GpuError::NoSuchAdapter { wanted: wanted.to_owned(), found });
+    }
+    Ok(found.into_iter().filter(is_named).collect())
+}
+
 /// An error of a device.
 #[derive(thiserror::Error, Clone, PartialEq, Debug)]
 #[non_exhaustive]

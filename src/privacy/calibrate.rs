@@ -124,6 +124,22 @@ const MOST_ROUNDS: u64 = 1 << 40;
 const UNUSED: f64 = 1e-4;
 
 impl Budget {
+    /// The noise multiplier and the number of rounds: what is not given follows from the other. One round, if neither is.
+    ///
+    /// # Errors
+    ///
+    /// When the cost is not known, or nothing stays within the budget.
+    pub fn solve(&self, noise: Option<f64>, rounds: Option<u64>) -> Result<(f64, u64), CalibrateError> {
+        match (noise, rounds) {
+            (Some(noise), Some(rounds)) => Ok((noise, rounds)),
+            (Some(noise), None) => Ok((noise, self.rounds(noise)?)),
+            (None, rounds) => {
+                let rounds = rounds.unwrap_or(1);
+                Ok((self.noise_multiplier(rounds)?, rounds))
+            }
+        }
+    }
+
     /// The epsilon of `rounds` rounds with this noise, by the accountant, slack included.
     ///
     /// # Errors

@@ -3,25 +3,71 @@
 //! Text of clients may not act on the terminal, or break a row.
 
 use crate::telemetry::escape::escaped;
-use comfy_table::{ColumnConstraint, ContentArrangement, Table};
+use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, presets};
 
 /// Columns of a terminal.
 pub const WIDTH: u16 = 80;
 
-/// A row of a table.
-pub fn row<const N: usize>(cells: [String; N]) -> Vec<String> {
-    cells.iter().map(|cell| escaped(cell).into_owned()).collect()
+/// A table as a command prints it: rows in columns, without lines between them.
+pub struct Listing {
+    table: Table,
+    right: Vec<usize>,
 }
 
-/// The text of a table whose cells in some columns wrap, so that its rows fit [`WIDTH`]. The other columns keep theirs.
-pub fn fit(table: &mut Table, wrapped: &[usize]) -> String {
-    table.set_content_arrangement(ContentArrangement::Dynamic).set_width(WIDTH);
-    for (place, column) in table.column_iter_mut().enumerate() {
-        if !wrapped.contains(&place) {
-            column.set_constraint(ColumnConstraint::ContentWidth);
-        }
+impl Listing {
+    /// A table without a header.
+    pub fn bare() -> Self {
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING);
+        Self { table, right: Vec::new() }
     }
-    table.trim_fmt()
+
+    /// A table whose columns have these names.
+    pub fn with_header<const N: usize>(names: [&str; N]) -> Self {
+        let mut listing = Self::bare();
+        listing.table.set_header(names.map(|name| escaped(name).into_owned()));
+        listing
+    }
+
+    /// A table of names, each with its value.
+    pub fn of_values<'n>(values: impl IntoIterator<Item = (&'n str, String)>) -> Self {
+        let mut listing = Self::bare();
+        values.into_iter().for_each(|(name, value)| listing.add([name.to_owned(), value]));
+        listing
+    }
+
+    /// Puts the cells of these columns at the right of their column.
+    #[must_use]
+    pub fn right(mut self, columns: impl IntoIterator<Item = usize>) -> Self {
+        self.right.extend(columns);
+        self
+    }
+
+    /// Adds a row.
+    pub fn add<const N: usize>(&mut self, cells: [String; N]) {
+        self.table.add_row(cells.map(|cell| escaped(&cell).into_owned()));
+    }
+
+    /// The text of the table. The cells of these columns wrap, so that rows fit [`WIDTH`]; others never do.
+    pub fn text(mut self, wrapped: &[usize]) -> String {
+        if !wrapped.is_empty() {
+            self.table.set_content_arrangement(ContentArrangement::Dynamic).set_width(WIDTH);
+        }
+        for (place, column) in self.table.column_iter_mut().enumerate() {
+            if !wrapped.is_empty() && !wrapped.contains(&place) {
+                column.set_constraint(ColumnConstraint::ContentWidth);
+            }
+            if self.right.contains(&place) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+        self.table.trim_fmt()
+    }
+}
+
+/// A value, or `-` where there is none.
+pub fn or_dash(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }
 
 /// A number for people: four decimals at most, or an exponent where they say nothing.

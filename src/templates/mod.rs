@@ -3,9 +3,10 @@
 //! [`settings`] reads the settings, and `parts` has what plans share. [`shards`] merges a round in shards, [`round`]
 //! merges and evaluates one, [`sweep`] compares rules on one round, [`refine`] repeats a proposal and its review,
 //! [`map_reduce`] does work for each of many files or values, and in [`swarm`] agents propose and vote. [`resolve`]
-//! finds agents for what a plan needs.
+//! finds agents for what a plan needs, and [`next`] makes the plan of the next round.
 
 pub mod map_reduce;
+pub mod next;
 mod parts;
 pub mod refine;
 pub mod resolve;

@@ -1,9 +1,9 @@
-//! The files that a run made for others than its own stages.
+//! What a run came to: its stages in numbers, and the files that it made for others than its own stages.
 
 use crate::plan::run::event::Outcome;
 use crate::plan::run::machine::Machine;
 use crate::schema::Plan;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The outputs that no other stage needs, by their paths in the directory of the run.
 pub fn results(plan: &Plan, machine: &Machine<'_>) -> Vec<String> {
@@ -19,4 +19,19 @@ pub fn results(plan: &Plan, machine: &Machine<'_>) -> Vec<String> {
         }
     }
     found
+}
+
+/// How the stages ended, and the loops that ended without their condition: a line each.
+pub fn summary(plan: &Plan, machine: &Machine<'_>) -> Vec<String> {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for stage in 0..plan.stages.len() {
+        let outcome = machine.state.group(machine.state.current(stage)).outcome;
+        *counts.entry(outcome.map_or("not run", Outcome::word)).or_default() += 1;
+    }
+    let counts: Vec<String> = counts.iter().map(|(word, count)| format!("{count} {word}")).collect();
+    let stages = format!("{} stages: {}", plan.stages.len(), counts.join(", "));
+    let loops = plan.loops.iter().zip(&machine.state.loops);
+    let exhausted = loops.filter(|(_, state)| state.exhausted);
+    let exhausted = exhausted.map(|(looped, _)| format!("loop `{}` ended without its condition", looped.id));
+    [stages].into_iter().chain(exhausted).collect()
 }

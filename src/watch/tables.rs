@@ -3,7 +3,7 @@
 use super::history::{PastEvent, PastRun};
 use super::rest::Bottleneck;
 use super::status::{StageRow, Status, StepRow};
-use crate::telemetry::cells::{fit, number, row, wrapped};
+use crate::telemetry::cells::{Listing, number, wrapped};
 use crate::telemetry::escape::escaped;
 
 /// The state of a run, its stages, and what they used.
@@ -39,19 +39,17 @@ pub fn status(status: &Status) -> String {
         );
     }
     text += &loops(status);
-    let mut table = comfy_table::Table::new();
-    table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(row(["stage", "state", "attempts", "seconds", "about"].map(str::to_owned)));
+    let mut table = Listing::with_header(["stage", "state", "attempts", "seconds", "about"]);
     for stage in &status.stages {
-        table.add_row(row([
+        table.add([
             stage.name.clone(),
             stage.state.clone(),
             stage.attempts.to_string(),
             format!("{:.2}", stage.seconds),
             about(stage),
-        ]));
+        ]);
     }
-    text = format!("{text}\n{}\n", fit(&mut table, &[0, 4]));
+    text = format!("{text}\n{}\n", table.text(&[0, 4]));
     for stage in status.stages.iter().filter(|stage| stage.is_current && !stage.ballots.is_empty()) {
         text += &votes(stage);
     }
@@ -74,18 +72,16 @@ fn loops(status: &Status) -> String {
 
 /// The ballots of a vote: its last iteration.
 fn votes(stage: &StageRow) -> String {
-    let mut table = comfy_table::Table::new();
-    table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(row(["voter", "weight", "ballot"].map(str::to_owned)));
+    let mut table = Listing::with_header(["voter", "weight", "ballot"]);
     for ballot in &stage.ballots {
         let chosen = match (&ballot.option, &ballot.why) {
             (Some(option), _) => option.clone(),
             (None, Some(why)) => format!("abstains: {why}"),
             (None, None) => "has not answered".to_owned(),
         };
-        table.add_row(row([ballot.agent.clone(), format!("{:.3}", ballot.weight), chosen]));
+        table.add([ballot.agent.clone(), format!("{:.3}", ballot.weight), chosen]);
     }
-    format!("\nvotes in {}:\n{}\n", stage.name, fit(&mut table, &[0, 2]))
+    format!("\nvotes in {}:\n{}\n", stage.name, table.text(&[0, 2]))
 }
 
 fn rest(status: &Status) -> String {
@@ -129,34 +125,23 @@ fn measured(name: &str, values: &[f64]) -> String {
 
 /// Events of a run.
 pub fn events(events: &[PastEvent]) -> String {
-    let mut table = comfy_table::Table::new();
-    table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(["time (UTC)", "event", "of", "what"]);
+    let mut table = Listing::with_header(["time (UTC)", "event", "of", "what"]);
     for event in events {
         let time = event.time.get(..19).unwrap_or(&event.time).replace('T', " ");
-        table.add_row(row([time, event.event.to_owned(), event.name.clone(), event.what.clone()]));
+        table.add([time, event.event.to_owned(), event.name.clone(), event.what.clone()]);
     }
-    fit(&mut table, &[2, 3])
+    table.text(&[2, 3])
 }
 
 /// Runs of a folder: with a metric its values, and with a search the places of its text.
 pub fn runs(runs: &[PastRun], metric: Option<&str>) -> String {
-    let mut table = comfy_table::Table::new();
-    table.load_style(comfy_table::presets::NOTHING);
     let found = if runs.iter().any(|run| !run.found.is_empty()) { "found" } else { "why" };
-    table.set_header(row([
-        "run",
-        "plan",
-        "state",
-        "started (UTC)",
-        "seconds",
-        metric.unwrap_or("stages"),
-        found,
-    ]
-    .map(str::to_owned)));
+    let value = metric.unwrap_or("stages");
+    let header = ["run", "plan", "state", "started (UTC)", "seconds", value, found];
+    let mut table = Listing::with_header(header);
     for run in runs {
         let started = run.started.as_deref().unwrap_or_default();
-        table.add_row(row([
+        table.add([
             run.run.clone(),
             run.plan.clone(),
             run.state.clone(),
@@ -164,7 +149,7 @@ pub fn runs(runs: &[PastRun], metric: Option<&str>) -> String {
             format!("{:.1}", run.seconds),
             run.value.map_or_else(|| format!("{}/{}", run.over, run.stages), number),
             if run.found.is_empty() { run.why.clone() } else { run.found.join("; ") },
-        ]));
+        ]);
     }
-    fit(&mut table, &[0, 1, 6])
+    table.text(&[0, 1, 6])
 }

@@ -22,6 +22,7 @@ pub(crate) const ARROWS: &Table = &[
         "aggregate intake decide passes backend compress updates codecs privacy strategies rules gpu kernels io \
          telemetry settings model",
     ),
+    ("doctor", "gpu privacy kernels io telemetry"),
     (
         "simulate",
         "attacks aggregate tiers gaps dp secure compress updates strategies rules codecs kernels io telemetry settings \
@@ -39,10 +40,13 @@ pub(crate) const ARROWS: &Table = &[
     ("round", "codecs privacy config updates"),
     // The names and numbers that the keys of `fedmill.toml` take.
     ("config", "codecs intake fleet io rules settings strategies telemetry"),
-    ("templates", "plan language schema settings telemetry"),
-    ("review", "plan endpoint language schema tasks settings"),
+    // `round`, `config` and `budget` for the plan of the next round.
+    ("templates", "round config budget plan language schema io settings telemetry"),
+    // `io` for the programs that a plan needs.
+    ("review", "plan endpoint language schema tasks io settings telemetry"),
     ("tasks", "plan endpoint language schema io"),
-    ("watch", "plan tasks language schema record io settings telemetry"),
+    // `measures`, `rules` and `shards` for the numbers of a round, which the shard files of `gram` hold too.
+    ("watch", "plan tasks language schema measures rules shards record io settings telemetry"),
     ("plan", "endpoint record io telemetry settings language schema measures"),
     ("endpoint", "language schema"),
     ("language", "schema measures"),

@@ -3,8 +3,8 @@
 use super::super::{Common, Failure, INPUTS, Outcome, print};
 use super::state::{StateDirectory, failure};
 use crate::fleet::error::FleetError;
-use crate::fleet::import::{self, Format, ImportRequest, Imported};
-use crate::fleet::registry::Registry;
+use crate::fleet::import::{self, Format, ImportRequest};
+use crate::fleet::tables;
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use std::path::{Path, PathBuf};
@@ -81,7 +81,9 @@ pub(super) fn register(
     if needs_one && imported.rows == 0 {
         return Err(failure(FleetError::NoClient { path: request.path.to_owned() }));
     }
-    tell(&registry, imported)
+    let active = registry.active().map_err(failure)?;
+    print(&format!("{}\n", tables::imported(imported, active)))?;
+    Ok(Outcome::Done)
 }
 
 /// A file that is not there makes no registry.
@@ -91,14 +93,4 @@ fn check_readable(path: &Path) -> Result<(), Failure> {
         open.map_err(|source| failure(FleetError::Io { path: path.to_owned(), source }))?;
     }
     Ok(())
-}
-
-fn tell(registry: &Registry, imported: Imported) -> Result<Outcome, Failure> {
-    let Imported { added, updated, bad, .. } = imported;
-    let more = |count: u64, what: &str| if count > 0 { format!(", {count} {what}") } else { String::new() };
-    let (updated, bad) = (more(updated, "updated"), more(bad, "bad rows left out"));
-    let active = registry.active().map_err(failure)?;
-    let clients = if added == 1 { "client" } else { "clients" };
-    print(&format!("{added} {clients} added{updated}{bad}; {active} may be selected\n"))?;
-    Ok(Outcome::Done)
 }

@@ -1,12 +1,10 @@
 //! `fedmill clients list`: shows the clients of the registry.
 
 use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print};
-use super::state::{StateDirectory, failure, or_dash, time_text};
-use crate::cli::cells::{fit, number, row};
-use crate::fleet::client::Client;
+use super::state::{StateDirectory, failure};
 use crate::fleet::registry::Filter;
+use crate::fleet::tables;
 use clap::Args;
-use comfy_table::{CellAlignment, Table, presets};
 
 /// Show the clients of the registry.
 #[derive(Args, Debug)]
@@ -35,14 +33,14 @@ impl Arguments {
         if self.json {
             return list_json(&registry, &filter);
         }
-        let mut table = table();
+        let mut table = tables::clients();
         registry
             .list(&filter, |client| {
-                table.add_row(cells(&client));
+                tables::add_client(&mut table, &client);
                 Ok(())
             })
             .map_err(failure)?;
-        print(&format!("{}\n", fit(&mut table, &[0, 1])))?;
+        print(&format!("{}\n", table.text(&[0, 1])))?;
         Ok(Outcome::Done)
     }
 }
@@ -68,36 +66,3 @@ fn list_json(registry: &crate::fleet::registry::Registry, filter: &Filter) -> Re
 
 /// Bytes of JSON lines that are printed together.
 const LINES: usize = 1 << 16;
-
-/// What fits a terminal. `clients show` and `--json` have all of a client.
-const HEADER: [&str; 8] = ["client", "tier", "compute", "memory", "data", "merged", "last update", "retired"];
-
-fn table() -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(HEADER);
-    for column in 2..6 {
-        if let Some(column) = table.column_mut(column) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    table
-}
-
-/// The day of a time in UTC.
-fn day(seconds: Option<i64>) -> String {
-    time_text(seconds).chars().take("2026-01-31".len()).collect()
-}
-
-fn cells(client: &Client) -> Vec<String> {
-    let profile = &client.profile;
-    row([
-        profile.id.clone(),
-        or_dash(profile.tier.as_ref()),
-        number(profile.compute_capability),
-        or_dash(profile.memory.map(number)),
-        number(profile.data_size),
-        client.history.merged.to_string(),
-        day(profile.last_update),
-        day(profile.retired_at),
-    ])
-}

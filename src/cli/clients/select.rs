@@ -1,13 +1,12 @@
 //! `fedmill clients select`: the clients of a round.
 
 use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, RULE, print};
-use super::state::{StateDirectory, or_dash, parse_time};
-use crate::cli::cells::{fit, number, row, wrapped};
-use crate::fleet::select::{self, Constraints, Request, Selection, Strategy};
+use super::state::{StateDirectory, parse_time};
+use crate::fleet::select::{self, Constraints, Request, Strategy};
+use crate::fleet::tables;
 use crate::settings::{SpecError, lines};
 use crate::telemetry::console;
 use clap::Args;
-use comfy_table::{CellAlignment, Table, presets};
 use jiff::Timestamp;
 
 /// Select the clients of a round, and say why each was chosen.
@@ -93,7 +92,7 @@ impl Arguments {
         }
         let text = match self.json {
             true => serde_json::to_string(&selection)?,
-            false => table(&selection),
+            false => tables::selection(&selection),
         };
         print(&format!("{text}\n"))?;
         Ok(Outcome::Done)
@@ -121,39 +120,4 @@ impl Arguments {
             least: self.min_clients.unwrap_or(least),
         }
     }
-}
-
-/// Four decimals, or an exponent where they would take a row.
-fn decimals(value: f64) -> String {
-    if value.abs() < 1e6 { format!("{value:.4}") } else { number(value) }
-}
-
-fn table(selection: &Selection) -> String {
-    let excluded: Vec<String> =
-        selection.excluded.iter().map(|(why, count)| format!("{count} excluded by {why}")).collect();
-    let excluded = if excluded.is_empty() { String::new() } else { format!("; {}", excluded.join(", ")) };
-    let head = format!(
-        "{} of {} clients, by {}{excluded}",
-        selection.choices.len(),
-        selection.eligible,
-        selection.strategy
-    );
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(["client", "tier", "probability", "score", "why"]);
-    for column in [2, 3] {
-        if let Some(column) = table.column_mut(column) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    let number = |value: Option<f64>| or_dash(value.map(decimals));
-    for choice in &selection.choices {
-        table.add_row(row([
-            choice.id.clone(),
-            or_dash(choice.tier.as_ref()),
-            number(choice.probability),
-            number(choice.score),
-            choice.why.clone(),
-        ]));
-    }
-    format!("{}\n{}", wrapped(&head, 0), fit(&mut table, &[0, 1, 4]))
 }

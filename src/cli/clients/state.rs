@@ -1,4 +1,4 @@
-//! What the subcommands of `fedmill clients` share: the state directory, times and dashes.
+//! What the subcommands of `fedmill clients` share: the state directory and times.
 
 use crate::cli::{Failure, INPUTS};
 use crate::fleet::error::FleetError;
@@ -37,15 +37,4 @@ pub(in crate::cli) fn failure(why: FleetError) -> Failure {
 pub(in crate::cli) fn parse_time(text: &str) -> Result<Timestamp, String> {
     text.parse()
         .map_err(|_| "expected a date and time with its offset, such as 2026-01-31T12:00:00Z".to_owned())
-}
-
-/// Seconds since 1970 as a time in UTC.
-pub(in crate::cli) fn time_text(seconds: Option<i64>) -> String {
-    let time = seconds.and_then(|seconds| Timestamp::from_second(seconds).ok());
-    time.map_or_else(|| "-".to_owned(), |time| time.to_string())
-}
-
-/// A number, or `-` where there is none.
-pub(in crate::cli) fn or_dash(value: Option<impl ToString>) -> String {
-    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }

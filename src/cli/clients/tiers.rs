@@ -64,7 +64,13 @@ fn of_tier(text: &str) -> Result<(usize, String), String> {
 
 impl Arguments {
     pub(super) fn run(&self, _: &Common) -> Result<Outcome, Failure> {
-        let (scale, plans) = (self.scale()?, self.plans()?);
+        let scale = Scale {
+            weights: [self.compute, self.memory, self.bandwidth],
+            thresholds: [self.low, self.high],
+            by_quantile: self.quantiles,
+        };
+        scale.check().map_err(failure)?;
+        let plans = self.plans()?;
         let mut registry = self.state.open()?;
         let assigned = tiers::assign(&registry, &scale).map_err(failure)?;
         if assigned.without_devices > 0 {
@@ -81,24 +87,6 @@ impl Arguments {
             TIERS.iter().zip(&assigned.members).map(|(tier, ids)| format!("{} {tier}", ids.len())).collect();
         print(&format!("{}; {changed} changed\n", counts.join(", ")))?;
         Ok(Outcome::Done)
-    }
-
-    fn scale(&self) -> Result<Scale, Failure> {
-        let weights = [self.compute, self.memory, self.bandwidth];
-        let is_weight = |weight: &f64| weight.is_finite() && *weight >= 0.0;
-        if !(weights.iter().all(is_weight) && weights.iter().sum::<f64>() > 0.0) {
-            return Err(anyhow::anyhow!(
-                "the weights are {weights:?}, expected numbers from 0 on, one above 0"
-            )
-            .into());
-        }
-        if !(0.0 <= self.low && self.low <= self.high && self.high <= 1.0) {
-            let (low, high) = (self.low, self.high);
-            return Err(
-                anyhow::anyhow!("LOW is {low} and HIGH {high}, expected 0 <= LOW <= HIGH <= 1").into()
-            );
-        }
-        Ok(Scale { weights, thresholds: [self.low, self.high], by_quantile: self.quantiles })
     }
 
     fn plans(&self) -> Result<[TierPlan; 3], Failure> {

@@ -1,9 +1,9 @@
 //! `fedmill plan diff`: what differs between two plans.
 
 use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print};
-use crate::cli::cells::{fit, row};
 use crate::plan::read;
 use crate::review::diff::{Difference, diff};
+use crate::telemetry::cells::Listing;
 use clap::Args;
 use serde_json::Value;
 use std::path::PathBuf;
@@ -42,17 +42,10 @@ fn table(found: &Difference) -> String {
     if found.changes.is_empty() {
         return "no difference".to_owned();
     }
-    let mut table = comfy_table::Table::new();
-    table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(row(["change", "path", "from", "to"].map(str::to_owned)));
+    let mut table = Listing::with_header(["change", "path", "from", "to"]);
     for change in &found.changes {
         let text = |value: &Option<Value>| value.as_ref().map_or(String::new(), Value::to_string);
-        table.add_row(row([
-            change.kind.word().to_owned(),
-            change.path.clone(),
-            text(&change.from),
-            text(&change.to),
-        ]));
+        table.add([change.kind.word().to_owned(), change.path.clone(), text(&change.from), text(&change.to)]);
     }
-    fit(&mut table, &[1, 2, 3])
+    table.text(&[1, 2, 3])
 }

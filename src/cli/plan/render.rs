@@ -1,11 +1,11 @@
 //! `fedmill plan render`: a plan for Slurm or Snakemake.
 
 use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print};
-use super::lint::refuse_errors;
 use super::run::{Jobs, base_of, files_of, named};
 use crate::io::{collision, folder};
 use crate::plan::read;
 use crate::plan::run::prepare::Place;
+use crate::review::lint::report::refuse_errors;
 use crate::review::render::loss::{Level, Report, Target, losses, text};
 use crate::review::render::{File, slurm, snakemake};
 use crate::tasks::folder::prepare;
@@ -53,7 +53,7 @@ enum Program {
 impl Arguments {
     pub(super) fn run(&self, _: &Common) -> Result<Outcome, Failure> {
         let (plan, source) = read::with_text(&self.plan).map_err(Failure::of)?;
-        refuse_errors(&plan, &source, &self.plan)?;
+        refuse_errors(&plan, &source, &self.plan).map_err(Failure::of)?;
         let named = files_of(&self.inputs);
         let private = folder::is_kept_from_others(&self.plan);
         let place = Place { root: self.output.clone(), base: base_of(&self.plan), named, private };

@@ -2,7 +2,6 @@
 
 use super::super::{COMMON, Common, Failure, INPUTS, OUTPUT, Outcome, print};
 use super::export::Exports;
-use super::lint::refuse_errors;
 use crate::cli::agents::registry::record;
 use crate::io::child::jobserver::Places;
 use crate::io::folder;
@@ -10,14 +9,14 @@ use crate::io::publish::directory_of;
 use crate::plan::read;
 use crate::plan::run::claim::directory_for;
 use crate::plan::run::drive::drive;
-use crate::plan::run::event::{Ending, Outcome as StageOutcome};
-use crate::plan::run::machine::Machine;
+use crate::plan::run::event::Ending;
 use crate::plan::run::prepare::{Opened, Place, open};
+use crate::review::lint::report::refuse_errors;
 use crate::schema::Plan;
 use crate::telemetry::console;
 use crate::watch::export;
 use crate::watch::failures::failures;
-use crate::watch::results::results;
+use crate::watch::results::{results, summary};
 use clap::Args;
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -89,7 +88,7 @@ impl Jobs {
 impl Arguments {
     pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
         let (plan, source) = read::with_text(&self.plan).map_err(Failure::of)?;
-        refuse_errors(&plan, &source, &self.plan)?;
+        refuse_errors(&plan, &source, &self.plan).map_err(Failure::of)?;
         let root = match (&self.dir, self.plan.as_os_str() == "-") {
             (Some(dir), _) => dir.clone(),
             (None, true) => return Err(anyhow::anyhow!("a plan from standard input needs --dir").into()),
@@ -126,7 +125,9 @@ pub(super) fn run(
     // The world ends with the work, so that the exports see no runner.
     let driven = uses.exports.of(&place.root, || drive(&mut machine, inputs, &mut { world }))?;
     let ending = driven.map_err(Failure::of)?;
-    tell(plan, &machine, common);
+    if !common.quiet {
+        summary(plan, &machine).iter().for_each(|line| console::tell(line));
+    }
     if let Some(time) = finished.filter(|_| !common.quiet && settled.is_empty()) {
         let dir = place.root.display();
         console::tell(&format!(
@@ -151,21 +152,4 @@ pub(super) fn run(
             return Err(Failure { hint: Some(hint), lines, ..Failure::from(error) });
         }
     })
-}
-
-fn tell(plan: &Plan, machine: &Machine<'_>, common: &Common) {
-    if common.quiet {
-        return;
-    }
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for stage in 0..plan.stages.len() {
-        let outcome = machine.state.group(machine.state.current(stage)).outcome;
-        *counts.entry(outcome.map_or("not run", StageOutcome::word)).or_default() += 1;
-    }
-    let counts: Vec<String> = counts.iter().map(|(word, count)| format!("{count} {word}")).collect();
-    console::tell(&format!("{} stages: {}", plan.stages.len(), counts.join(", ")));
-    let loops = plan.loops.iter().zip(&machine.state.loops);
-    for (looped, _) in loops.filter(|(_, state)| state.exhausted) {
-        console::tell(&format!("loop `{}` ended without its condition", looped.id));
-    }
 }

@@ -1,11 +1,12 @@
 //! `fedmill privacy calibrate`: solves for the noise, the rounds or epsilon.
 
-use super::compose::{lines, rounded_up};
+use super::compose::lines;
 use super::mechanism::{self, MechanismOptions};
 use super::plan::{self, PlanOptions};
 use super::while_listening;
 use crate::cli::{Common, Failure, OUTPUT, Outcome, PRIVACY, print};
 use crate::privacy::accountants::bridge::IntegerNoise;
+use crate::privacy::accountants::lines::rounded_up;
 use crate::privacy::calibrate::{Budget, CalibrateError, ClientSampling, TargetAccountant};
 use crate::privacy::ledger::plan::Correlated;
 use clap::Args;
@@ -73,7 +74,7 @@ impl Arguments {
         let charges = self.rounds.map(|rounds| if correlated.is_some() { 1 } else { rounds });
         let noise = self.noise_multiplier;
         let solved = while_listening(move || {
-            let (noise_multiplier, charges) = solve(&budget, noise, charges)?;
+            let (noise_multiplier, charges) = budget.solve(noise, charges)?;
             Ok((noise_multiplier, charges, budget.cost(noise_multiplier, charges)?))
         });
         let (noise_multiplier, charges, cost) = solved?.map_err(failure)?;
@@ -118,18 +119,6 @@ impl Arguments {
             (None, Some(_)) => Ok(f64::INFINITY),
             (Some(_), Some(_)) => Err(wrong("all of --epsilon, --noise-multiplier and --rounds")),
             (None, None) => Err(wrong("one of --epsilon, --noise-multiplier and --rounds")),
-        }
-    }
-}
-
-/// The noise multiplier and the number of charges, of which one is given.
-fn solve(budget: &Budget, noise: Option<f64>, rounds: Option<u64>) -> Result<(f64, u64), CalibrateError> {
-    match (noise, rounds) {
-        (Some(noise), Some(rounds)) => Ok((noise, rounds)),
-        (Some(noise), None) => Ok((noise, budget.rounds(noise)?)),
-        (None, rounds) => {
-            let rounds = rounds.unwrap_or(1);
-            Ok((budget.noise_multiplier(rounds)?, rounds))
         }
     }
 }

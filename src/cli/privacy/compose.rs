@@ -5,11 +5,12 @@ use super::while_listening;
 use crate::bench::curves::{self, Curve};
 use crate::cli::{Common, Failure, INPUTS, OUTPUT, Outcome, PRIVACY, print, rates};
 use crate::io::text;
+use crate::privacy::accountants::lines::Line;
 use crate::privacy::accountants::rdp::orders::OrderList;
-use crate::privacy::accountants::{self, Cost, CostTerms, Deltas, cost};
+use crate::privacy::accountants::{self, CostTerms, cost};
 use crate::privacy::event::Event;
+use crate::telemetry::cells::Listing;
 use clap::{ArgGroup, Args};
-use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -58,9 +59,6 @@ struct WithAssumptions<'a, T> {
     assumptions: Vec<String>,
 }
 
-/// Number of points of a curve.
-const POINTS: u32 = 24;
-
 impl Arguments {
     pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
         let format = self.plot.as_deref().map(rates::format_of).transpose()?;
@@ -72,14 +70,14 @@ impl Arguments {
                 if let (Some(path), Some(format)) = (&self.plot, format) {
                     rates::write(path, &curves::draw(&self.title(delta), &self.curves(delta)?, format)?)?;
                 }
-                self.print(&cost, || table(&cost), &cost.warnings, common)?;
+                self.print(&cost, || lines(cost.lines()), &cost.warnings, common)?;
             }
             (None, epsilon) => {
                 let deltas = {
                     let (epsilon, adjacency) = (epsilon.unwrap_or(0.0), self.plan.adjacency()?);
                     while_listening(move || accountants::delta(&events, epsilon, adjacency))??
                 };
-                self.print(&deltas, || table_of_deltas(&deltas), &[], common)?;
+                self.print(&deltas, || lines(deltas.lines()), &[], common)?;
             }
         }
         Ok(Outcome::Done)
@@ -128,25 +126,13 @@ impl Arguments {
 
     /// Epsilon by each accountant, at numbers of rounds up to --rounds.
     fn curves(&self, delta: f64) -> Result<Vec<Curve>, Failure> {
-        let last = self.rounds.max(1) as f64;
-        let mut rounds: Vec<u64> =
-            (0..POINTS).map(|k| last.powf(f64::from(k) / f64::from(POINTS - 1)).round() as u64).collect();
-        rounds.dedup();
         let terms = self.terms(delta)?;
-        let mut costs: Vec<(f64, Cost)> = Vec::new();
-        for rounds in rounds {
+        let mut costs = Vec::new();
+        for rounds in curves::rounds(self.rounds) {
             let event = self.rounds_of(self.noise_multiplier.unwrap_or(0.0), rounds)?;
-            costs.push((rounds as f64, while_listening(move || cost(&[event], &terms))??));
+            costs.push((rounds, while_listening(move || cost(&[event], &terms))??));
         }
-        let curve = |label: &str, epsilon: &dyn Fn(&Cost) -> Option<f64>| Curve {
-            label: label.to_owned(),
-            points: costs.iter().filter_map(|(rounds, cost)| Some((*rounds, epsilon(cost)?))).collect(),
-        };
-        Ok(vec![
-            curve("Renyi divergences", &|cost| Some(cost.epsilon_rdp)),
-            curve("Renyi, integer orders", &|cost| Some(cost.epsilon_rdp_integer)),
-            curve("loss distribution", &|cost| cost.epsilon_pld),
-        ])
+        Ok(curves::of_costs(&costs))
     }
 }
 
@@ -161,58 +147,11 @@ pub(super) fn read(path: &Path) -> Result<Vec<Event>, Failure> {
     Ok(events.map_err(|why| failed(why.into()))?)
 }
 
-fn table(cost: &Cost) -> String {
-    let known = |epsilon: Option<f64>| epsilon.map_or("-".to_owned(), rounded_up);
-    let order = |order: f64| if order.is_finite() { format!("order {order}") } else { String::new() };
-    let mut rows = vec![
-        ("epsilon, Renyi divergences", known(Some(cost.epsilon_rdp)), order(cost.order)),
-        ("epsilon, integer orders", known(Some(cost.epsilon_rdp_integer)), order(cost.integer_order)),
-        ("epsilon, loss distribution", known(cost.epsilon_pld), "for a plan fixed in advance".to_owned()),
-    ];
-    if cost.epsilon_zcdp.is_some() {
-        rows.push(("epsilon, concentrated", known(cost.epsilon_zcdp), "best real order".to_owned()));
-    }
-    if let Some(slack) = cost.slack {
-        rows.push(("slack of discrete noise", format!("{slack:.3e}"), String::new()));
-    }
-    rows.push(("delta", format!("{:e}", cost.delta), String::new()));
-    rows.push(("releases", cost.releases.to_string(), String::new()));
-    lines(rows)
-}
-
-/// An epsilon as text, rounded up to six decimals.
-pub(super) fn rounded_up(epsilon: f64) -> String {
-    match epsilon.is_finite() {
-        true => format!("{:.6}", (epsilon * 1e6).ceil() / 1e6),
-        false => "infinite".to_owned(),
-    }
-}
-
-fn table_of_deltas(deltas: &Deltas) -> String {
-    let by_distribution = match deltas.below_resolution {
-        true => (format!("below {:e}", accountants::RESOLUTION), "the resolution of this grid".to_owned()),
-        false => (format!("{:.6e}", deltas.delta_pld), "for a plan fixed in advance".to_owned()),
-    };
-    let by_divergences = match deltas.is_below_floats() {
-        true => ("below 1e-307".to_owned(), "the resolution of a float".to_owned()),
-        false => (format!("{:.6e}", deltas.delta_rdp), format!("order {}", deltas.order)),
-    };
-    lines(vec![
-        ("delta, Renyi divergences", by_divergences.0, by_divergences.1),
-        ("delta, loss distribution", by_distribution.0, by_distribution.1),
-        ("epsilon", deltas.epsilon.to_string(), String::new()),
-    ])
-}
-
 /// A table with the columns name, number and remark.
-pub(super) fn lines(rows: Vec<(&str, String, String)>) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
+pub(super) fn lines(rows: impl IntoIterator<Item = Line>) -> String {
+    let mut table = Listing::bare().right([1]);
     for (name, number, remark) in rows {
-        table.add_row([name.to_owned(), number, remark]);
+        table.add([name.to_owned(), number, remark]);
     }
-    if let Some(column) = table.column_mut(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    table.trim_fmt()
+    table.text(&[])
 }

@@ -3,8 +3,8 @@
 use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print};
 use super::failure::failure;
 use crate::budget::books::Books;
-use crate::cli::cells::row;
 use crate::privacy::ledger::status::Status;
+use crate::telemetry::cells::Listing;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -39,7 +39,7 @@ impl Arguments {
         let text = match (self.json, self.bar) {
             (true, _) => serde_json::to_string(&status)?,
             (_, true) => bar(&status),
-            _ => table(&status),
+            _ => Listing::of_values(status.lines()).text(&[]),
         };
         print(&format!("{text}\n"))?;
         Ok(Outcome::Done)
@@ -59,13 +59,4 @@ fn bar(status: &Status) -> String {
         status.epsilon_budget,
         status.rounds_left
     )
-}
-
-fn table(status: &Status) -> String {
-    let mut table = comfy_table::Table::new();
-    table.load_style(comfy_table::presets::NOTHING);
-    for (name, value) in status.lines() {
-        table.add_row(row([name.to_owned(), value]));
-    }
-    table.trim_fmt()
 }

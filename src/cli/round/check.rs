@@ -2,8 +2,8 @@
 
 use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print};
 use super::directory::reader;
-use crate::cli::cells::wrapped;
 use crate::round::lint::{Finding, Level};
+use crate::telemetry::cells::wrapped;
 use clap::Args;
 use std::path::PathBuf;
 

@@ -2,8 +2,8 @@
 
 use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print};
 use super::directory::reader;
-use crate::cli::cells::{cut, fit, number, row};
 use crate::round::status::{Past, history};
+use crate::telemetry::cells::{Listing, cut, number};
 use clap::Args;
 use std::path::PathBuf;
 
@@ -41,11 +41,10 @@ impl Arguments {
 }
 
 fn table(rounds: &[Past]) -> String {
-    let mut table = comfy_table::Table::new();
-    table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(["round", "opened (UTC)", "merged", "missing", "late", "rejected", "ending"]);
+    let header = ["round", "opened (UTC)", "merged", "missing", "late", "rejected", "ending"];
+    let mut table = Listing::with_header(header);
     for past in rounds {
-        table.add_row(row([
+        table.add([
             past.round.to_string(),
             past.opened.as_deref().map(minute).unwrap_or_default(),
             format!("{} of {}", past.merged, past.selected),
@@ -53,9 +52,9 @@ fn table(rounds: &[Past]) -> String {
             past.late.to_string(),
             past.rejected.to_string(),
             ending(past),
-        ]));
+        ]);
     }
-    fit(&mut table, &[6])
+    table.text(&[6])
 }
 
 /// How a round ended, in short: `round show` has the whole.

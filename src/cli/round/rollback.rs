@@ -1,11 +1,11 @@
 //! `fedmill round rollback`: goes back to an earlier model.
 
-use super::super::plan::next;
 use super::super::{Common, Failure, INPUTS, Outcome, print};
 use super::directory::{config, hardware};
 use crate::round::layout;
 use crate::round::machine::Machine;
 use crate::round::server::Server;
+use crate::templates::next;
 use clap::Args;
 use std::path::PathBuf;
 

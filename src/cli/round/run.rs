@@ -1,6 +1,5 @@
 //! `fedmill round run`: does what the state of a federation allows.
 
-use super::super::plan::next;
 use super::super::{Common, Failure, INPUTS, Outcome, print};
 use super::directory::{config, hardware};
 use super::failed;
@@ -12,6 +11,7 @@ use crate::round::layout;
 use crate::round::machine::{Machine, PHASES};
 use crate::round::server::{Server, options};
 use crate::telemetry::console;
+use crate::templates::next;
 use clap::Args;
 use std::path::PathBuf;
 

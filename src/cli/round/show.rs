@@ -2,9 +2,9 @@
 
 use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print};
 use super::directory::reader;
-use crate::cli::cells::{fit, number, row};
 use crate::round::show::{Shown, show};
 use crate::round::status::Shortfall;
+use crate::telemetry::cells::{Listing, number};
 use clap::Args;
 use std::path::PathBuf;
 
@@ -40,12 +40,6 @@ fn text(shown: &Shown) -> String {
     parts.join("\n\n")
 }
 
-fn new_table() -> comfy_table::Table {
-    let mut table = comfy_table::Table::new();
-    table.load_style(comfy_table::presets::NOTHING);
-    table
-}
-
 fn facts(shown: &Shown) -> String {
     let past = &shown.past;
     let metrics: Vec<String> =
@@ -79,21 +73,19 @@ fn facts(shown: &Shown) -> String {
         ("learning rate", settings.and_then(|all| all.server_learning_rate).map(number)),
         ("target", settings.map(|all| format!("{} of the model", number(all.compression_target)))),
     ];
-    let mut table = new_table();
-    for (name, value) in rows.into_iter().filter_map(|(name, value)| Some((name, value?))) {
-        table.add_row(row([name.to_owned(), value]));
-    }
+    let rows = rows.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    let mut table = Listing::of_values(rows);
     let settings = settings.into_iter();
     for (tier, steps) in settings.clone().flat_map(|all| &all.local_steps) {
         let tier = if tier.is_empty() { "all clients" } else { tier };
-        table.add_row(row(["local steps".to_owned(), format!("{steps} for {tier}")]));
+        table.add(["local steps".to_owned(), format!("{steps} for {tier}")]);
     }
     for (tier, own) in settings.flat_map(|all| &all.tiers) {
         let codec = own.codec.as_deref().unwrap_or("any codec");
         let bytes = own.upload_bytes.map_or(String::new(), |bytes| format!(", {bytes} bytes for an update"));
-        table.add_row(row(["tier".to_owned(), format!("{tier}: {codec}{bytes}")]));
+        table.add(["tier".to_owned(), format!("{tier}: {codec}{bytes}")]);
     }
-    fit(&mut table, &[1])
+    table.text(&[1])
 }
 
 fn clients(shown: &Shown) -> Option<String> {
@@ -103,39 +95,36 @@ fn clients(shown: &Shown) -> Option<String> {
                 .to_owned(),
         );
     };
-    let mut table = new_table();
-    table.set_header(["client", "outcome", "bytes up", "reason"]);
+    let mut table = Listing::with_header(["client", "outcome", "bytes up", "reason"]);
     for client in clients {
-        table.add_row(row([
+        table.add([
             client.id.clone(),
             client.outcome.clone(),
             client.bytes_up.to_string(),
             client.reason.clone().unwrap_or_else(|| "-".to_owned()),
-        ]));
+        ]);
     }
-    (!clients.is_empty()).then(|| fit(&mut table, &[0, 3]))
+    (!clients.is_empty()).then(|| table.text(&[0, 3]))
 }
 
 fn files(shown: &Shown) -> Option<String> {
     let files = shown.files.as_ref().filter(|files| !files.is_empty())?;
-    let mut table = new_table();
-    table.set_header(["other file", "reason"]);
+    let mut table = Listing::with_header(["other file", "reason"]);
     for file in files {
-        table.add_row(row([file.path.clone(), file.why.clone()]));
+        table.add([file.path.clone(), file.why.clone()]);
     }
-    Some(fit(&mut table, &[0, 1]))
+    Some(table.text(&[0, 1]))
 }
 
 fn changes(shown: &Shown) -> Option<String> {
-    let mut table = new_table();
-    table.set_header(["changed for the next round", "from", "to", "reason"]);
+    let mut table = Listing::with_header(["changed for the next round", "from", "to", "reason"]);
     for change in &shown.changes {
-        table.add_row(row([
+        table.add([
             change.setting.clone(),
             change.from.to_string(),
             change.to.to_string(),
             change.why.clone(),
-        ]));
+        ]);
     }
-    (!shown.changes.is_empty()).then(|| fit(&mut table, &[0, 3]))
+    (!shown.changes.is_empty()).then(|| table.text(&[0, 3]))
 }

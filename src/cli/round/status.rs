@@ -3,11 +3,11 @@
 use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print};
 use super::directory::reader;
 use super::failed::{self, LastError};
-use crate::cli::cells::{fit, number, row};
 use crate::round::fates::rounds_text;
 use crate::round::layout;
 use crate::round::state::State;
 use crate::round::status::{Shortfall, Status};
+use crate::telemetry::cells::{Listing, number};
 use clap::Args;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -30,7 +30,11 @@ impl Arguments {
         let status = Status::of(&mut server, &config, &state).map_err(Failure::of)?;
         let error = failed::read(&server).map_err(Failure::of)?;
         let shown = Shown { status: &status, error };
-        let text = if self.json { serde_json::to_string(&shown)? } else { table(&shown) };
+        let text = if self.json {
+            serde_json::to_string(&shown)?
+        } else {
+            Listing::of_values(lines(&shown)).text(&[1])
+        };
         print(&format!("{text}\n"))?;
         Ok(Outcome::Done)
     }
@@ -42,15 +46,6 @@ struct Shown<'s> {
     status: &'s Status,
     /// The error with which the last run ended; `None` if it ended without one.
     error: Option<LastError>,
-}
-
-fn table(shown: &Shown) -> String {
-    let mut table = comfy_table::Table::new();
-    table.load_style(comfy_table::presets::NOTHING);
-    for (name, value) in lines(shown) {
-        table.add_row(row([name.to_owned(), value]));
-    }
-    fit(&mut table, &[1])
 }
 
 /// What lies in the inbox and goes nowhere: the first few names.

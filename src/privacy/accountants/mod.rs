@@ -5,9 +5,11 @@
 //!   that change between rounds: the certified epsilon.
 //! - [`pld`]: privacy loss distributions. The tight epsilon, for plans that were fixed before the first release.
 //! - [`bridge`]: the cost of discrete noise beyond that of continuous noise, which the other methods assume.
+//! - [`lines`]: costs for people.
 //! - `normal`: the tails of the normal distribution.
 
 pub mod bridge;
+pub mod lines;
 mod normal;
 pub mod pld;
 pub mod rdp;

@@ -10,6 +10,7 @@
 //! - `metrics`: who measures what. `order`: whether what a stage reads is there before it.
 //! - `votes`: decisions and votes. `limits`: limits, invariants and frozen values. `tuning`: tuned parameters.
 //! - `nested`: plans that stages run. `programs`: programs that are not there.
+//! - [`report`]: findings as people and programs read them.
 //! - `secrets`: secrets in plain text. `endpoints`: hosts and models.
 
 mod conditions;
@@ -26,6 +27,7 @@ mod order;
 mod paths;
 mod policy;
 pub mod programs;
+pub mod report;
 pub mod rules;
 mod secrets;
 mod templates;
