@@ -19,8 +19,7 @@ pub fn failures(plan: &Plan, state: &State, root: &Path) -> Vec<String> {
         let index =
             worst.filter(|_| plan.stages[key.stage].fans_out()).and_then(|place| place.try_into().ok());
         let name = Key { index, ..key }.name(plan);
-        let instance = if index.is_some() { format!(" (instance {name})") } else { String::new() };
-        lines.push(format!("stage `{}`: {}{instance}", key.name(plan), group.why));
+        lines.push(format!("stage `{}`: {}", key.name(plan), group.why));
         if worst.is_some() && lines.len() <= MOST_QUOTED {
             printed.extend(last_words(&root.join("attempts").join(&name).join("stderr")));
         }

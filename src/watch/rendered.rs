@@ -2,11 +2,12 @@
 
 use super::cancel::{Cancelled, LOOK_EVERY};
 use super::rest::Rest;
-use super::status::{StageRow, Status};
+use super::status::{FailedInstance, StageRow, Status};
 use crate::io::{folder, interrupt};
 use crate::plan::run::disk;
 use crate::plan::run::error::RunError;
 use crate::plan::run::event::{Ending, Event, Outcome};
+use crate::plan::run::key::some_failed;
 use crate::tasks::folder::{Record, Shared, load};
 use crate::tasks::units::{Handler, Task};
 use std::collections::BTreeMap;
@@ -110,12 +111,14 @@ impl Look {
     }
 
     fn row(&self, unit: usize) -> StageRow {
-        let tasks = &self.units[unit];
+        let (tasks, units) = (&self.units[unit], &self.shared.units.all);
         let done = || tasks.iter().filter_map(|task| task.done.as_ref());
         let running = tasks.iter().filter(|task| task.runner.is_some()).map(|task| task.name.clone());
         let running: Vec<String> = running.collect();
-        let failed = tasks.iter().filter(|task| task.done.is_none() && task.runner.is_none());
-        let failed: Vec<&Record> = failed.filter_map(|task| task.failed.as_ref()).collect();
+        let over = tasks.iter().filter(|task| task.done.is_none() && task.runner.is_none());
+        let over: Vec<(&str, &Record)> =
+            over.filter_map(|task| Some((task.name.as_str(), task.failed.as_ref()?))).collect();
+        let failed: Vec<&Record> = over.iter().map(|(_, record)| *record).collect();
         let events = || done().chain(failed.iter().copied()).flat_map(|record| &record.events);
         let mut ended = events().filter_map(|event| match event {
             Event::Settled { outcome, why, choice, .. } => Some((*outcome, why.clone(), choice.clone())),
@@ -132,13 +135,20 @@ impl Look {
         };
         let why = failed.iter().filter_map(|record| reason(record));
         let why = why.chain(last.iter().map(|(_, why, _)| why.clone())).find(|why| !why.is_empty());
+        let fans_out = units[unit].count.is_some();
+        let names: Vec<String> =
+            over.iter().filter(|_| fans_out).map(|(name, _)| (*name).to_owned()).collect();
+        let why = why.map(|why| if names.is_empty() { why } else { some_failed(&names, tasks.len(), &why) });
+        let of_instance = |(name, record): &(&str, &Record)| FailedInstance {
+            instance: (*name).to_owned(),
+            why: reason(record).unwrap_or_default(),
+        };
         let attempts = events().filter(|event| matches!(event, Event::Made { .. } | Event::Failed { .. }));
         let seconds = events().map(|event| match event {
             Event::Made { seconds, .. } | Event::Failed { seconds, .. } => *seconds,
             _ => 0.0,
         });
         let is_open = |other: &usize| self.units[*other].iter().any(|task| task.done.is_none());
-        let units = &self.shared.units.all;
         let waits =
             units[unit].after.iter().map(|after| after.unit).filter(|other| !is_whole && is_open(other));
         StageRow {
@@ -154,6 +164,7 @@ impl Look {
             instances_over: (done().count() + failed.len()) as u32,
             waits_for: waits.map(|other| units[other].name.clone()).collect(),
             running,
+            failed: over.iter().filter(|_| fans_out).map(of_instance).collect(),
             outputs: events().flat_map(outputs).collect(),
             ballots: Vec::new(),
             metrics: BTreeMap::new(),

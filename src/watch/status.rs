@@ -129,6 +129,9 @@ pub struct StageRow {
     pub waits_for: Vec<String>,
     /// The paths of its outputs.
     pub outputs: Vec<String>,
+    /// The instances of a fan-out that failed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub failed: Vec<FailedInstance>,
     /// What it measured, a value for each instance that did.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub metrics: BTreeMap<String, Vec<f64>>,
@@ -143,6 +146,15 @@ pub struct Ballot {
     /// The agent.
     pub agent: String,
     /// Its share of all weight, after the cap.
+/// An instance of a fan-out that failed.
+#[derive(Serialize, Debug)]
+pub struct FailedInstance {
+    /// Its name.
+    pub instance: String,
+    /// Why its last attempt failed.
+    pub why: String,
+}
+
     pub weight: f64,
     /// The option that it chose; `None` if it abstained, or has not answered yet.
     pub option: Option<String>,
@@ -371,6 +383,10 @@ impl Watched {
             instances_over: group.over,
             waits_for: if word == "waiting" || word == "gate" {
                 self.waits_for(key, group)
+        let failed = group.instances.iter().enumerate().filter(|_| fans_out);
+        let failed = failed.filter_map(|(place, found)| {
+            Some(FailedInstance { instance: instance(place), why: found.failure.as_ref()?.to_string() })
+        });
             } else {
                 Vec::new()
             },
@@ -393,6 +409,7 @@ impl Watched {
         }
         let is_open = |need: &&usize| {
             let behind =
+            failed: failed.collect(),
                 self.state.loop_of(**need).filter(|looped| self.state.loop_of(key.stage) != Some(*looped));
             match behind {
                 Some(looped) => !self.state.loops[looped].is_over,

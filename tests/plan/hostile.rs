@@ -185,7 +185,7 @@ fn a_failure_says_what_its_command_printed() {
     run.assert_fails(
         2,
         &[
-            "stage `a`: exited with status 2 (instance a.1)",
+            "stage `a`: 1 of 2 instances failed: a.1 (exited with status 2)",
             "plan.run/attempts/a.1/stderr ends with:",
             "  9\n",
             "  no \\u{1b} space\n",

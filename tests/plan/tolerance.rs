@@ -27,10 +27,31 @@ fn a_fan_out_succeeds_with_as_many_instances_as_it_needs() {
     let run = plan.run();
     assert_eq!((run.code, plan.states().as_str()), (Some(0), "part ok, join ok"), "{run:#?}");
     assert_eq!(plan.output("join/all"), "0\n1\n3\n");
-    assert_eq!(why(&plan, 0), "1 of 4 instances failed: exited with status 3");
-    let expected = "stage `part`: 3 of 4 instances succeeded, expected at least 4: exited with status 3";
-    fan_out(&json!(4), 4).run().assert_fails(2, &[expected]);
-    fan_out(&Value::Null, 4).run().assert_fails(2, &["stage `part`: exited with status 3"]);
+    assert_eq!(why(&plan, 0), "1 of 4 instances failed: part.2 (exited with status 3)");
+    let expected = "stage `part`: 1 of 4 instances failed: part.2 (exited with status 3)";
+    let at_least = format!("{expected}; expected at least 4 to succeed");
+    fan_out(&json!(4), 4).run().assert_fails(2, &[&at_least]);
+    fan_out(&Value::Null, 4).run().assert_fails(2, &[expected]);
+}
+
+#[test]
+fn the_instances_that_failed_are_named() {
+    let plan = Workflow::new(
+        &json!([{"id": "s", "sh": "test {item} -lt 3 || exit {item}", "for_each": {"range": 13}}]),
+    );
+    let expected = "10 of 13 instances failed: s.3 (exited with status 3), s.4, s.5, s.6, s.7, s.8, s.9, s.10 and 2 more";
+    plan.run().assert_fails(2, &[&format!("stage `s`: {expected}")]);
+    let of = |args: &[&str]| fedmill(&plan.dir, &[&["plan", "status", "plan.run"], args].concat()).stdout;
+    let words = of(&[]).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words.contains(expected), "{words}");
+    let status: Value = serde_json::from_str(&of(&["--json"])).unwrap();
+    let failed = status["stages"][0]["failed"].as_array().unwrap();
+    assert_eq!(failed.len(), 10, "{status}");
+    assert_eq!(failed[9], json!({"instance": "s.12", "why": "exited with status 12"}));
+    // The one that made the stage a timeout stands first.
+    let slow = json!([{"id": "s", "sh": "test {item} = 0 && exit 3; sleep 30", "for_each": {"range": 2}, "timeout": {"run": "300ms"}}]);
+    let expected = "stage `s`: 2 of 2 instances failed: s.1 (took longer than 0.3 s), s.0";
+    Workflow::new(&slow).run().assert_fails(2, &[expected]);
 }
 
 #[test]

@@ -4,11 +4,13 @@ use super::Machine;
 use crate::language::condition::{Outcome as Evaluated, Value};
 use crate::plan::run::error::RunError;
 use crate::plan::run::event::{Ending, Event, Failure, Outcome};
-use crate::plan::run::key::Key;
+use crate::plan::run::key::{Key, some_failed};
 use crate::plan::run::state::Group;
 use crate::plan::run::world::World;
+use crate::schema::Plan;
 use crate::schema::looped::Exhausted;
 use crate::schema::policy::{Answer, FailureMode};
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 impl Machine<'_> {
@@ -22,7 +24,7 @@ impl Machine<'_> {
         if let Some(vote) = &self.stage(key).consensus {
             return self.settle_vote(key, vote, world);
         }
-        let why = match fallen_short(group, self.stage(key).min_succeeded) {
+        let why = match fallen_short(self.flow.plan, key, group) {
             Ok(why) => why,
             Err((outcome, why)) => return self.settle(key, outcome, why, None, BTreeMap::new(), world),
         };
@@ -212,24 +214,27 @@ impl Machine<'_> {
 }
 
 /// How a stage ends some of whose instances failed, if too few succeeded; else what to say of those that failed.
-fn fallen_short(group: &Group, least: Option<u32>) -> Result<String, (Outcome, String)> {
-    let failures: Vec<&Failure> =
-        group.instances.iter().filter_map(|instance| instance.failure.as_ref()).collect();
-    let Some(worst) = failures.iter().max_by_key(|failure| failure.outcome()) else {
-        return Ok(String::new());
-    };
-    let (failed, all) = (failures.len(), group.instances.len());
-    let succeeded = all - failed;
+fn fallen_short(plan: &Plan, key: Key, group: &Group) -> Result<String, (Outcome, String)> {
+    let stage = &plan.stages[key.stage];
+    let instances = (0..).zip(&group.instances);
+    let failed = instances.filter_map(|(index, instance)| Some((index, instance.failure.as_ref()?)));
+    let mut failed: Vec<(u32, &Failure)> = failed.collect();
+    failed.sort_by_key(|(_, failure)| Reverse(failure.outcome()));
+    let Some((_, worst)) = failed.first().copied() else { return Ok(String::new()) };
+    let (outcome, all) = (worst.outcome(), group.instances.len());
+    let succeeded = all - failed.len();
     // What the runner ended may still succeed in a resumed run.
-    let is_known = !failures.contains(&&Failure::Cancelled);
-    match least {
-        Some(least) if is_known && succeeded >= least.max(1) as usize => {
-            Ok(format!("{failed} of {all} instances failed: {worst}"))
-        }
+    let is_known = failed.iter().all(|(_, failure)| **failure != Failure::Cancelled);
+    failed.retain(|(_, failure)| **failure != Failure::Cancelled);
+    let name = |(index, _): &(u32, &Failure)| Key { index: Some(*index), ..key }.name(plan);
+    let names: Vec<String> = failed.iter().filter(|_| stage.fans_out()).map(name).collect();
+    let why = worst.to_string();
+    let why = if names.is_empty() { why } else { some_failed(&names, all, &why) };
+    match stage.min_succeeded {
+        Some(least) if is_known && succeeded >= least.max(1) as usize => Ok(why),
         Some(least) if is_known && least > 1 => {
-            let why = format!("{succeeded} of {all} instances succeeded, expected at least {least}: {worst}");
-            Err((worst.outcome(), why))
+            Err((outcome, format!("{why}; expected at least {least} to succeed")))
         }
-        _ => Err((worst.outcome(), worst.to_string())),
+        _ => Err((outcome, why)),
     }
 }
