@@ -3,7 +3,8 @@
 //! [`status`] says where a run is, [`rest`] how long it may still take and what takes most of its time, [`series`] what
 //! it measured, [`history`] what happened, [`search`] finds runs, [`tables`] shows all of that, and [`cancel`] ends a
 //! run. `ends` is what a list of runs reads of one, and [`rendered`] does the same work for rendered plans. [`failures`]
-//! says why one failed, [`results`] what one made, and [`numbers`] describes a round or a run as a whole. For other programs, [`export`] writes files: [`figures`] is the
+//! says why one failed, [`gates`] what waits for a person, [`results`] what one made, and [`numbers`] describes a round or
+//! a run as a whole. For other programs, [`export`] writes files: [`figures`] is the
 //! textfile for Prometheus, [`trace`] a trace of OpenTelemetry, and [`cloud`] has events for message brokers.
 
 pub mod cancel;
@@ -12,6 +13,7 @@ mod ends;
 pub mod export;
 pub mod failures;
 pub mod figures;
+pub mod gates;
 pub mod history;
 pub mod numbers;
 pub mod rendered;

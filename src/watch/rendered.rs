@@ -160,6 +160,7 @@ impl Look {
             why: why.unwrap_or_default(),
             choice: last.and_then(|(_, _, choice)| choice),
             question: None,
+            gates: Vec::new(),
             instances: tasks.len(),
             instances_over: (done().count() + failed.len()) as u32,
             waits_for: waits.map(|other| units[other].name.clone()).collect(),

@@ -1,5 +1,6 @@
 //! Where a run is: its stages, what runs, what waits for what, and what it used of its limits.
 
+use super::gates::OpenGate;
 use super::rest::{Bottleneck, Rest, durations, progress, replay};
 use crate::language::graph::Graph;
 use crate::plan::run::claim::read_run;
@@ -18,7 +19,7 @@ use crate::schema::value::Scalar;
 use jiff::Timestamp;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A run.
 #[derive(Serialize, Debug)]
@@ -121,6 +122,9 @@ pub struct StageRow {
     pub question: Option<String>,
     /// The number of its instances, as far as it is known.
     pub instances: usize,
+    /// The gates of the plan that it runs, while they wait for an answer.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub gates: Vec<OpenGate>,
     /// Instances after which no attempt follows.
     pub instances_over: u32,
     /// The instances with an attempt that runs.
@@ -175,6 +179,7 @@ pub struct Watched {
     pub state: State,
 }
 
+    pub(super) root: PathBuf,
 /// The time of a line of the journal, in seconds since 1970.
 pub fn at(time: &str) -> f64 {
     time.parse::<Timestamp>().map_or(0.0, |time| time.as_duration().as_secs_f64())
@@ -190,7 +195,7 @@ impl Watched {
         let runner = disk::holder(root)?;
         let (plan, _, journal) = read_run(root)?;
         let (graph, state) = replay(&plan, journal.lines.iter().map(|line| &line.entry.data))?;
-        Ok(Self { plan, journal, runner, graph, state })
+        Ok(Self { plan, journal, runner, graph, state, root: root.to_owned() })
     }
 
     /// BLAKE3 of the first event, in hex: a name that no other run has.
@@ -361,15 +366,14 @@ impl Watched {
             (None, Some(_)) if !open.is_empty() => "running",
             (None, None) if !open.is_empty() => "interrupted",
             (None, _) if self.state.ending.is_some() => "not run",
-            (None, _) if group.gate_until.is_some() && group.answer.is_none() => "gate",
+            (None, _) if self.gate(key).is_some() => "gate",
             (None, _) => "waiting",
         };
         let made = group.instances.iter().filter_map(|instance| instance.made.as_ref());
         let ended: u32 = group.instances.iter().map(|instance| instance.attempts + instance.cut_short).sum();
         let known = instances(&self.plan, &self.state, &self.plan.stages[key.stage]);
         let known = known.filter(|_| group.outcome.is_none()).unwrap_or(0) as usize;
-        let is_asked = group.outcome.is_none() && group.gate_until.is_some() && group.answer.is_none();
-        let gate = self.plan.stages[key.stage].gate.as_ref().filter(|_| is_asked);
+        let gate = self.gate(key);
         StageRow {
             name: key.name(&self.plan),
             state: word.to_owned(),
@@ -378,7 +382,8 @@ impl Watched {
             seconds: group.seconds(),
             why: group.why.clone(),
             choice: group.choice.clone(),
-            question: gate.map(|gate| gate.question.clone()).filter(|question| !question.is_empty()),
+            question: gate.map(|gate| gate.question).filter(|question| !question.is_empty()),
+            gates: self.inner_gates(key),
             instances: group.instances.len().max(known),
             instances_over: group.over,
             waits_for: if word == "waiting" || word == "gate" {
@@ -402,10 +407,8 @@ impl Watched {
 
     /// What a stage waits for that is not over.
     fn waits_for(&self, key: Key, group: &Group) -> Vec<String> {
-        if let (Some(until), None) = (group.gate_until, group.answer) {
-            let until =
-                Timestamp::from_second(until as i64).map_or_else(|_| String::new(), |at| at.to_string());
-            return vec![format!("approve or reject in gates/{} until {until}", key.name(&self.plan))];
+        if let Some(gate) = self.gate(key) {
+            return vec![gate.awaited()];
         }
         let is_open = |need: &&usize| {
             let behind =

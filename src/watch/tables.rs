@@ -110,6 +110,11 @@ fn about(stage: &StageRow) -> String {
         parts.push(format!("waits for {}", stage.waits_for.join(", ")));
     }
     parts.extend(stage.question.as_ref().map(|question| format!("asks: {question}")));
+    for gate in &stage.gates {
+        parts.push(format!("waits for {}", gate.awaited()));
+        parts
+            .extend(Some(&gate.question).filter(|text| !text.is_empty()).map(|text| format!("asks: {text}")));
+    }
     parts.extend(stage.metrics.iter().map(|(name, values)| measured(name, values)));
     parts.extend(stage.choice.as_ref().map(|choice| format!("chose {choice}")));
     parts.extend(Some(stage.why.clone()).filter(|why| !why.is_empty()));

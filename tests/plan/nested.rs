@@ -347,3 +347,94 @@ fn the_attempts_of_all_runs_share_the_places_of_the_outer_one() {
     assert_eq!(run.code, Some(0), "{run:#?}");
     assert_eq!(noted(&plan.dir), (3, 12));
 }
+
+#[test]
+fn the_status_of_a_run_shows_the_gates_of_its_inner_plans() {
+    let gated = json!({"schema": "fedmill.plan/1", "id": "gated", "stages": [
+        {"id": "ask", "gate": {"timeout": "1m", "default": "reject", "question": "Is it good?"}}]});
+    let middle = json!({"schema": "fedmill.plan/1", "id": "middle", "limits": {"timeout": {"run": "1m"}}, "stages": [
+        {"id": "deep", "kind": "plan", "plan": {"file": "gated.json"}}]});
+    let plan = Workflow::new(&json!([
+        {"id": "near", "kind": "plan", "for_each": {"range": 1}, "plan": {"file": "gated.json"}},
+        {"id": "far", "kind": "plan", "plan": {"file": "middle.json"}},
+    ]));
+    plan.dir.write("gated.json", gated.to_string());
+    plan.dir.write("middle.json", middle.to_string());
+    let mut runner = start(&plan);
+    let answers = ["plans/near.0/gates/ask", "plans/far/plans/deep/gates/ask"];
+    let is_open = |answer: &&str| plan.dir.exists(&format!("plan.run/{answer}.question"));
+    wait_until("both gates", || answers.iter().all(|answer| is_open(&answer)));
+    let status = || {
+        let run = fedmill(&plan.dir, &["plan", "status", "--json", "plan.run"]);
+        serde_json::from_str::<Value>(&run.stdout).unwrap()
+    };
+    let found = status();
+    for (stage, answer) in found["stages"].as_array().unwrap().iter().zip(answers) {
+        let gate = &stage["gates"][0];
+        assert_eq!((&gate["stage"], &gate["answer"]), (&json!("ask"), &json!(answer)), "{found}");
+        assert_eq!((&gate["question"], &stage["gates"][1]), (&json!("Is it good?"), &Value::Null));
+    }
+    let table = fedmill(&plan.dir, &["plan", "status", "plan.run"]).stdout;
+    // A path may be cut at the end of a line.
+    let words: String = table.split_whitespace().collect();
+    for answer in answers {
+        assert!(words.contains(&format!("waitsforapproveorrejectin{answer}until20")), "{table}");
+    }
+    assert_eq!(words.matches("asks:Isitgood?").count(), 2, "{table}");
+    answers.iter().for_each(|answer| plan.dir.write(&format!("plan.run/{answer}"), "approve"));
+    assert_eq!(runner.wait().unwrap().code(), Some(0));
+    assert_eq!(status()["stages"][0]["gates"], Value::Null);
+}
+
+#[test]
+fn a_comparison_of_plans_compares_the_plans_inside_of_them() {
+    let plan = Workflow::new(&json!([
+        {"id": "near", "kind": "plan", "plan": {"file": "inner.json"}},
+        {"id": "far", "kind": "plan", "plan": {"file": "middle.json"}},
+    ]));
+    let middle = json!({"schema": "fedmill.plan/1", "id": "middle", "limits": {"timeout": {"run": "1m"}}, "stages": [
+        {"id": "deep", "kind": "plan", "plan": {"file": "inner.json"}}]});
+    plan.write();
+    for folder in ["", "new/"] {
+        plan.dir.write(&format!("{folder}plan.json"), plan.dir.read("plan.json"));
+        plan.dir.write(&format!("{folder}middle.json"), middle.to_string());
+        plan.dir.write(&format!("{folder}inner.json"), inner(":").to_string());
+    }
+    let diff = |args: &[&str]| {
+        let run = fedmill(&plan.dir, &[&["plan", "diff", "plan.json", "new/plan.json"], args].concat());
+        assert_eq!(run.code, Some(0), "{run:#?}");
+        run.stdout
+    };
+    assert_eq!(diff(&[]), "no difference\n");
+    let mut changed = inner(":");
+    changed["params"]["n"] = json!(2);
+    plan.dir.write("new/inner.json", changed.to_string());
+    let text = diff(&[]);
+    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    for stage in ["stages.far.stages.deep", "stages.near"] {
+        assert!(words.contains(&format!("changed the plan of {stage} inner.json inner.json")), "{text}");
+        assert!(words.contains(&format!("changed {stage}: params.n 1 2")), "{text}");
+    }
+    assert!(!words.contains("the plan of stages.far inner.json"), "{text}");
+    let found: Value = serde_json::from_str(&diff(&["--json"])).unwrap();
+    assert_eq!(found["changes"], json!([]));
+    assert_eq!(
+        found["inner"][1],
+        json!({"stage": "stages.near", "kind": "changed", "from": "inner.json", "to": "inner.json",
+            "changes": [{"kind": "changed", "path": "params.n", "from": 1, "to": 2}]})
+    );
+    // The stage that names the deepest plan is gone.
+    plan.dir.write("new/inner.json", inner(":").to_string());
+    plan.dir.write(
+        "new/middle.json",
+        json!({"schema": "fedmill.plan/1", "id": "middle", "stages": []}).to_string(),
+    );
+    let text = diff(&[]);
+    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words.contains("removed the plan of stages.far.stages.deep inner.json"), "{text}");
+    std::fs::remove_file(plan.dir.path("new/inner.json")).unwrap();
+    let text = diff(&[]);
+    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let expected = "no difference, the plans inside of them left out the plans inside were not compared: new/plan.json: $.stages[0].plan.file:";
+    assert!(words.starts_with(expected), "{text}");
+}

@@ -1,0 +1,63 @@
+//! Gates that wait for a person: those of a run, and those of the plans inside of it.
+
+use super::status::Watched;
+use crate::plan::run::key::Key;
+use crate::schema::stage::Kind;
+use jiff::Timestamp;
+use serde::Serialize;
+
+/// A gate without an answer.
+#[derive(Clone, PartialEq, Serialize, Debug)]
+pub struct OpenGate {
+    /// The stage that asks.
+    pub stage: String,
+    /// What the person should look at; empty if the plan does not say.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub question: String,
+    /// The file that takes the answer, `approve` or `reject`: its path in the directory of the run.
+    pub answer: String,
+    /// The time until which the stage waits, in RFC 3339.
+    pub until: String,
+}
+
+impl OpenGate {
+    /// What the stage waits for, in words.
+    pub fn awaited(&self) -> String {
+        format!("approve or reject in {} until {}", self.answer, self.until)
+    }
+}
+
+impl Watched {
+    /// The gate of a stage, if it waits for an answer.
+    pub(super) fn gate(&self, key: Key) -> Option<OpenGate> {
+        let group = self.state.group(key);
+        let until = group.gate_until.filter(|_| group.outcome.is_none() && group.answer.is_none())?;
+        let gate = self.plan.stages[key.stage].gate.as_ref()?;
+        let stage = key.name(&self.plan);
+        Some(OpenGate {
+            question: gate.question.clone(),
+            answer: format!("gates/{stage}"),
+            until: Timestamp::from_second(until as i64).map_or_else(|_| String::new(), |at| at.to_string()),
+            stage,
+        })
+    }
+
+    /// The gates that wait for an answer in the run of a plan which a stage runs, and in the runs inside of that one.
+    pub(super) fn inner_gates(&self, key: Key) -> Vec<OpenGate> {
+        let stage = &self.plan.stages[key.stage];
+        let mut found = Vec::new();
+        let instances = (0..).zip(&self.state.group(key).instances);
+        for (index, _) in instances.filter(|(_, instance)| instance.running && stage.kind == Some(Kind::Plan))
+        {
+            let key = Key { index: stage.fans_out().then_some(index), ..key };
+            let folder = format!("plans/{}", key.name(&self.plan));
+            // An inner run that just begins has no gate yet.
+            let Ok(inner) = Self::read(&self.root.join(&folder)) else { continue };
+            let keys = (0..inner.plan.stages.len()).map(|stage| inner.state.current(stage));
+            let open = keys.flat_map(|key| inner.gate(key).into_iter().chain(inner.inner_gates(key)));
+            let below = |gate: OpenGate| OpenGate { answer: format!("{folder}/{}", gate.answer), ..gate };
+            found.extend(open.map(below));
+        }
+        found
+    }
+}
