@@ -61,11 +61,8 @@ pub fn cancel(root: &Path, now: bool, wait: Option<Duration>) -> Result<Cancelle
         mark(&root, &after.plan)?;
     }
     let after = Watched::read(&root)?;
-    let why = match &after.state.ending {
-        Some(Ending::Refused(why)) => why.clone(),
-        _ => after.state.stop.as_ref().map(|(why, _)| why.clone()).unwrap_or_default(),
-    };
-    Ok(Cancelled { was, state: after.word().to_owned(), why, is_over: after.state.ending.is_some() })
+    let (state, why) = (after.word().to_owned(), after.why().unwrap_or_default());
+    Ok(Cancelled { was, state, why, is_over: after.state.ending.is_some() })
 }
 
 /// Waits until no runner works on a run. Returns whether that came in time.

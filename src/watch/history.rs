@@ -116,13 +116,11 @@ fn summary(watched: &Watched, run: String) -> PastRun {
             .find(|(_, group)| group.outcome.is_some_and(crate::plan::run::event::Outcome::is_failure));
         first.map(|(key, group)| format!("stage `{}`: {}", key.name(&watched.plan), group.why))
     };
-    let why = match (&watched.state.ending, &watched.state.stop) {
-        (Some(Ending::Refused(why)), _) => why.clone(),
-        (Some(Ending::Failed), stop) => {
-            failed().or_else(|| stop.as_ref().map(|(why, _)| why.clone())).unwrap_or_default()
-        }
-        (_, stop) => stop.as_ref().map(|(why, _)| why.clone()).unwrap_or_default(),
+    let why = match watched.state.ending {
+        Some(Ending::Failed) => failed().or_else(|| watched.why()),
+        _ => watched.why(),
     };
+    let why = why.unwrap_or_default();
     PastRun {
         run,
         plan: watched.plan.id.to_string(),

@@ -2,6 +2,7 @@
 
 use super::gates::OpenGate;
 use super::rest::{Bottleneck, Rest, durations, progress, replay};
+use crate::io::folder;
 use crate::language::graph::Graph;
 use crate::plan::run::claim::read_run;
 use crate::plan::run::disk;
@@ -10,6 +11,7 @@ use crate::plan::run::event::{Ending, Event, Outcome};
 use crate::plan::run::fill::{instances, members};
 use crate::plan::run::journal::Journal;
 use crate::plan::run::key::Key;
+use crate::plan::run::machine::killed_by;
 use crate::plan::run::state::{Group, Instance, State};
 use crate::plan::run::tune::Step;
 use crate::plan::run::vote::weights;
@@ -120,22 +122,22 @@ pub struct StageRow {
     /// What a person should look at, while the stage waits for the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub question: Option<String>,
-    /// The number of its instances, as far as it is known.
-    pub instances: usize,
     /// The gates of the plan that it runs, while they wait for an answer.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub gates: Vec<OpenGate>,
+    /// The number of its instances, as far as it is known.
+    pub instances: usize,
     /// Instances after which no attempt follows.
     pub instances_over: u32,
+    /// The instances of a fan-out that failed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub failed: Vec<FailedInstance>,
     /// The instances with an attempt that runs.
     pub running: Vec<String>,
     /// The stages, or other things, that it waits for.
     pub waits_for: Vec<String>,
     /// The paths of its outputs.
     pub outputs: Vec<String>,
-    /// The instances of a fan-out that failed.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub failed: Vec<FailedInstance>,
     /// What it measured, a value for each instance that did.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub metrics: BTreeMap<String, Vec<f64>>,
@@ -144,12 +146,6 @@ pub struct StageRow {
     pub ballots: Vec<Ballot>,
 }
 
-/// What came from a voter.
-#[derive(Serialize, Debug)]
-pub struct Ballot {
-    /// The agent.
-    pub agent: String,
-    /// Its share of all weight, after the cap.
 /// An instance of a fan-out that failed.
 #[derive(Serialize, Debug)]
 pub struct FailedInstance {
@@ -159,6 +155,12 @@ pub struct FailedInstance {
     pub why: String,
 }
 
+/// What came from a voter.
+#[derive(Serialize, Debug)]
+pub struct Ballot {
+    /// The agent.
+    pub agent: String,
+    /// Its share of all weight, after the cap.
     pub weight: f64,
     /// The option that it chose; `None` if it abstained, or has not answered yet.
     pub option: Option<String>,
@@ -177,9 +179,9 @@ pub struct Watched {
     graph: Graph,
     /// What the events add up to.
     pub state: State,
+    pub(super) root: PathBuf,
 }
 
-    pub(super) root: PathBuf,
 /// The time of a line of the journal, in seconds since 1970.
 pub fn at(time: &str) -> f64 {
     time.parse::<Timestamp>().map_or(0.0, |time| time.as_duration().as_secs_f64())
@@ -212,6 +214,18 @@ impl Watched {
             (None, Some(_)) => "running",
             (None, None) => "interrupted",
         }
+    }
+
+    /// Why the run was refused, or why no stage starts any more. The journal says that there is a kill file; it may be
+    /// gone since.
+    pub fn why(&self) -> Option<String> {
+        let why = match &self.state.ending {
+            Some(Ending::Refused(why)) => why,
+            _ => &self.state.stop.as_ref()?.0,
+        };
+        let kill_file = &self.plan.safety.kill_file;
+        let is_gone = *why == killed_by(kill_file) && !folder::exists(&self.root.join(kill_file));
+        Some(if is_gone { "the kill file ended the run, and is gone".to_owned() } else { why.clone() })
     }
 
     /// The time of the first line.
@@ -275,7 +289,7 @@ impl Watched {
         Status {
             plan: self.plan.id.to_string(),
             state: self.word().to_owned(),
-            why: self.state.stop.as_ref().map(|(why, _)| why.clone()),
+            why: self.why(),
             runner: self.runner.clone(),
             started: self.started().map(str::to_owned),
             seconds: self.seconds(),
@@ -369,6 +383,10 @@ impl Watched {
             (None, _) if self.gate(key).is_some() => "gate",
             (None, _) => "waiting",
         };
+        let failed = group.instances.iter().enumerate().filter(|_| fans_out);
+        let failed = failed.filter_map(|(place, found)| {
+            Some(FailedInstance { instance: instance(place), why: found.failure.as_ref()?.to_string() })
+        });
         let made = group.instances.iter().filter_map(|instance| instance.made.as_ref());
         let ended: u32 = group.instances.iter().map(|instance| instance.attempts + instance.cut_short).sum();
         let known = instances(&self.plan, &self.state, &self.plan.stages[key.stage]);
@@ -388,13 +406,10 @@ impl Watched {
             instances_over: group.over,
             waits_for: if word == "waiting" || word == "gate" {
                 self.waits_for(key, group)
-        let failed = group.instances.iter().enumerate().filter(|_| fans_out);
-        let failed = failed.filter_map(|(place, found)| {
-            Some(FailedInstance { instance: instance(place), why: found.failure.as_ref()?.to_string() })
-        });
             } else {
                 Vec::new()
             },
+            failed: failed.collect(),
             running: open,
             ballots: ballots(&self.plan, &self.state, key),
             metrics: metrics(group),
@@ -412,7 +427,6 @@ impl Watched {
         }
         let is_open = |need: &&usize| {
             let behind =
-            failed: failed.collect(),
                 self.state.loop_of(**need).filter(|looped| self.state.loop_of(key.stage) != Some(*looped));
             match behind {
                 Some(looped) => !self.state.loops[looped].is_over,

@@ -83,7 +83,7 @@ pub fn message(watched: &Watched, name: &str) -> Option<Value> {
     if let Some(ending) = &watched.state.ending {
         root.to = watched.journal.lines.last().map(|line| nanoseconds(&line.entry.time));
         root.succeeded = Some(*ending == Ending::Succeeded);
-        root.why = watched.state.stop.as_ref().map(|(why, _)| why.clone()).unwrap_or_default();
+        root.why = watched.why().unwrap_or_default();
     }
     let all = std::iter::once(root).chain(spans.stages.into_values()).chain(spans.attempts);
     let all: Vec<Value> = all.map(|span| span.json(&run, until)).collect();

@@ -85,11 +85,13 @@ fn the_status_of_a_live_run_says_what_runs_and_what_waits() {
     let run = fedmill(&plan.dir, &["plan", "cancel", "plan.run", "--timeout", "100ms"]);
     run.assert_fails(1, &["plan.run: process ", " still works on it"]);
     let run = told(&plan, &["cancel", "plan.run"]);
+    // The first of the two left the kill file.
     assert_eq!(run.stdout, "plan.run: refused: the file STOP exists\n");
+    assert_eq!(self::status(&plan)["why"], "the file STOP exists");
     assert_eq!(runner.wait().unwrap().code(), Some(1));
     assert_eq!(plan.states(), "a ok, b cancelled, c not run, last ok");
     assert_eq!(plan.dir.read("log"), b"last\n");
-    // The first of the two left the kill file; the operator removes it before the run goes on.
+    // The operator removes it before the run goes on.
     std::fs::remove_file(plan.dir.path("plan.run/STOP")).unwrap();
     plan.dir.write("mended", "");
     assert_eq!(resume(&plan).code, Some(0));
@@ -200,8 +202,14 @@ fn with_orphan() -> Workflow {
 #[test]
 fn cancel_leaves_no_process_of_the_run() {
     for (how, said, code, states, log) in [
-        (&[][..], "the file STOP exists", 1, "a cancelled, b not run, last ok", true),
-        (&["--timeout", "20s"], "the file STOP exists", 1, "a cancelled, b not run, last ok", true),
+        (&[][..], "the kill file ended the run, and is gone", 1, "a cancelled, b not run, last ok", true),
+        (
+            &["--timeout", "20s"],
+            "the kill file ended the run, and is gone",
+            1,
+            "a cancelled, b not run, last ok",
+            true,
+        ),
         (&["--now"], "the operator cancelled the run", 143, "a not run, b not run, last not run", false),
     ] {
         let plan = with_orphan();
@@ -223,6 +231,9 @@ fn cancel_leaves_no_process_of_the_run() {
         assert!(!plan.dir.exists("plan.run/STOP"), "{how:?}: cancel removes the kill file that it made");
         let again = told(&plan, &["cancel", "plan.run"]);
         assert_eq!(again.stdout, format!("plan.run: refused before: {said}\n"), "{how:?}");
+        let shown = told(&plan, &["status", "plan.run"]).stdout;
+        assert!(shown.starts_with(&format!("test: refused: {said}\n")), "{shown}");
+        assert!(!told(&plan, &["history", "."]).stdout.contains("STOP"));
     }
     let plan = Workflow::new(&json!([{"id": "a", "sh": "exit 3"}]));
     assert_eq!(plan.run().code, Some(2));

@@ -35,6 +35,11 @@ mod trial;
 mod turns;
 mod votes;
 
+/// Why a run ends that the kill file ends.
+pub fn killed_by(kill_file: &str) -> String {
+    format!("the file {kill_file} exists")
+}
+
 /// What of a run does not change.
 struct Workflow<'p> {
     plan: &'p Plan,
@@ -328,8 +333,7 @@ impl<'p> Machine<'p> {
     fn look(&mut self, world: &mut impl World) -> Result<(), RunError> {
         if self.state.stop.is_none() {
             if world.is_killed() {
-                let why = format!("the file {} exists", self.flow.plan.safety.kill_file);
-                self.stop(why, true, true, world)?;
+                self.stop(killed_by(&self.flow.plan.safety.kill_file), true, true, world)?;
             } else if let Some(why) = self.passed_limit(world.now()) {
                 self.stop(why, true, true, world)?;
             }
