@@ -3,10 +3,13 @@
 //! Stages, loops and inputs are compared by their names, so that a plan in another order differs only in `order`. A change
 //! inside of one has its path: `stages.merge.argv[2]`.
 
+use crate::plan::nested::{self, Inner};
 use crate::plan::read::digest;
 use crate::schema::Plan;
 use serde::Serialize;
 use serde_json::{Map, Value};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 /// Lists of a plan whose members have names, with the field that holds the name.
 const NAMED: [(&str, &str); 3] = [("stages", "id"), ("loops", "id"), ("inputs", "name")];
@@ -19,6 +22,29 @@ pub struct Difference {
     /// The digest of the second plan.
     pub to: String,
     /// The changes, in the order of paths.
+    pub changes: Vec<Change>,
+    /// The plans inside of the two that differ, in the order of the stages that name them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub inner: Vec<InnerDifference>,
+    /// Why the plans inside of one of the two were not compared: the place, and what is wrong there.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub not_compared: Vec<String>,
+}
+
+/// A plan inside of one of the two that differs.
+#[derive(Serialize, Debug)]
+pub struct InnerDifference {
+    /// The path of the stage that names it: `stages.run`, and `stages.run.stages.deep` inside of that plan.
+    pub stage: String,
+    /// How it differs.
+    pub kind: ChangeKind,
+    /// Its file in the folder of the first plan.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<PathBuf>,
+    /// Its file in the folder of the second plan.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to: Option<PathBuf>,
+    /// The changes, if both plans have it.
     pub changes: Vec<Change>,
 }
 
@@ -60,7 +86,58 @@ impl ChangeKind {
     }
 }
 
-/// What differs between two plans.
+/// What differs between two plans in files, and between the plans inside of them. Folders of inner files are those of the
+/// outer ones.
+pub fn diff_with_inner(from: (&Plan, &Path), to: (&Plan, &Path)) -> Difference {
+    let mut found = diff(from.0, to.0);
+    let mut sides = [Vec::new(), Vec::new()];
+    for (side, (plan, path)) in sides.iter_mut().zip([from, to]) {
+        let base = path.parent().unwrap_or(Path::new(""));
+        match nested::all(plan, base, path.file_name().map(Path::new)) {
+            Ok(all) => *side = all,
+            Err((at, why)) => found.not_compared.push(format!("{}: {at}: {why}", path.display())),
+        }
+    }
+    if found.not_compared.is_empty() {
+        let [before, after] = [(&sides[0], from.0), (&sides[1], to.0)].map(|(all, plan)| by_stage(plan, all));
+        let stages: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+        found.inner = stages.into_iter().filter_map(|at| inner(at, before.get(at), after.get(at))).collect();
+    }
+    found
+}
+
+/// The plans inside of a plan, by the paths of the stages that name them.
+fn by_stage<'i>(plan: &Plan, all: &'i [Inner]) -> BTreeMap<String, &'i Inner> {
+    let mut paths: Vec<String> = Vec::new();
+    for inner in all {
+        let (outer, prefix) = match inner.outer {
+            Some(outer) => (&all[outer].plan, format!("{}.", paths[outer])),
+            None => (plan, String::new()),
+        };
+        paths.push(format!("{prefix}stages.{}", outer.stages[inner.stage].id));
+    }
+    paths.into_iter().zip(all).collect()
+}
+
+/// How the plan of a stage differs, if it does.
+fn inner(stage: &str, from: Option<&&Inner>, to: Option<&&Inner>) -> Option<InnerDifference> {
+    let (kind, changes) = match (from, to) {
+        (Some(from), Some(to)) => (ChangeKind::Changed, diff(&from.plan, &to.plan).changes),
+        (Some(_), None) => (ChangeKind::Removed, Vec::new()),
+        _ => (ChangeKind::Added, Vec::new()),
+    };
+    let file = |side: Option<&&Inner>| side.map(|inner| inner.file.clone());
+    let differs = kind != ChangeKind::Changed || !changes.is_empty();
+    differs.then(|| InnerDifference {
+        stage: stage.to_owned(),
+        kind,
+        from: file(from),
+        to: file(to),
+        changes,
+    })
+}
+
+/// What differs between two plans, without a look at the plans inside of them.
 pub fn diff(from: &Plan, to: &Plan) -> Difference {
     let mut changes = Vec::new();
     compare("", &by_name(from), &by_name(to), &mut changes);
@@ -80,7 +157,8 @@ pub fn diff(from: &Plan, to: &Plan) -> Difference {
             });
         }
     }
-    Difference { from: digest(from), to: digest(to), changes }
+    let (inner, not_compared) = (Vec::new(), Vec::new());
+    Difference { from: digest(from), to: digest(to), changes, inner, not_compared }
 }
 
 fn names(plan: &Plan, list: &str) -> Vec<String> {

@@ -2,15 +2,15 @@
 
 use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print};
 use crate::plan::read;
-use crate::review::diff::{Difference, diff};
-use crate::telemetry::cells::Listing;
+use crate::review::diff::{Change, Difference, diff_with_inner};
+use crate::telemetry::cells::{Listing, wrapped};
 use clap::Args;
 use serde_json::Value;
 use std::path::PathBuf;
 
 /// Compare two plans.
 ///
-/// Stages, loops and inputs are compared by their names. Layout, the order of keys and `x-` fields are no difference. The
+/// Stages, loops and inputs are compared by their names, and so are the plans that stages run. Layout, the order of keys and `x-` fields are no difference. The
 /// exit status is 0, whether the plans differ or not.
 #[derive(Args, Debug)]
 pub(in crate::cli) struct Arguments {
@@ -31,7 +31,8 @@ impl Arguments {
             return Err(anyhow::anyhow!("found `-` twice, expected one plan from standard input").into());
         }
         let read = |path| read::plan(path).map_err(Failure::of);
-        let found = diff(&read(&self.from)?, &read(&self.to)?);
+        let (from, to) = (read(&self.from)?, read(&self.to)?);
+        let found = diff_with_inner((&from, &self.from), (&to, &self.to));
         let text = if self.json { serde_json::to_string(&found)? } else { table(&found) };
         print(&format!("{text}\n"))?;
         Ok(Outcome::Done)
@@ -39,13 +40,27 @@ impl Arguments {
 }
 
 fn table(found: &Difference) -> String {
-    if found.changes.is_empty() {
-        return "no difference".to_owned();
-    }
     let mut table = Listing::with_header(["change", "path", "from", "to"]);
-    for change in &found.changes {
-        let text = |value: &Option<Value>| value.as_ref().map_or(String::new(), Value::to_string);
-        table.add([change.kind.word().to_owned(), change.path.clone(), text(&change.from), text(&change.to)]);
+    let text = |value: &Option<Value>| value.as_ref().map_or(String::new(), Value::to_string);
+    let line = |change: &Change, prefix: &str| {
+        let path = format!("{prefix}{}", change.path);
+        [change.kind.word().to_owned(), path, text(&change.from), text(&change.to)]
+    };
+    found.changes.iter().for_each(|change| table.add(line(change, "")));
+    for inner in &found.inner {
+        let [from, to] =
+            [&inner.from, &inner.to].map(|file| file.as_ref().map(|file| file.display().to_string()));
+        let (from, to) = (from.unwrap_or_default(), to.unwrap_or_default());
+        table.add([inner.kind.word().to_owned(), format!("the plan of {}", inner.stage), from, to]);
+        inner.changes.iter().for_each(|change| table.add(line(change, &format!("{}: ", inner.stage))));
     }
-    table.text(&[1, 2, 3])
+    let mut lines = Vec::new();
+    match (found.changes.is_empty() && found.inner.is_empty(), found.not_compared.is_empty()) {
+        (true, true) => lines.push("no difference".to_owned()),
+        (true, false) => lines.push("no difference, the plans inside of them left out".to_owned()),
+        _ => lines.push(table.text(&[1, 2, 3])),
+    }
+    let left_out = found.not_compared.iter().map(|why| format!("the plans inside were not compared: {why}"));
+    lines.extend(left_out.map(|line| wrapped(&line, 0).trim_end().to_owned()));
+    lines.join("\n")
 }
