@@ -179,6 +179,16 @@ fn a_task_of_a_rendered_plan_notices_what_changed() {
     assert_eq!(fedmill(&["task", "r", "b"]).code, Some(0));
     overwrite(&output, "3\n");
     fedmill(&["task", "r", "a"]).assert_fails(2, &["out/a/o: changed since the stage made it"]);
+    // Another file in its place: the store has the right one. No run is there that could be resumed.
+    fs::remove_file(&output).unwrap();
+    fs::remove_dir_all(plan.dir.path("r/tasks/a/store")).unwrap();
+    fs::remove_file(plan.dir.path("r/done/a.json")).unwrap();
+    assert_eq!(fedmill(&["task", "r", "a"]).code, Some(0));
+    fs::remove_file(&output).unwrap();
+    fs::write(&output, "3\n").unwrap();
+    let run = fedmill(&["task", "r", "b"]);
+    run.assert_fails(2, &["remove the file, and the next runner restores it from the store"]);
+    assert!(!run.stderr.contains("plan resume") && !run.stderr.contains("--dir"), "{run:#?}");
 }
 
 /// A file whose name is not UTF-8.

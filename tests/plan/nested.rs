@@ -246,6 +246,15 @@ fn the_number_of_inner_plans_is_bounded() {
 }
 
 #[test]
+fn a_path_that_leaves_the_folder_is_found_once() {
+    let plan = Workflow::new(&json!([{"id": "a", "kind": "plan", "plan": {"file": "../inner.json"}}]));
+    plan.write();
+    let lint = fedmill(&plan.dir, &["plan", "lint", "plan.json"]);
+    assert_eq!(lint.stdout.matches("$.stages[0].plan.file (nested)").count(), 1, "{lint:#?}");
+    assert_eq!(lint.stderr, "error: plan.json: 1 error in the plan\n");
+}
+
+#[test]
 fn an_inner_plan_that_changed_is_refused() {
     let plan = workflow(&inner("false || exit 3"));
     let run = fedmill_after(&plan.dir, &home(&plan), &["plan", "run", "plan.json"]);

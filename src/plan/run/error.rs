@@ -88,7 +88,7 @@ impl Explain for RunError {
                 above.display()
             )),
             Self::Result { .. } => Some(
-                "put the file back as it was, or name another directory for a new run with --dir".to_owned(),
+                "put the file back as it was, or begin again in another directory".to_owned(),
             ),
             Self::Foreign { .. } => Some("name a directory that does not exist yet".to_owned()),
             Self::Finished { .. } | Self::OtherInput { .. } => {

@@ -42,12 +42,18 @@ pub use finding::{Finding, Level};
 
 use crate::schema::Plan;
 use finding::Lint;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 /// The findings about a plan in a file, and about the plans that its stages run.
 pub fn lint_with_nested(plan: &Plan, path: &Path) -> Vec<Finding> {
     let mut findings = lint(plan);
-    findings.extend(nested::findings(plan, path));
+    let known: BTreeSet<(&str, &str)> =
+        findings.iter().map(|finding| (finding.at.as_str(), finding.why.as_str())).collect();
+    let mut more = nested::findings(plan, path);
+    // The plan alone shows a part of them.
+    more.retain(|finding| !known.contains(&(finding.at.as_str(), finding.why.as_str())));
+    findings.extend(more);
     findings.sort_by_key(|finding| finding.level);
     findings
 }

@@ -130,7 +130,7 @@ impl Files {
         }
         unchanged(path, file, &self.known, since).map_err(|why| {
             let is_whole = self.known.identify(&object).is_ok_and(|found| found == stored);
-            let hint = "; remove the file, and `fedmill plan resume` restores it from the store";
+            let hint = "; remove the file, and the next runner restores it from the store";
             if is_whole { why + hint } else { why }
         })
     }
