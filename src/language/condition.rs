@@ -7,6 +7,7 @@
 use super::cost::{Extent, MOST_STEPS, steps};
 use super::expression::{Constant, Expression, Fold};
 use super::functions::{FUNCTIONS, Function};
+use super::mistakes::{explained, skip_text};
 use crate::schema::value::Scalar;
 use cel::common::ast::{ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue};
 use cel::extractors::Arguments;
@@ -238,42 +239,6 @@ impl Condition {
     }
 }
 
-/// Words of other languages, and what conditions have in their place.
-const OTHER_WORDS: [(&str, &str); 3] = [("and", "&&"), ("or", "||"), ("not", "!")];
-
-/// What is wrong with a text that is no condition: a sign or word of another language, or else what the parser says first.
-fn explained(text: &str, why: &str) -> String {
-    let mut outside = String::new();
-    let mut chars = text.chars();
-    while let Some(c) = chars.next() {
-        match c {
-            '"' | '\'' => {
-                skip_text(&mut chars, c);
-                outside.push(' ');
-            }
-            c => outside.push(c),
-        }
-    }
-    let words: Vec<&str> = outside.split(|c: char| !(c.is_alphanumeric() || "_.".contains(c))).collect();
-    if let Some((word, sign)) = OTHER_WORDS.iter().find(|(word, _)| words.contains(word)) {
-        return format!("found `{word}`; write {sign} in its place");
-    }
-    let signs = outside.replace("==", "").replace("!=", "").replace("<=", "").replace(">=", "");
-    if signs.contains('=') {
-        return "found `=`; write == for equal".to_owned();
-    }
-    if outside.contains(['{', '}']) {
-        return "found a brace; a condition names values without braces, such as params.f or metrics.loss"
-            .to_owned();
-    }
-    let first = why.lines().next().unwrap_or_default();
-    let first = first.strip_prefix("ERROR: <input>:").unwrap_or(first);
-    match first.splitn(3, ':').collect::<Vec<_>>().as_slice() {
-        [line, character, why] => format!("at line {line}, character {character}:{why}"),
-        _ => first.to_owned(),
-    }
-}
-
 /// What the parser and the evaluation recurse over, outside of texts.
 #[derive(Clone, Copy, Default)]
 struct Size {
@@ -290,7 +255,7 @@ impl Size {
         let mut chars = text.chars();
         while let Some(c) = chars.next() {
             match c {
-                '"' | '\'' => skip_text(&mut chars, c),
+                '"' | '\'' => drop(skip_text(&mut chars, c)),
                 '(' | '[' | '{' => open += 1,
                 ')' | ']' | '}' => open = open.saturating_sub(1),
                 '!' | '-' | '?' => signs += 1,
@@ -316,16 +281,6 @@ impl Size {
                 Err(why) => panic!("a thread with {STACK} bytes of stack cannot be started: {why}"),
             }
         })
-    }
-}
-
-fn skip_text(chars: &mut std::str::Chars<'_>, quote: char) {
-    while let Some(c) = chars.next() {
-        match c {
-            '\\' => drop(chars.next()),
-            c if c == quote => return,
-            _ => {}
-        }
     }
 }
 
@@ -551,16 +506,6 @@ mod tests {
             "params.f == nothing()",
         ] {
             assert!(Condition::parse(text).unwrap().evaluate(&scope()).is_err(), "{text}");
-        }
-        for (text, expected) in [
-            ("metrics.acc = params.f", "found `=`; write == for equal"),
-            ("metrics.acc > 0.5 and params.f == 2", "found `and`; write && in its place"),
-            ("not stages.a.ok", "found `not`; write ! in its place"),
-            ("stages.a.ok or 'a and b' == 'c'", "found `or`; write || in its place"),
-            ("params.f >", "is no condition: at line 1, character "),
-        ] {
-            let why = Condition::parse(text).unwrap_err().to_string();
-            assert!(why.contains(expected) && !why.contains('\n'), "{text}: {why}");
         }
         for text in ["", "metrics.acc >", "a b", "'a", "1 = 2"] {
             assert!(matches!(Condition::parse(text), Err(ConditionError::Syntax { .. })), "{text}");

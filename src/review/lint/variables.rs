@@ -108,6 +108,13 @@ impl<'v, 'p> Variables<'v, 'p> {
             [root, ..] if ROOTS.contains(root) => {
                 Err(format!("{MARK}`{shown}`, expected {root}.{}", form(root)))
             }
+            [word @ ("True" | "TRUE" | "False" | "FALSE")] => {
+                Err(format!("{MARK}`{word}`, expected {}", word.to_lowercase()))
+            }
+            [word] if nearest(word, ROOTS).is_none() => {
+                let expected = "a variable such as metrics.NAME, or a text in quotes";
+                Err(format!("{MARK}`{word}`, which is unknown, expected {expected}: '{word}'"))
+            }
             [root, ..] => Err(unknown(
                 &shown,
                 root,
