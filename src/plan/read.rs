@@ -5,12 +5,10 @@
 use super::error::PlanError;
 use crate::io::digest::{Blake3, hex};
 use crate::io::{folder, text};
-use crate::schema::agent::{CommandAgent, HttpAgent, OllamaAgent};
+use crate::schema::faults::{self, Fault};
 use crate::schema::json::Strict;
-use crate::schema::words::plain;
 use crate::schema::{Plan, SCHEMA};
 use crate::settings::places::{Place, places};
-use serde::Deserialize;
 use serde_json::Value;
 use std::path::Path;
 
@@ -59,63 +57,25 @@ pub fn parse(text: &str, path: &Path) -> Result<Plan, PlanError> {
     let Strict(mut value) = serde_path_to_error::deserialize(&mut json)
         .map_err(|why| no_json(place(&why.path().to_string()), why.into_inner()))?;
     json.end().map_err(|why| no_json("$".to_owned(), why))?;
-    let malformed = |at: String, why: &str| {
-        let place = places(text, [at.as_str()]).get(at.as_str()).copied();
-        PlanError::Malformed { path: path.to_owned(), place, at, why: plain(why) }
+    let malformed = |faults: Vec<Fault>| {
+        let places = places(text, faults.iter().map(|fault| fault.at.as_str()));
+        let placed = faults.iter().map(|fault| (places.get(fault.at.as_str()).copied(), fault.clone()));
+        let mut faults: Vec<(Option<Place>, Fault)> = placed.collect();
+        faults.sort_by_key(|(place, _)| place.map(|place| (place.line, place.column)));
+        PlanError::Malformed { path: path.to_owned(), faults }
     };
     match value.get("schema") {
-        _ if !value.is_object() => return Err(malformed("$".to_owned(), "expected an object")),
+        _ if !value.is_object() => {
+            let (at, why) = ("$".to_owned(), "expected an object".to_owned());
+            return Err(malformed(vec![Fault { at, why }]));
+        }
         Some(found) if found != SCHEMA => {
             return Err(PlanError::OtherSchema { path: path.to_owned(), found: found.to_string() });
         }
         _ => {}
     }
     leave_out_extensions(&mut value);
-    let plan: Plan = serde_path_to_error::deserialize(&value).map_err(|why| {
-        let (at, why) = (why.path().to_string(), why.into_inner().to_string());
-        let (at, why) = of_agent(&value, &at).unwrap_or((at, why));
-        malformed(place(&at), &why)
-    })?;
-    // The deserialiser takes a list for an object, with its values in order.
-    match list_for_object(&value, &serde_json::to_value(&plan).unwrap_or_default(), "$") {
-        Some(at) => Err(malformed(at, "found a list, expected an object")),
-        None => Ok(plan),
-    }
-}
-
-/// What is wrong with an agent, and where: the deserialiser knows no place inside of a value whose `kind` it reads first.
-fn of_agent(plan: &Value, at: &str) -> Option<(String, String)> {
-    let name = at.strip_prefix("agents.")?;
-    let mut agent = plan.get("agents")?.get(name)?.as_object()?.clone();
-    let kind = agent.remove("kind")?;
-    let agent = Value::Object(agent);
-    let (inner, why) = match kind.as_str()? {
-        "command" => fault::<CommandAgent>(&agent),
-        "http" => fault::<HttpAgent>(&agent),
-        "ollama" => fault::<OllamaAgent>(&agent),
-        _ => None,
-    }?;
-    Some((if inner == "." { at.to_owned() } else { format!("{at}.{inner}") }, why))
-}
-
-fn fault<'v, T: Deserialize<'v>>(value: &'v Value) -> Option<(String, String)> {
-    let why = serde_path_to_error::deserialize::<_, T>(value).err()?;
-    Some((why.path().to_string(), why.into_inner().to_string()))
-}
-
-/// The place of the first list that was read as an object.
-fn list_for_object(given: &Value, read: &Value, at: &str) -> Option<String> {
-    match (given, read) {
-        (Value::Array(_), Value::Object(_)) => Some(at.to_owned()),
-        (Value::Array(given), Value::Array(read)) => {
-            let mut pairs = given.iter().zip(read).enumerate();
-            pairs.find_map(|(place, (given, read))| list_for_object(given, read, &format!("{at}[{place}]")))
-        }
-        (Value::Object(given), Value::Object(read)) => given
-            .iter()
-            .find_map(|(key, value)| list_for_object(value, read.get(key)?, &format!("{at}.{key}"))),
-        _ => None,
-    }
+    faults::read(value).map_err(malformed)
 }
 
 /// BLAKE3 of a plan, in lower-case hex: equal for two files that differ only in layout, order of keys, or extensions.

@@ -4,10 +4,12 @@
 //! endpoints are, [`policy`] failures, time and
 //! effects, [`vote`] votes, [`reduce`] reducers, [`nested`] plans inside of plans, [`looped`] loops
 //! and their tuning, [`limits`] what a run may use, [`value`] plain values, and [`publish`] the JSON Schema that is made
-//! from these types. [`json`] reads JSON that others wrote. [`words`] says in plain words why a text is none of them.
+//! from these types. [`json`] reads JSON that others wrote. [`faults`] finds all that is wrong with a plan, and [`words`] says it in plain
+//! words.
 
 pub mod address;
 pub mod agent;
+pub mod faults;
 pub mod json;
 pub mod limits;
 pub mod looped;

@@ -190,6 +190,29 @@ fn a_file_that_is_no_plan_has_a_finding_too() {
 }
 
 #[test]
+fn all_faults_of_a_file_that_is_no_plan_are_listed() {
+    let plan =
+        Workflow::new(&json!([{"id": "a", "ned": 1}, {"id": "b", "sh": "true", "needs": "a"}, {"argv": []}]));
+    plan.write();
+    let run = fedmill(&plan.dir, &["plan", "lint", "plan.json"]);
+    assert_eq!((run.code, run.stderr.as_str()), (Some(2), "error: plan.json: 3 errors in the plan\n"));
+    let heads: Vec<&str> = run.stdout.lines().filter_map(|line| line.split("error: ").nth(1)).collect();
+    assert_eq!(heads, ["$.stages[0].ned (schema)", "$.stages[1].needs (schema)", "$.stages[2] (schema)"]);
+    let faults = [
+        "$.stages[0].ned: unknown field",
+        "$.stages[1].needs: found the text",
+        "$.stages[2]: missing field `id`",
+    ];
+    fedmill(&plan.dir, &["plan", "run", "plan.json"]).assert_fails(2, &faults);
+    // A long list ends.
+    let stages: Vec<Value> = (0..30).map(|_| json!({"ned": 1})).collect();
+    let plan = Workflow::new(&json!(stages));
+    let run = plan.run();
+    run.assert_fails(2, &["plan.json: found 40 more faults"]);
+    assert_eq!(run.stderr.matches("$.stages[").count(), 20, "{run:#?}");
+}
+
+#[test]
 fn braces_of_other_languages_are_explained() {
     for (argument, expected) in [
         ("${HOME}", "write `{{` and `}}` for braces that are no reference"),

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 
 /// Check a plan, and the plans that its stages run, without running them.
 ///
-/// Prints each finding with its place in the file, what was found and what was expected. A file that is no plan has one
-/// finding of the rule `schema`. Exit status: 0 if no finding is
+/// Prints each finding with its place in the file, what was found and what was expected. Faults of a file
+/// that is no plan are findings of the rule `schema`. Exit status: 0 if no finding is
 /// an error, else 2.
 #[derive(Args, Debug)]
 pub(in crate::cli) struct Arguments {

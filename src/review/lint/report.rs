@@ -7,6 +7,7 @@ use crate::io::publish::directory_of;
 use crate::plan::error::{PlanError, of};
 use crate::plan::read;
 use crate::schema::Plan;
+use crate::schema::faults::Fault;
 use crate::settings::places::{Place, places};
 use crate::telemetry::cells::wrapped;
 use crate::telemetry::escape::escaped;
@@ -57,9 +58,12 @@ impl<'f> Report<'f> {
         match read::with_text(path) {
             Ok((plan, source)) => Ok(Self::of(plan, &source, path)),
             Err(why) => {
-                let (finding, place) = unreadable(why)?;
-                let places = place.map(|place| (finding.at.clone(), place)).into_iter().collect();
-                Ok(Self { path, plan: None, findings: vec![finding], places })
+                let (findings, places): (Vec<Finding>, Vec<Option<Place>>) =
+                    unreadable(why)?.into_iter().unzip();
+                let placed = findings.iter().zip(places);
+                let places =
+                    placed.filter_map(|(finding, place)| Some((finding.at.clone(), place?))).collect();
+                Ok(Self { path, plan: None, findings, places })
             }
         }
     }
@@ -139,14 +143,19 @@ pub fn refuse_errors(plan: &Plan, source: &str, path: &Path) -> Result<(), Fault
     Report::of(plan.clone(), source, path).refusal().map_or(Ok(()), Err)
 }
 
-/// What is wrong with a text that is no plan, and its place.
-fn unreadable(why: PlanError) -> Result<(Finding, Option<Place>), PlanError> {
-    let (at, why, place) = match why {
-        PlanError::NoJson { at, why, place, .. } => (at, format!("is no JSON: {why}"), place),
-        PlanError::Malformed { at, why, place, .. } => (at, why, place),
+/// What is wrong with a text that is no plan, and the places.
+fn unreadable(why: PlanError) -> Result<Vec<(Finding, Option<Place>)>, PlanError> {
+    let faults = match why {
+        PlanError::NoJson { at, why, place, .. } => {
+            vec![(place, Fault { at, why: format!("is no JSON: {why}") })]
+        }
+        PlanError::Malformed { faults, .. } => faults,
         other => return Err(other),
     };
-    Ok((Finding { level: Level::Error, rule: "schema", at, why, nearest: None }, place))
+    let finding = |(place, Fault { at, why })| {
+        (Finding { level: Level::Error, rule: "schema", at, why, nearest: None }, place)
+    };
+    Ok(faults.into_iter().map(finding).collect())
 }
 
 /// The findings about a plan, with the programs that are not there.
