@@ -81,6 +81,23 @@ fn what_is_no_agent_is_refused() {
 }
 
 #[test]
+fn agents_without_names_are_refused_with_the_smallest_right_file() {
+    let dir = Dir::new();
+    let one = agent(&["review"], "true");
+    let mut smallest = Value::Null;
+    for (found, file) in [("one agent without a name", one.clone()), ("a list", json!([one]))] {
+        let run = add(&dir, &file, &[]);
+        let expected = format!("agents.json: $: found {found}, expected an object of agents by name");
+        run.assert_fails(2, &[&expected]);
+        let example = run.stderr.split("the smallest file is ").nth(1).unwrap_or_default();
+        smallest = serde_json::Deserializer::from_str(example).into_iter().next().unwrap().unwrap();
+    }
+    assert_eq!(add(&dir, &smallest, &[]).stdout, "NAME\n", "{smallest}");
+    // An agent may have the name `kind`.
+    assert_eq!(add(&dir, &json!({"kind": agent(&["review"], "true")}), &[]).stdout, "kind\n");
+}
+
+#[test]
 fn a_template_makes_agents() {
     let dir = Dir::new();
     let template = json!({"kind": "ollama", "url": "http://127.0.0.1:{params.port}", "model": "{params.model}",

@@ -13,7 +13,7 @@ use crate::schema::name::Name;
 use crate::telemetry::console;
 use anyhow::anyhow;
 use jiff::Timestamp;
-use serde::de::IgnoredAny;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -50,8 +50,12 @@ impl Adding {
 
 /// Reads agents from JSON as `agents` of a plan has them; messages name `path`.
 pub(super) fn read(agents: &str, path: &Path) -> Result<BTreeMap<Name, Agent>, Failure> {
-    let value: Result<IgnoredAny, _> = serde_json::from_str(agents);
-    value.map_err(|why| anyhow!("{}: is no JSON: {why}", path.display()))?;
+    let value: Result<Value, _> = serde_json::from_str(agents);
+    let value = value.map_err(|why| anyhow!("{}: is no JSON: {why}", path.display()))?;
+    if let Some(found) = no_agents_by_name(&value) {
+        let why = anyhow!("{}: $: found {found}, expected an object of agents by name", path.display());
+        return Err(Failure { hint: Some(format!("the smallest file is {SMALLEST}")), ..why.into() });
+    }
     // As text, so that the reader finds a key that stands twice.
     let plan = format!(r#"{{"schema":"{SCHEMA}","id":"agents","agents":{agents},"stages":[]}}"#);
     let plan = read::parse(&plan, path).map_err(Failure::of)?;
@@ -63,6 +67,25 @@ pub(super) fn read(agents: &str, path: &Path) -> Result<BTreeMap<Name, Agent>, F
         return Err(anyhow!("{}: $.agents.{name}.capabilities: {why}", path.display()).into());
     }
     Ok(plan.agents)
+}
+
+/// The smallest file of agents.
+const SMALLEST: &str =
+    r#"{"NAME": {"kind": "command", "argv": ["PROGRAM"], "capabilities": ["CAPABILITY"]}}"#;
+
+/// What a JSON text has in place of agents by name; `None` for an object that may be such.
+fn no_agents_by_name(value: &Value) -> Option<&'static str> {
+    match value {
+        // An agent named `kind` is an object.
+        Value::Object(object) if object.get("kind").is_some_and(Value::is_string) => {
+            Some("one agent without a name")
+        }
+        Value::Object(_) => None,
+        Value::Array(_) => Some("a list"),
+        Value::String(_) => Some("a text"),
+        Value::Number(_) => Some("a number"),
+        Value::Bool(_) | Value::Null => Some("no object"),
+    }
 }
 
 /// Opens the registry of a state directory, or the file itself.
