@@ -1,24 +1,35 @@
-//! What a run came to: its stages in numbers, and the files that it made for others than its own stages.
+//! What a run came to: its stages in numbers, and the files that are its results.
 
 use crate::plan::run::event::Outcome;
 use crate::plan::run::machine::Machine;
 use crate::schema::Plan;
+use crate::schema::stage::Stage;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The outputs that no other stage needs, by their paths in the directory of the run.
+/// The results, by their paths in the directory of the run: the outputs of stages whose work no other stage goes on with.
+///
+/// A stage that measures, decides or tells makes no file but metrics, so it goes on with nothing. Metrics are results
+/// where there is nothing else.
 pub fn results(plan: &Plan, machine: &Machine<'_>) -> Vec<String> {
-    let needed: BTreeSet<&str> =
-        plan.stages.iter().flat_map(|stage| &stage.needs).map(|need| need.as_str()).collect();
-    let mut found = Vec::new();
-    for (place, _) in plan.stages.iter().enumerate().filter(|(_, stage)| !needed.contains(stage.id.as_str()))
+    let makes = |stage: &&Stage| stage.out.iter().any(|out| !out.metrics);
+    let used: BTreeSet<&str> =
+        plan.stages.iter().filter(makes).flat_map(|stage| &stage.needs).map(|need| need.as_str()).collect();
+    let (mut made, mut measured) = (Vec::new(), Vec::new());
+    for (place, stage) in
+        plan.stages.iter().enumerate().filter(|(_, stage)| !used.contains(stage.id.as_str()))
     {
         let group = machine.state.group(machine.state.current(place));
-        if group.outcome == Some(Outcome::Ok) {
-            let made = group.instances.iter().filter_map(|instance| instance.made.as_ref());
-            found.extend(made.flat_map(|made| made.outputs.values()).map(|artifact| artifact.path.clone()));
+        if group.outcome != Some(Outcome::Ok) {
+            continue;
+        }
+        let is_metrics = |name: &str| stage.out.iter().any(|out| out.metrics && out.name.as_str() == name);
+        let outputs = group.instances.iter().filter_map(|instance| instance.made.as_ref());
+        for (name, artifact) in outputs.flat_map(|outputs| &outputs.outputs) {
+            let found = if is_metrics(name) { &mut measured } else { &mut made };
+            found.push(artifact.path.clone());
         }
     }
-    found
+    if made.is_empty() { measured } else { made }
 }
 
 /// How the stages ended, and the loops that ended without their condition: a line each.

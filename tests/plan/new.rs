@@ -65,6 +65,8 @@ fn a_round_fails_if_its_model_is_not_good_enough() {
         make(&dir, "round", &["updates=in", "base=base.safetensors", "rule=median", EVALUATE, bound]);
         let run = fedmill(&dir, &["plan", "run", "p.json"]);
         assert_eq!(run.code, Some(code), "{run:#?}");
+        let expected = "p.run/out/aggregate/merged.safetensors\np.run/out/aggregate/report.json\n";
+        assert_eq!(run.stdout, if code == 0 { expected } else { "" });
         if code == 2 {
             assert!(run.stderr.contains("stage `evaluate`: success_when does not hold"), "{}", run.stderr);
         }
@@ -78,7 +80,7 @@ fn a_sweep_takes_the_rule_with_the_best_model() {
     let run = fedmill(&dir, &["plan", "run", "p.json"]);
     assert_eq!(run.code, Some(0), "{run:#?}");
     let taken = run.stdout.lines().filter(|line| line.ends_with("best.safetensors")).count();
-    assert_eq!(taken, 1, "{run:#?}");
+    assert_eq!((taken, run.stdout.lines().count()), (1, 1), "{run:#?}");
     let loss = |place: u32| {
         let text = dir.read(&format!("p.run/out/evaluate.{place}/metrics"));
         let value: serde_json::Value = serde_json::from_slice(&text).unwrap();
@@ -97,7 +99,7 @@ fn a_draft_is_refined_until_its_review_is_good() {
     let review = "review=sh -c 'printf \"{\\\"score\\\": 0.%s}\" $(wc -c < \"$0\")'";
     make(&dir, "refine", &["start=draft.txt", propose, review, "score=0.4", "max_iters=5"]);
     let run = fedmill(&dir, &["plan", "run", "p.json"]);
-    assert_eq!(run.code, Some(0), "{run:#?}");
+    assert_eq!((run.code, run.stdout.as_str()), (Some(0), "p.run/out/propose@3/draft\n"), "{run:#?}");
     assert_eq!(dir.read("p.run/out/propose@3/draft"), b"xxxx");
     make(&dir, "refine", &["start=draft.txt", propose, review, "score=0.9", "max_iters=2"]);
     fs::remove_dir_all(dir.path("p.run")).unwrap();

@@ -4,7 +4,7 @@ use super::super::{COMMON, Common, Failure, INPUTS, OUTPUT, Outcome, print};
 use super::export::Exports;
 use crate::cli::agents::registry::record;
 use crate::io::child::jobserver::Places;
-use crate::io::folder;
+use crate::io::folder::readers::Readers;
 use crate::io::publish::directory_of;
 use crate::plan::read;
 use crate::plan::run::claim::directory_for;
@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 
 /// Run a plan to its end.
 ///
-/// Nothing starts if `fedmill plan lint` finds an error. Prints the paths of the outputs that no other stage needs. If the directory holds a run of the plan that is not over,
+/// Nothing starts if `fedmill plan lint` finds an error. Prints the paths of the results: the outputs that no other stage goes on with. Metrics are results if there are no others. If the directory holds a run of the plan that is not over,
 /// the command goes on with it. Under GNU make, attempts beyond the first take places of its jobserver. Exit status: 0 if every stage succeeded or was skipped, 1 if a limit, an invariant, a
 /// gate or the kill file ended the run, 2 if a stage failed.
 #[derive(Args, Debug)]
@@ -94,8 +94,8 @@ impl Arguments {
             (None, true) => return Err(anyhow::anyhow!("a plan from standard input needs --dir").into()),
             (None, false) => directory_for(&self.plan, &read::digest(&plan)),
         };
-        let private = folder::is_kept_from_others(&self.plan);
-        let place = Place { root, base: base_of(&self.plan), named: files_of(&self.inputs), private };
+        let readers = Readers::of(&self.plan);
+        let place = Place { root, base: base_of(&self.plan), named: files_of(&self.inputs), readers };
         run(&plan, &place, &[], &self.uses, common)
     }
 }
