@@ -111,6 +111,26 @@ fn attempts_are_made_again_as_the_plan_says() {
 }
 
 #[test]
+fn a_retry_goes_to_an_agent_that_has_not_failed() {
+    let stage = json!([{"id": "a", "needs_capability": ["work"], "argv": [],
+        "retry": {"max_attempts": 5, "backoff": {"initial": "10ms"}}}]);
+    let agent = |score: f64, script: &str| json!({"kind": "command", "argv": ["sh", "-c", script], "capabilities": ["work"], "score": score});
+    let tried = |last: &str, code: i32| {
+        let agents =
+            json!({"best": agent(0.9, "exit 1"), "second": agent(0.5, "exit 1"), "third": agent(0.1, last)});
+        let plan = Workflow::new(&stage).with("agents", agents);
+        assert_eq!(plan.run().code, Some(code));
+        let events = String::from_utf8(plan.dir.read("plan.run/events.jsonl")).unwrap();
+        let agents =
+            events.split("\"agent\":\"").skip(1).map(|rest| rest.split('"').next().unwrap().to_owned());
+        agents.collect::<Vec<_>>()
+    };
+    assert_eq!(tried("true", 0), ["best", "second", "third"]);
+    // Where all failed, the best begins again.
+    assert_eq!(tried("exit 1", 2), ["best", "second", "third", "best", "second"]);
+}
+
+#[test]
 fn an_attempt_that_takes_too_long_is_ended_with_its_children() {
     let plan = Workflow::new(&json!([
         {"id": "a", "sh": "sh -c 'sleep 97' & wait", "timeout": {"run": "200ms", "kill_after": "1s"}},

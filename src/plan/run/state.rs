@@ -28,6 +28,8 @@ pub struct Instance {
     pub work: String,
     /// The agent of that attempt.
     pub agent: String,
+    /// The agents whose attempts failed, once for each attempt.
+    pub failed: Vec<String>,
     /// What the attempt that succeeded made.
     pub made: Option<Made>,
     /// Why the last attempt failed, once no other follows.
@@ -286,6 +288,9 @@ impl State {
                 self.tokens = self.tokens.saturating_add(*tokens);
                 let instance = self.instance_mut(*key);
                 instance.failure = (!again).then(|| failure.clone());
+                if *failure != Failure::Cancelled {
+                    instance.failed.push(instance.agent.clone());
+                }
                 instance.may_have_happened &= failure.may_have_started();
                 instance.end(*seconds, *failure != Failure::Cancelled);
                 self.group_mut(*key).over += u32::from(!again);

@@ -98,7 +98,8 @@ impl Machine<'_> {
                 agent.skills().max_parallel.is_none_or(|most| used < most)
             };
             let idle: Vec<(&Name, &Agent)> = candidates.iter().filter(is_idle).copied().collect();
-            let idle = turns.choose(self.stage(*key), &idle);
+            let failed = self.state.instance(*key).map_or(&[][..], |instance| &instance.failed);
+            let idle = turns.choose(self.stage(*key), &idle, failed);
             let bytes = self.stage(*key).mem_bytes.unwrap_or(0);
             let fits = memory.saturating_add(bytes) <= limits.mem_bytes.unwrap_or(u64::MAX);
             if !fits || idle.is_none() && !candidates.is_empty() {

@@ -41,12 +41,17 @@ impl Turns {
     }
 
     /// The agent that takes the next work of a stage, of those that are idle, the best first: at each fifth assignment of
-    /// the capability the new agent with the fewest attempts.
+    /// the capability the new agent with the fewest attempts. Of the agents whose attempts at this work `failed`, those
+    /// that failed least often are chosen, and only if no other agent is idle.
     pub(super) fn choose<'a>(
         &self,
         stage: &Stage,
         idle: &[(&'a Name, &'a Agent)],
+        failed: &[String],
     ) -> Option<(&'a Name, &'a Agent)> {
+        let failures = |name: &Name| failed.iter().filter(|failed| *failed == name.as_str()).count();
+        let fewest = idle.iter().map(|(name, _)| failures(name)).min();
+        let idle: Vec<_> = idle.iter().filter(|(name, _)| Some(failures(name)) == fewest).copied().collect();
         let attempts = |(name, agent): &(&Name, &Agent)| {
             let now = self.of_agents.get(name.as_str()).copied().unwrap_or(0);
             agent.skills().attempts.map(|before| before.saturating_add(now))
