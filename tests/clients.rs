@@ -1,6 +1,7 @@
 //! The registry of clients: what is registered, what is refused, what a killed run leaves.
 
 mod odds;
+mod pipes;
 mod selection;
 mod tiers;
 mod widths;

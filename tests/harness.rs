@@ -325,13 +325,16 @@ pub(crate) fn fedmill_after(dir: &Dir, setup: &str, args: &[&str]) -> Run {
     run(dir, "sh", &args, "")
 }
 
+/// The width of lines in which tables and help of runs wrap, as on a terminal.
+pub(crate) const COLUMNS: usize = 100;
+
 fn run(dir: &Dir, program: &str, args: &[&str], stdin: &str) -> Run {
     let mut command = assert_cmd::Command::new(program);
     command.current_dir(dir.path("")).args(args).write_stdin(stdin).timeout(TIMEOUT);
     for variable in ["CLICOLOR_FORCE", "CLICOLOR", "NO_COLOR", "RUST_LOG", "TMPDIR"] {
         command.env_remove(variable);
     }
-    let output = command.env("COLUMNS", "100").env("NODEVICE_SELECT", "1").output().unwrap();
+    let output = command.env("COLUMNS", COLUMNS.to_string()).env("NODEVICE_SELECT", "1").output().unwrap();
     Run {
         code: output.status.code(),
         stdout: String::from_utf8(output.stdout).unwrap(),

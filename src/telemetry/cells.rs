@@ -1,12 +1,22 @@
-//! Tables and texts of a terminal of 80 columns.
+//! Tables and texts for people.
 //!
-//! Text of clients may not act on the terminal, or break a row.
+//! Text of clients may not act on the terminal, or break a row. Cells and texts wrap on a terminal only, so that each row
+//! is one line where another program reads it, as in `fedmill plan history runs | grep failed`. `COLUMNS`, if set, is the
+//! width in both cases.
 
 use crate::telemetry::escape::escaped;
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, presets};
+use std::io::{self, IsTerminal};
 
-/// Columns of a terminal.
-pub const WIDTH: u16 = 80;
+/// Columns of a terminal that says nothing of its width.
+const TERMINAL: u16 = 80;
+
+/// The columns that a line may take; `None` for any number.
+fn width() -> Option<u16> {
+    let stated = std::env::var("COLUMNS").ok().and_then(|text| text.trim().parse().ok());
+    let stated = stated.filter(|columns: &u16| *columns > 0);
+    stated.or_else(|| io::stdout().is_terminal().then_some(TERMINAL))
+}
 
 /// A table as a command prints it: rows in columns, without lines between them.
 pub struct Listing {
@@ -48,13 +58,18 @@ impl Listing {
         self.table.add_row(cells.map(|cell| escaped(&cell).into_owned()));
     }
 
-    /// The text of the table. The cells of these columns wrap, so that rows fit [`WIDTH`]; others never do.
-    pub fn text(mut self, wrapped: &[usize]) -> String {
-        if !wrapped.is_empty() {
-            self.table.set_content_arrangement(ContentArrangement::Dynamic).set_width(WIDTH);
+    /// The text of the table. On a terminal the cells of these columns wrap, so that rows fit it; others never do.
+    pub fn text(self, wrapped: &[usize]) -> String {
+        self.within(width(), wrapped)
+    }
+
+    fn within(mut self, width: Option<u16>, wrapped: &[usize]) -> String {
+        let width = width.filter(|_| !wrapped.is_empty());
+        if let Some(width) = width {
+            self.table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
         }
         for (place, column) in self.table.column_iter_mut().enumerate() {
-            if !wrapped.is_empty() && !wrapped.contains(&place) {
+            if width.is_some() && !wrapped.contains(&place) {
                 column.set_constraint(ColumnConstraint::ContentWidth);
             }
             if self.right.contains(&place) {
@@ -88,12 +103,17 @@ pub fn cut(text: &str, most: usize) -> String {
     }
 }
 
-/// Text in lines of at most [`WIDTH`] columns, each behind some spaces.
+/// Text behind some spaces; on a terminal in lines that fit it.
 pub fn wrapped(text: &str, spaces: usize) -> String {
+    wrapped_within(width(), text, spaces)
+}
+
+fn wrapped_within(width: Option<u16>, text: &str, spaces: usize) -> String {
+    let width = width.map_or(usize::MAX, usize::from);
     let (mut lines, mut line) = (String::new(), " ".repeat(spaces));
     let mut is_empty = true;
     for word in escaped(text).split_whitespace() {
-        if !is_empty && line.chars().count() + 1 + word.chars().count() > WIDTH.into() {
+        if !is_empty && line.chars().count() + 1 + word.chars().count() > width {
             lines.push_str(&line);
             lines.push('\n');
             (line, is_empty) = (" ".repeat(spaces), true);
@@ -122,10 +142,25 @@ mod tests {
     #[test]
     fn a_long_text_wraps_between_words_behind_its_spaces() {
         let text = ["word"; 40].join(" ");
-        let lines = wrapped(&text, 2);
+        let lines = wrapped_within(Some(80), &text, 2);
         assert!(lines.lines().all(|line| line.len() <= 80 && line.starts_with("  word")), "{lines}");
         assert_eq!((lines.lines().count(), lines.split_whitespace().count()), (3, 40));
         let long = "x".repeat(100);
-        assert_eq!(wrapped(&format!("a {long}"), 0), format!("a\n{long}\n"), "a word is not cut");
+        let cut = wrapped_within(Some(80), &format!("a {long}"), 0);
+        assert_eq!(cut, format!("a\n{long}\n"), "a word is not cut");
+        assert_eq!(wrapped_within(None, &text, 2), format!("  {text}\n"));
+    }
+
+    #[test]
+    fn a_table_wraps_the_columns_that_may_wrap_and_none_without_a_width() {
+        let text = |width: Option<u16>| {
+            let mut table = Listing::with_header(["name", "why"]);
+            table.add(["a-name-that-never-wraps".to_owned(), ["word"; 20].join(" ")]);
+            table.within(width, &[1])
+        };
+        assert_eq!(text(None).lines().count(), 2);
+        let wrapped = text(Some(60));
+        assert!(wrapped.lines().all(|line| line.len() <= 60) && wrapped.lines().count() > 3, "{wrapped}");
+        assert!(wrapped.contains("a-name-that-never-wraps"));
     }
 }

@@ -1,6 +1,6 @@
-//! Tables for people fit a terminal of 80 columns, whatever clients state of themselves.
+//! Tables for people fit a terminal, whatever clients state of themselves.
 
-use crate::harness::{Dir, fedmill};
+use crate::harness::{COLUMNS, Dir, fedmill};
 
 #[test]
 fn no_row_is_wider_than_a_terminal() {
@@ -36,7 +36,7 @@ fn no_row_is_wider_than_a_terminal() {
         assert_eq!(run.code, Some(0), "{command:?}: {run:#?}");
         assert!(run.stdout.lines().count() > 3, "{command:?}: {}", run.stdout);
         for line in run.stdout.lines() {
-            assert!(line.chars().count() <= 80, "{command:?}: {line}");
+            assert!(line.chars().count() <= COLUMNS, "{command:?}: {line}");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Workflow;
 use super::killed::wait_until;
-use crate::harness::{Dir, Run, fedmill};
+use crate::harness::{COLUMNS, Dir, Run, fedmill};
 use serde_json::{Value, json};
 
 /// A folder with runs of two plans; `b` failed, `d` was never over, `e` cannot be read.
@@ -101,7 +101,7 @@ fn history_finds_runs_by_what_they_say_and_did() {
     let table = history(&dir, &["--search", "krum", "--metric", "acc"]).stdout;
     let head = table.lines().next().unwrap();
     assert!(head.contains("acc") && head.contains("found") && table.contains("stage: merge_krum"), "{table}");
-    assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
+    assert!(table.lines().all(|line| line.chars().count() <= COLUMNS), "{table}");
 }
 
 #[test]

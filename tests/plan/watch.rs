@@ -2,7 +2,7 @@
 
 use super::Workflow;
 use super::killed::{is_alive, wait_until};
-use crate::harness::{Run, fedmill, fedmill_after, program};
+use crate::harness::{COLUMNS, Run, fedmill, fedmill_after, program};
 use serde_json::{Value, json};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -80,7 +80,7 @@ fn the_status_of_a_live_run_says_what_runs_and_what_waits() {
     let table = told(&plan, &["status", "plan.run"]).stdout;
     assert!(table.contains("0 of 2 over; now b.0 b.1"), "{table}");
     assert!(table.contains("1 of 4 stages are over"), "{table}");
-    assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
+    assert!(table.lines().all(|line| line.chars().count() <= COLUMNS), "{table}");
 
     let run = fedmill(&plan.dir, &["plan", "cancel", "plan.run", "--timeout", "100ms"]);
     run.assert_fails(1, &["plan.run: process ", " still works on it"]);
@@ -294,7 +294,7 @@ fn history_lists_events_and_runs() {
     assert!(lines[1].trim_start().starts_with("good") && lines[1].contains("failed"), "{table}");
     assert!(table.contains("broken") && table.contains("unreadable") && !table.contains("no-run"), "{table}");
     assert!(!table.contains("plans"), "a plan beside its runs is no run: {table}");
-    assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
+    assert!(table.lines().all(|line| line.chars().count() <= COLUMNS), "{table}");
     let run = told(&plan, &["history", "--json", "runs"]);
     let first: Value = serde_json::from_str(run.stdout.lines().next().unwrap()).unwrap();
     assert_eq!((&first["run"], &first["stages"], &first["over"]), (&json!("good"), &json!(2), &json!(1)));

@@ -1,7 +1,7 @@
 //! What the registry says of each client in each round, and why.
 
 use super::federation::{Federation, STATE, update};
-use crate::harness::{Update, fedmill};
+use crate::harness::{COLUMNS, Update, fedmill};
 use fedmill::round::collect::LATE;
 use serde_json::{Value, json};
 
@@ -59,7 +59,7 @@ fn each_outcome_has_its_reason() {
     let table = show(&federation, 3, &[]);
     assert!(["late", "too late", "missing"].iter().all(|part| table.contains(part)), "{table}");
     let (_, rounds) = table.split_once("\n\n").unwrap();
-    assert!(rounds.lines().all(|line| line.chars().count() <= 80), "{table}");
+    assert!(rounds.lines().all(|line| line.chars().count() <= COLUMNS), "{table}");
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn the_tables_of_operators_fit_80_columns() {
     federation.configure(&format!("{}{measures}", SETTINGS.replace("RULE", "mean")));
     federation.deliver(2, 0);
     federation.round("run", &[]);
-    let fits = |text: &str| text.lines().all(|line| line.chars().count() <= 80);
+    let fits = |text: &str| text.lines().all(|line| line.chars().count() <= COLUMNS);
     let history = federation.round("history", &[]).stdout;
     assert!(fits(&history) && history.contains("4 of 4") && history.contains("accuracy"), "{history}");
     let json = &federation.history()[0];
@@ -139,7 +139,7 @@ fn a_round_shows_each_client_and_each_other_file() {
     );
     assert_eq!(shown["settings"]["clients"], 4);
     let text = federation.round("show", &["1"]).stdout;
-    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    assert!(text.lines().all(|line| line.chars().count() <= COLUMNS), "{text}");
     for part in [
         "version 1",
         "4 selected: 2 merged, 1 missing, 0 late, 1 rejected",
@@ -205,7 +205,7 @@ fn the_error_of_the_last_run_is_shown_until_a_run_ends_without_one() {
     assert!(status["error"]["error"].as_str().unwrap().contains('3'), "{status}");
     let text = federation.round("status", &[]).stdout;
     assert!(text.contains("the last run failed at 20"), "{text}");
-    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    assert!(text.lines().all(|line| line.chars().count() <= COLUMNS), "{text}");
     federation.configure(&settings);
     federation.advance();
     assert!(federation.status()["error"].is_null());
