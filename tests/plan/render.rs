@@ -425,12 +425,18 @@ fn a_controller_that_is_killed_loses_no_task_and_runs_none_twice() {
     }
 }
 
-/// Programs that stand in for those of Slurm, and `submit.sh` of a plan of one stage.
-fn submitted(ping: &str, wait: &[&str]) -> Run {
-    let plan = Workflow::new(&json!([{"id": "a", "sh": "true"}]));
-    plan.write();
-    let run = fedmill(&plan.dir, &["plan", "render", "plan.json", "--target", "slurm", "-o", "rendered"]);
-    assert_eq!(run.code, Some(0), "{run:#?}");
+/// A rendered plan: `b` waits for `a`, and `c` for `b`.
+fn chain() -> Dir {
+    let dir = written(Workflow::new(&json!([
+        {"id": "a", "sh": "true"}, {"id": "b", "sh": "true", "needs": ["a"]},
+        {"id": "c", "sh": "true", "needs": ["b"]}, {"id": "d", "sh": "true"},
+    ])));
+    assert_eq!(render(&dir, "slurm", &[]).code, Some(0));
+    dir
+}
+
+/// Runs `submit.sh` of the plan [`chain`] with programs that stand in for those of Slurm. The job of `a` can never start.
+fn submitted(dir: &Dir, ping: &str, wait: &[&str]) -> Run {
     for (name, script) in [
         (
             "scontrol",
@@ -438,23 +444,28 @@ fn submitted(ping: &str, wait: &[&str]) -> Run {
         ),
         (
             "sbatch",
-            "for word; do case $word in --job-name=*) echo ${word#*=} > $HOME/job;; esac; done; echo 7"
+            "for word; do case $word in --job-name=*) job=${word#*=};; esac; done
+             number=$(($(cat $HOME/jobs 2>/dev/null | wc -l) + 1))
+             echo $job $number >> $HOME/jobs; echo $number"
                 .to_owned(),
         ),
         (
             "squeue",
-            "test ! -e $HOME/job || echo \"$(cat $HOME/job) 7 N/A PENDING 7 PartitionConfig\"".to_owned(),
+            "touch $HOME/jobs $HOME/cancelled; grep -vwf $HOME/cancelled $HOME/jobs | while read job number; do
+                 case $job in *:a) why=PartitionConfig;; *:d) why=Resources;; *) why=Dependency;; esac
+                 echo \"$job $number N/A PENDING $number $why\"; done"
+                .to_owned(),
         ),
-        ("scancel", "true".to_owned()),
+        ("scancel", "printf '%s\\n' \"$@\" >> $HOME/cancelled".to_owned()),
     ] {
-        plan.dir.write(&format!("bin/{name}"), format!("#!/bin/sh\n{script}\n"));
+        dir.write(&format!("bin/{name}"), format!("#!/bin/sh\n{script}\n"));
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        std::fs::set_permissions(plan.dir.path(&format!("bin/{name}")), mode).unwrap();
+        std::fs::set_permissions(dir.path(&format!("bin/{name}")), mode).unwrap();
     }
-    let path = format!("{}:{}", plan.dir.path("bin").display(), std::env::var("PATH").unwrap());
+    let path = format!("{}:{}", dir.path("bin").display(), std::env::var("PATH").unwrap());
     let mut command = Command::new("timeout");
-    command.args(["10", "bash", "rendered/submit.sh"]).args(wait).current_dir(plan.dir.path(""));
-    let output = command.env("PATH", path).env("HOME", plan.dir.path("")).env("POLL", "1").output().unwrap();
+    command.args(["10", "bash", "rendered/submit.sh"]).args(wait).current_dir(dir.path(""));
+    let output = command.env("PATH", path).env("HOME", dir.path("")).env("POLL", "1").output().unwrap();
     Run {
         code: output.status.code(),
         stdout: String::from_utf8(output.stdout).unwrap(),
@@ -463,19 +474,29 @@ fn submitted(ping: &str, wait: &[&str]) -> Run {
 }
 
 #[test]
-fn a_job_that_can_never_start_is_named_with_its_reason() {
-    for (wait, code) in [(&[][..], 0), (&["--wait"], 124)] {
-        let run = submitted("echo 'Slurmctld(primary) at x is UP'", wait);
-        assert_eq!(run.code, Some(code), "{run:#?}");
-        let expected = "job 7 (a) can never start as it was submitted: PartitionConfig";
-        assert_eq!(run.stderr.matches(expected).count(), 1, "{run:#?}");
+fn a_job_that_can_never_start_ends_submit_with_its_reason_and_without_jobs_that_wait_for_it() {
+    for wait in [&[][..], &["--wait"]] {
+        let dir = chain();
+        let expected =
+            ["job 1 (a) can never start as it was submitted: PartitionConfig", "`scancel 1`", "gives up"];
+        let run = submitted(&dir, "echo 'Slurmctld(primary) at x is UP'", wait);
+        assert!(expected.iter().all(|text| run.stderr.contains(text)), "{run:#?}");
+        assert_eq!(run.code, Some(2), "{run:#?}");
+        assert_eq!(run.stderr.matches("can never start").count(), 1, "{run:#?}");
+        // `b` and `c` wait for `a`, and `d` waits for none.
+        assert_eq!(dir.read("cancelled"), b"2\n3\n");
+        assert_eq!(run.stdout.matches("submitted ").count(), 4, "{run:#?}");
+        // The next run by cron finds the job still there, and submits nothing.
+        let run = submitted(&dir, "echo 'Slurmctld(primary) at x is UP'", wait);
+        run.assert_fails(2, &expected);
     }
 }
 
 #[test]
 fn without_a_controller_nothing_is_submitted_and_the_message_says_so() {
     let began = Instant::now();
-    let run = submitted("echo 'scontrol: error: no configuration source' >&2; exit 1", &["--wait"]);
+    let ping = "echo 'scontrol: error: no configuration source' >&2; exit 1";
+    let run = submitted(&chain(), ping, &["--wait"]);
     run.assert_fails(
         1,
         &["no Slurm controller answers: scontrol: error: no configuration source", "SLURM_CONF"],

@@ -5,7 +5,9 @@
 #
 # Run it again after any crash: it submits the tasks that are neither done nor in the queue. It looks for jobs by their
 # names and for results in done/, and believes no exit status of a job. With --wait it goes on until the plan is over,
-# and submits again what the controller lost; its exit status is then 0 if every task is done, else 2.
+# and submits again what the controller lost; its exit status is then 0 if every task is done, else 2. If a job can never
+# start as it was submitted, it cancels the jobs that wait for that job and ends with exit status 2, with --wait or
+# without.
 # FEDMILL is the program, by default `fedmill`. PATIENCE is how many seconds a controller may be silent (300), POLL how
 # many seconds pass between two looks at the queue (2), STUCK after how many seconds jobs of which none can start are
 # submitted again (120), and SAY after how many seconds the reason of a job that waits is printed (60).
@@ -61,7 +63,8 @@ queue() {
 # Cancels the jobs of this run that wait.
 take_back() { queue | awk '$4 == "PENDING" { print $5 }' | xargs -r -n 100 scancel || true; }
 
-declare -A jobs_of places_of is_queued tries since said
+declare -A jobs_of places_of is_queued tries since said needs=() never=()
+order=()
 # Prints once why the job NAME NUMBER REASON waits, if it can never start or waits for long.
 explain() {
     local name=$1 job=$2 why=$3 key="$2 $3"
@@ -69,7 +72,9 @@ explain() {
     since[$key]=${since[$key]:-$SECONDS}
     [ -z "${said[$key]:-}" ] || return 0
     case $why in
-    PartitionConfig | PartitionNodeLimit | PartitionTimeLimit | BadConstraints | InvalidAccount | InvalidQOS | *NotAllowed)
+    # PartitionNodeLimit is not among these: Slurm says it also of a node that is down for a while.
+    PartitionConfig | PartitionTimeLimit | BadConstraints | InvalidAccount | InvalidQOS | *NotAllowed)
+        never[$name]=1
         echo "submit.sh: job $job ($name) can never start as it was submitted: $why" >&2
         echo "submit.sh: compare the options of sbatch with \`sinfo\`; \`scancel $job\` takes the job back" >&2
         ;;
@@ -79,6 +84,24 @@ explain() {
         ;;
     esac
     said[$key]=1
+}
+
+# Ends if a job can never start: no job that waits for it could, and a run from cron has to say so.
+give_up() {
+    [ ${#never[@]} != 0 ] || return 0
+    # Each job comes after those that it waits for.
+    submits='' missing=0
+    all_jobs
+    local name need waiting
+    for name in "${order[@]}"; do
+        for need in ${needs[$name]}; do [ -z "${never[$need]:-}" ] || never[$name]=${never[$name]:-2}; done
+    done
+    waiting=$(queue)
+    while read -r name _ _ state id _; do
+        [ "${never[${name:--}]:-}" != 2 ] || [ "$state" != PENDING ] || echo "$id"
+    done <<<"$waiting" | xargs -r -n 100 scancel || true
+    echo "submit.sh: gives up: it cancelled the jobs that wait for such a job; other jobs go on" >&2
+    exit 2
 }
 
 unstuck=$SECONDS
@@ -120,6 +143,8 @@ ranges() {
 job() {
     local name=$1 count=$2 most=$3 kind=$4 pack=1 slots=0 slot place open=() after=() id other how
     shift 4
+    [ -n "${needs[$name]+known}" ] || order+=("$name")
+    needs[$name]="${*#*:}"
     if [ "$forgets" = 1 ]; then
         # The stages of the end run at each end.
         [ "$kind" != end ] || rm -f "$dir/done/$name.json"
@@ -203,11 +228,12 @@ pass() {
 has_failures() { compgen -G "$dir/failed/*.json" >/dev/null; }
 
 reach
-most_places=$(config MaxArraySize)
+most_places=$(config MaxArraySize) forgets='' submits=''
 look
+give_up
 if [ $queued = 0 ]; then
     # A new chance for what failed.
-    forgets='' submits='' missing=0
+    missing=0
     all_jobs
     if [ $missing != 0 ] && has_failures; then
         rm -f "$dir"/failed/*.json
@@ -221,6 +247,7 @@ if [ -z "$wait" ]; then
     # Says what can never start.
     sleep "${POLL:-2}"
     look
+    give_up
     exit 0
 fi
 while [ $missing != 0 ]; do
@@ -232,6 +259,7 @@ while [ $missing != 0 ]; do
     fi
     ! has_failures || submits=''
     pass
+    give_up
     if [ -z "$submits" ] && [ $queued = 0 ] && [ $missing != 0 ]; then
         echo "submit.sh: $missing tasks are not done; failed:" "$(cd "$dir/failed" && echo -- *.json | sed 's/^-- //; s/\.json//g')" >&2
         exit 2
