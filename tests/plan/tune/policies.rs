@@ -2,7 +2,8 @@
 
 use super::{Toy, noise, plan, run, run_to, setup, value};
 use fedmill::plan::run::machine::Machine;
-use fedmill::plan::run::tune::Step;
+use fedmill::plan::run::tune::propose::propose;
+use fedmill::plan::run::tune::{Step, Tuning};
 use fedmill::plan::run::world::{Job, Task};
 use fedmill::schema::Plan;
 use fedmill::schema::value::Scalar;
@@ -202,6 +203,32 @@ fn a_bandit_that_explores_tries_its_bad_arms_more_often() {
     };
     let (exploit, explore) = (bad_arms("exploit"), bad_arms("explore"));
     assert!(explore > exploit + 12, "{explore} explored, {exploit} exploited");
+}
+
+#[test]
+fn exploring_prefers_no_value_whichever_is_in_use() {
+    let values = [0.1, 0.2, 0.3, 0.4];
+    for used in values {
+        let tune = json!({"policy": "ucb", "bounds": null, "values": values, "preset": "explore"});
+        let mut tune = plan(9, &tune).loops[0].tune.clone().unwrap();
+        let mut counts = [0; 4];
+        for seed in 0..2000 {
+            tune.seed = seed;
+            let mut tuning = Tuning::new(&tune, Scalar::Real(used));
+            // Its first trial: exploring or not, the values are equal but for the order of the plan.
+            tuning.trials = 1 + (seed % 7) as u32;
+            let candidate = propose(&tune, &tuning, None).unwrap().candidate.number().unwrap();
+            counts[values.iter().position(|value| *value == candidate).unwrap()] += 1;
+        }
+        let in_use = values.iter().position(|value| *value == used).unwrap();
+        let first = usize::from(in_use == 0);
+        assert_eq!(counts[in_use], 0);
+        // Of 2,000 trials, 600 explore: 200 for each of three values. All others try the first value of the plan.
+        for (place, count) in counts.into_iter().enumerate().filter(|(place, _)| *place != in_use) {
+            let expected = if place == first { 1600 } else { 200 };
+            assert!((expected - 60..expected + 60).contains(&count), "{used}: {counts:?}");
+        }
+    }
 }
 
 #[test]

@@ -36,9 +36,13 @@ pub fn propose(tune: &Tune, tuning: &Tuning, measured: Option<f64>) -> Result<Pr
         Policy::Asha => return asha(tune, tuning).ok_or_else(|| none_left(tuning)),
         Policy::Pbt => return pbt(tune, tuning).ok_or_else(|| none_left(tuning)),
         Policy::Ucb if explores => {
-            let place = uniform(tune.seed, tuning.trials + 1, 0) * tune.values.len() as f64;
-            let first = (place as usize).min(tune.values.len().saturating_sub(1));
-            tune.values.iter().cycle().skip(first).take(tune.values.len()).cloned().collect()
+            // Among those that may be tried, so that no value gets the chance of the value in use.
+            let free: Vec<&Scalar> = tune.values.iter().filter(|value| tuning.may_try(value)).collect();
+            let place = (uniform(tune.seed, tuning.trials + 1, 0) * free.len() as f64) as usize;
+            free.get(place.min(free.len().saturating_sub(1)))
+                .map(|value| (*value).clone())
+                .into_iter()
+                .collect()
         }
         Policy::Ucb => ucb(tune, tuning),
         _ if explores => draws(tune, tuning),
