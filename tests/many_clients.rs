@@ -4,33 +4,12 @@
 
 use crate::harness::{Dir, Model, Update, fedmill};
 use crate::reference::choices;
+use crate::rng::Rng;
 use fedmill::rules::geometry::{Geometry, References};
 use fedmill::rules::numeric::triangle::Triangle;
 use fedmill::rules::pre;
 use fedmill::rules::{Decision, Statistics, decide, parse};
 use fedmill::settings::Definition;
-
-/// A sequence of numbers from a seed (SplitMix64).
-struct Numbers(u64);
-
-impl Numbers {
-    fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.bits() % bound as u64) as usize
-    }
-
-    /// A number from -1 to 1.
-    fn number(&mut self) -> f64 {
-        (self.bits() >> 11) as f64 / (1u64 << 52) as f64 - 1.0
-    }
-}
 
 /// What the rows of a round are like.
 #[derive(Clone, Copy, Debug)]
@@ -49,27 +28,27 @@ enum Kind {
 
 const KINDS: [Kind; 5] = [Kind::Scattered, Kind::Tied, Kind::Similar, Kind::Far, Kind::Shifted];
 
-fn round(kind: Kind, n: usize, numbers: &mut Numbers) -> Vec<Vec<f64>> {
-    let d = 2 + numbers.below(20);
-    let mut rows: Vec<Vec<f64>> = (0..n).map(|_| (0..d).map(|_| numbers.number()).collect()).collect();
+fn round(kind: Kind, n: usize, rng: &mut Rng) -> Vec<Vec<f64>> {
+    let d = 2 + rng.place(20);
+    let mut rows: Vec<Vec<f64>> = (0..n).map(|_| (0..d).map(|_| rng.number()).collect()).collect();
     match kind {
         Kind::Scattered => {}
         Kind::Tied => rows.iter_mut().flatten().for_each(|x| *x = (*x * 8.0).round() / 8.0),
         Kind::Similar => {
             rows.iter_mut().flatten().for_each(|x| *x = (*x * 8.0).round() / 8.0);
             for i in 0..n {
-                match numbers.below(4) {
-                    0 => rows[i] = rows[numbers.below(n)].clone(),
+                match rng.place(4) {
+                    0 => rows[i] = rows[rng.place(n)].clone(),
                     1 => {
-                        let times = numbers.below(9) as f64 - 4.0;
+                        let times = rng.place(9) as f64 - 4.0;
                         rows[i] = rows[0].iter().map(|x| times * x).collect();
                     }
-                    2 if numbers.below(4) == 0 => rows[i].fill(0.0),
+                    2 if rng.place(4) == 0 => rows[i].fill(0.0),
                     _ => {}
                 }
             }
         }
-        Kind::Far => rows[numbers.below(n - 1) + 1].iter_mut().for_each(|x| *x *= 1e30),
+        Kind::Far => rows[rng.place(n - 1) + 1].iter_mut().for_each(|x| *x *= 1e30),
         Kind::Shifted => rows.iter_mut().step_by(3).for_each(|row| row[1] += 5.0),
     }
     rows
@@ -108,22 +87,21 @@ fn kept(decision: &Decision) -> Vec<usize> {
 }
 
 /// Calls `check` with rounds of every kind and many sizes.
-fn for_each_round(mut check: impl FnMut(&Geometry, &mut Numbers, Kind)) {
-    let mut numbers = Numbers(7);
+fn for_each_round(mut check: impl FnMut(&Geometry, &mut Rng, Kind)) {
+    let mut rng = Rng::new(7);
     for kind in KINDS {
         let few = [3, 4, 5, 6, 7, 8, 11, 12, 16, 17, 31, 40, 64, 65, 99];
         let many = if matches!(kind, Kind::Tied | Kind::Similar) { 300 } else { 150 };
         for n in few.into_iter().chain([many]) {
-            let rows = round(kind, n, &mut numbers);
-            check(&geometry(&rows), &mut numbers, kind);
+            let rows = round(kind, n, &mut rng);
+            check(&geometry(&rows), &mut rng, kind);
         }
     }
 }
 
 /// None, one, the most and some hostile clients up to the most.
-fn some_up_to(most: usize, numbers: &mut Numbers) -> Vec<usize> {
-    let mut some =
-        if most > 20 { vec![most / 2] } else { vec![0, most.min(1), most, numbers.below(most + 1)] };
+fn some_up_to(most: usize, rng: &mut Rng) -> Vec<usize> {
+    let mut some = if most > 20 { vec![most / 2] } else { vec![0, most.min(1), most, rng.place(most + 1)] };
     some.sort_unstable();
     some.dedup();
     some
@@ -131,11 +109,11 @@ fn some_up_to(most: usize, numbers: &mut Numbers) -> Vec<usize> {
 
 #[test]
 fn krum_and_multi_krum_keep_those_with_the_lowest_sums() {
-    for_each_round(|geometry, numbers, kind| {
+    for_each_round(|geometry, rng, kind| {
         let n = geometry.clients();
-        for f in some_up_to((n - 3) / 2, numbers) {
+        for f in some_up_to((n - 3) / 2, rng) {
             let (statistics, what) = (statistics(geometry, f), format!("{kind:?} {n} {f}"));
-            let count = 1 + numbers.below(n);
+            let count = 1 + rng.place(n);
             let mut want = choices::multi_krum(geometry, f, count);
             assert_eq!(kept(&decided("krum", &statistics)), want[..1], "{what}");
             want.sort_unstable();
@@ -146,9 +124,9 @@ fn krum_and_multi_krum_keep_those_with_the_lowest_sums() {
 
 #[test]
 fn bulyan_chooses_in_the_order_of_its_definition() {
-    for_each_round(|geometry, numbers, kind| {
+    for_each_round(|geometry, rng, kind| {
         let n = geometry.clients();
-        for f in some_up_to((n - 3) / 4, numbers) {
+        for f in some_up_to((n - 3) / 4, rng) {
             let decision = decided("bulyan", &statistics(geometry, f));
             let want = choices::bulyan(geometry, f);
             for (place, client) in want.iter().enumerate() {
@@ -162,9 +140,9 @@ fn bulyan_chooses_in_the_order_of_its_definition() {
 
 #[test]
 fn neighbours_are_those_of_sorted_distances() {
-    for_each_round(|geometry, numbers, kind| {
+    for_each_round(|geometry, rng, kind| {
         let n = geometry.clients();
-        for f in some_up_to((n - 1) / 2, numbers) {
+        for f in some_up_to((n - 1) / 2, rng) {
             let mixing = pre::parse("nnm").unwrap().take(&statistics(geometry, f)).unwrap().mixing;
             for (i, near) in choices::nearest(geometry, n - f).iter().enumerate() {
                 let got: Vec<bool> =
@@ -178,10 +156,10 @@ fn neighbours_are_those_of_sorted_distances() {
 /// The shares of many clients come from Lanczos' iteration.
 #[test]
 fn caf_weighs_as_by_the_whole_spectrum() {
-    let mut numbers = Numbers(11);
+    let mut rng = Rng::new(11);
     for (kind, n) in [(Kind::Scattered, 60), (Kind::Scattered, 300), (Kind::Far, 140), (Kind::Shifted, 180)] {
         for _ in 0..2 {
-            let geometry = geometry(&round(kind, n, &mut numbers));
+            let geometry = geometry(&round(kind, n, &mut rng));
             for f in [1, n / 5] {
                 let want = choices::caf_shares(&geometry, f);
                 let decision = decided("caf", &statistics(&geometry, f));
@@ -198,11 +176,11 @@ fn caf_weighs_as_by_the_whole_spectrum() {
 /// tensor is one of statistics.
 #[test]
 fn shared_tiles_give_the_same_bits_and_the_right_clients_on_any_threads() {
-    let (n, f, dir, mut numbers) = (703, 70, Dir::new(), Numbers(3));
+    let (n, f, dir, mut rng) = (703, 70, Dir::new(), Rng::new(3));
     let rows: Vec<Vec<f32>> = (0..n)
         .map(|i| {
             let size = if i % 10 == 3 { 2.0 } else { 1.0 };
-            (0..1040).map(|_| (size * numbers.number()) as f32).collect()
+            (0..1040).map(|_| (size * rng.number()) as f32).collect()
         })
         .collect();
     for (i, row) in rows.iter().enumerate() {

@@ -23,6 +23,16 @@ impl Rng {
         self.next() % most
     }
 
+    /// A place in a list of this length.
+    pub(crate) fn place(&mut self, length: usize) -> usize {
+        self.below(length as u64) as usize
+    }
+
+    /// A number from -1 to 1.
+    pub(crate) fn number(&mut self) -> f64 {
+        self.next() as f64 / (1u64 << 47) as f64 - 1.0
+    }
+
     /// Whether something of this percentage happens.
     pub(crate) fn chance(&mut self, percent: u64) -> bool {
         self.below(100) < percent

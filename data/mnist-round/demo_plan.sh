@@ -89,6 +89,16 @@ cat >"$out/plan.json" <<END
   "on_exhausted": "fail"}]}
 END
 
+# Kills the process $1 once the file $2 is there; $3 is what the process does.
+kill_once_there() {
+    until [ -e "$2" ]; do
+        kill -0 "$1" 2>/dev/null || fail "$3 ended before it was killed"
+        sleep 0.01
+    done
+    kill -KILL "$1"
+    wait "$1" 2>/dev/null || true
+}
+
 say "The plan"
 fedmill plan lint "$out/plan.json"
 fedmill plan show "$out/plan.json"
@@ -111,13 +121,7 @@ ends_in "fedmill aggregate --rule $rule" "$out/whole.safetensors"
 
 say "The embedded runner, killed in the middle"
 fedmill plan run --quiet "$out/plan.json" --dir "$out/killed" >/dev/null &
-runner=$!
-until [ -e "$out/killed/receipts/gram.1.json" ]; do
-    kill -0 $runner 2>/dev/null || fail "the run ended before it was killed"
-    sleep 0.01
-done
-kill -KILL $runner
-wait $runner 2>/dev/null || true
+kill_once_there $! "$out/killed/receipts/gram.1.json" "the run"
 [ ! -e "$out/killed/out/publish/model.safetensors" ] || fail "the run was killed too late"
 echo "killed with $(ls "$out/killed/receipts" | wc -l) receipts"
 before=$(cd "$out/killed/receipts" && sha256sum ./*)
@@ -135,13 +139,7 @@ else
     export SLURM_CONF=$out/slurm/slurm.conf FEDMILL=$fedmill POLL=0.5 STUCK=10
     fedmill plan render "$out/plan.json" --target slurm -o "$out/rendered"
     bash "$out/rendered/submit.sh" --wait &
-    submit=$!
-    until [ -e "$out/rendered/done/loop-rules.json" ]; do
-        kill -0 $submit 2>/dev/null || fail "submit.sh ended before it was killed"
-        sleep 0.05
-    done
-    kill -KILL $submit
-    wait $submit 2>/dev/null || true
+    kill_once_there $! "$out/rendered/done/loop-rules.json" "submit.sh"
     "$data/../slurm/start.sh" "$out/slurm" --kill
     echo "killed with $(ls "$out/rendered/done" | wc -l) tasks done"
     "$data/../slurm/start.sh" "$out/slurm"
