@@ -33,7 +33,7 @@ pub fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
 ///
 /// When it cannot be written.
 pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    folder::write_file(path, bytes, false)
+    folder::write_file(path, bytes, None)
 }
 
 #[cfg(test)]

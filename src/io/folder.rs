@@ -1,14 +1,16 @@
 //! Folders of a state directory: what they hold, links, and files that grow.
 //!
-//! [`names`] finds files by patterns, and names that are not UTF-8.
+//! [`names`] finds files by patterns, and names that are not UTF-8; [`readers`] says who may read a file.
 
 pub mod names;
+pub mod readers;
 
 use crate::io::crash;
 use crate::io::publish::{
     copy_to, make_directory, remove_leftovers, stage, stage_private, sync_directory_of,
 };
 use crate::io::source::open_regular;
+use readers::Readers;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
@@ -134,15 +136,6 @@ pub fn is_plain_folder(path: &Path) -> bool {
 pub fn real(path: &Path) -> io::Result<PathBuf> {
     fs::canonicalize(path)
 }
-
-/// Whether the mode of a file keeps accounts out that are neither its owner nor in its group.
-pub fn is_kept_from_others(path: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & OTHERS_READ == 0)
-}
-
-/// The bit of a mode that lets all other accounts read.
-const OTHERS_READ: u32 = 0o004;
 
 /// Whether there is something at a path, a broken link too.
 pub fn exists(path: &Path) -> bool {
@@ -460,15 +453,19 @@ pub fn each_chunk(path: &Path, mut take: impl FnMut(&[u8]) -> io::Result<()>) ->
     }
 }
 
-/// Writes a whole file, readable by its owner alone if it is `private`. Creates its folder.
+/// Writes a whole file, and creates its folder. If it has `readers`, no other account may read it; a group may only if the
+/// file can get that group.
 ///
 /// # Errors
 ///
 /// When it cannot be written.
-pub fn write_file(path: &Path, bytes: &[u8], private: bool) -> io::Result<()> {
+pub fn write_file(path: &Path, bytes: &[u8], readers: Option<Readers>) -> io::Result<()> {
     make_folder_of(path)?;
-    let staged = if private { stage_private(path, bytes) } else { stage(path, bytes) };
-    staged?.publish(path)?;
+    let staged = if readers.is_some() { stage_private(path, bytes) } else { stage(path, bytes) }?;
+    if let Some(group) = readers.and_then(|readers| readers.group) {
+        staged.let_group_read(group)?;
+    }
+    staged.publish(path)?;
     sync_directory_of(path)
 }
 

@@ -250,6 +250,19 @@ impl Staged {
         sync_directory_of(target)
     }
 
+    /// Lets a group read the file, if the file has that group or this account may give it to the group.
+    ///
+    /// # Errors
+    ///
+    /// When the mode of the file cannot be changed.
+    pub fn let_group_read(&self, group: u32) -> io::Result<()> {
+        use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+        if self.file.metadata()?.gid() != group && fchown(&self.file, None, Some(group)).is_err() {
+            return Ok(());
+        }
+        self.file.set_permissions(fs::Permissions::from_mode(0o640))
+    }
+
     /// Takes the mode of a file that this one replaces.
     fn take_mode_of(&self, replaced: &Path) -> io::Result<()> {
         match fs::symlink_metadata(replaced) {

@@ -124,7 +124,7 @@ fn a_new_plan_replaces_none_of_its_inputs() {
 fn the_copy_of_a_private_plan_is_private() {
     let mode =
         |plan: &Workflow, path: &str| fs::metadata(plan.dir.path(path)).unwrap().permissions().mode() & 0o777;
-    for (own, expected) in [(0o600, 0o600), (0o640, 0o600)] {
+    for (own, expected) in [(0o600, 0o600), (0o640, 0o640), (0o750, 0o640), (0o620, 0o600)] {
         let plan = plan();
         fs::set_permissions(plan.dir.path("plan.json"), fs::Permissions::from_mode(own)).unwrap();
         assert_eq!(fedmill(&plan.dir, &["plan", "run", "-q", "plan.json"]).code, Some(0));

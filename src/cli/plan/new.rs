@@ -48,7 +48,7 @@ impl Arguments {
         }
         check_outside(&self.output).map_err(Failure::of)?;
         let base = base_of(&self.output);
-        let place = Place { root: base.clone(), base: base.clone(), named: BTreeMap::new(), private: false };
+        let place = Place { root: base.clone(), base: base.clone(), named: BTreeMap::new(), readers: None };
         // Inputs that are not there yet are no fault of the template.
         let read = plan.inputs.iter().filter_map(|input| paths(input, &place).ok()).flatten();
         let read: Vec<_> = read.filter_map(|path| identity_of(&base.join(path))).collect();

@@ -2,7 +2,8 @@
 
 use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print};
 use super::run::{Jobs, base_of, files_of, named};
-use crate::io::{collision, folder};
+use crate::io::collision;
+use crate::io::folder::readers::Readers;
 use crate::plan::read;
 use crate::plan::run::prepare::Place;
 use crate::review::lint::report::refuse_errors;
@@ -55,8 +56,8 @@ impl Arguments {
         let (plan, source) = read::with_text(&self.plan).map_err(Failure::of)?;
         refuse_errors(&plan, &source, &self.plan).map_err(Failure::of)?;
         let named = files_of(&self.inputs);
-        let private = folder::is_kept_from_others(&self.plan);
-        let place = Place { root: self.output.clone(), base: base_of(&self.plan), named, private };
+        let readers = Readers::of(&self.plan);
+        let place = Place { root: self.output.clone(), base: base_of(&self.plan), named, readers };
         let target = match self.target {
             Program::Slurm => Target::Slurm,
             Program::Snakemake => Target::Snakemake,

@@ -3,6 +3,7 @@
 use super::super::{Common, Failure, INPUTS, Outcome, print};
 use super::directory::{config, hardware};
 use crate::config::{Config, template};
+use crate::io::folder::readers::Readers;
 use crate::io::{folder, publish};
 use crate::round::server::Server;
 use crate::round::{init, layout};
@@ -32,7 +33,7 @@ impl Arguments {
         // Other settings than those of a federation that exists would merge its open round by another rule.
         let has_rounds = folder::is_folder(&self.directory.join(layout::ROUNDS));
         if !folder::exists(&path) && !has_rounds {
-            folder::write_file(&path, template(random_seed()?).as_bytes(), true)?;
+            folder::write_file(&path, template(random_seed()?).as_bytes(), Some(Readers::OWNER))?;
         }
         let config = config(&self.directory)?;
         let model = self.model(&config)?;

@@ -130,11 +130,11 @@ fn ask(
     });
     called?;
     log.map_err(failure)?;
-    folder::write_file(&file, &exchange.reply, false).map_err(failure)?;
+    folder::write_file(&file, &exchange.reply, None).map_err(failure)?;
     let mut job = job.clone();
     if job.outputs.iter().any(|output| output.path == "-") {
         // What an endpoint prints is its reply.
-        folder::write_file(places.stdout, &exchange.reply, false).map_err(failure)?;
+        folder::write_file(places.stdout, &exchange.reply, None).map_err(failure)?;
     }
     if job.outputs.iter().all(|output| output.name != REPLY && output.path != REPLY) {
         let is_object = serde_json::from_slice::<BTreeMap<String, IgnoredAny>>(&exchange.reply).is_ok();

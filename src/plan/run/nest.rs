@@ -18,6 +18,7 @@ use super::world::{Job, Task};
 use crate::io::child::allowance::VARIABLE;
 use crate::io::child::jobserver::MAKEFLAGS;
 use crate::io::digest::store::identify;
+use crate::io::folder::readers::Readers;
 use crate::io::source::identity_of;
 use crate::io::{folder, text};
 use crate::language::graph::Graph;
@@ -67,13 +68,13 @@ pub fn run(job: &Job, places: &Places<'_>, shared: Shared, stop: &AtomicBool) ->
     let file = Path::new(file);
     let start = |why: String| Failure::Start(why);
     let (plan, base) = compose(file, blake3, params, places.run).map_err(start)?;
-    let private = [file, &places.run.join(PLAN)].into_iter().any(folder::is_kept_from_others);
-    let place = Place { root: root.clone(), base, named: BTreeMap::new(), private };
+    let readers = Readers::of_both(Readers::of(file), Readers::of(&places.run.join(PLAN)));
+    let place = Place { root: root.clone(), base, named: BTreeMap::new(), readers };
     if *anew {
         make_place(&root, &plan, inputs).map_err(|why| start(format!("{}: {why}", root.display())))?;
     }
     let text = serde_json::to_string(inputs).unwrap_or_default() + "\n";
-    let written = folder::write_file(&root.join(GIVEN), text.as_bytes(), private);
+    let written = folder::write_file(&root.join(GIVEN), text.as_bytes(), readers);
     written.map_err(|why| start(format!("{}: {why}", root.join(GIVEN).display())))?;
     keep_plan(&plan, &place).map_err(|why| start(why.to_string()))?;
     let inner = nested::check(&plan, &place.base, None).map_err(|(at, why)| start(format!("{at}: {why}")))?;

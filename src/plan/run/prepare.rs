@@ -13,6 +13,7 @@ use super::publish::reads::{Files, SEEN, differs};
 use crate::endpoint::check;
 use crate::io::digest;
 use crate::io::digest::known::Known;
+use crate::io::folder::readers::Readers;
 use crate::io::folder::{self, EntryKind, names};
 use crate::io::source::identity_of;
 use crate::plan::{nested, read};
@@ -29,8 +30,8 @@ pub struct Place {
     pub base: PathBuf,
     /// Files or folders that the operator names for inputs.
     pub named: BTreeMap<String, Vec<PathBuf>>,
-    /// Whether the plan is kept from other accounts, as its file is.
-    pub private: bool,
+    /// Who alone may read the plan, as its file; `None` for all accounts.
+    pub readers: Option<Readers>,
 }
 
 /// Finds the files of all inputs of a plan, and takes their digests.
@@ -287,7 +288,7 @@ pub fn keep_plan(plan: &Plan, place: &Place) -> Result<(), RunError> {
     // A directory with the plan has the rest too.
     for (name, text) in [(BASE, base), (PLAN, plan)] {
         let path = place.root.join(name);
-        let written = folder::write_file(&path, text.as_bytes(), place.private);
+        let written = folder::write_file(&path, text.as_bytes(), place.readers);
         written.map_err(|source| RunError::Write { path, source })?;
     }
     Ok(())

@@ -99,7 +99,7 @@ fn merge(files: &[String], into: &Path, watch: &Watch<'_>) -> Result<(), Failure
         }
     }
     let text = merged.unwrap_or_default().to_string() + "\n";
-    folder::write_file(into, text.as_bytes(), false).map_err(|why| unwritten(into, &why))
+    folder::write_file(into, text.as_bytes(), None).map_err(|why| unwritten(into, &why))
 }
 
 fn object(file: &Path) -> Result<Value, String> {

@@ -1,6 +1,7 @@
 //! The files of a state directory on disk.
 
 use crate::io::digest::Blake3;
+use crate::io::folder::readers::Readers;
 use crate::io::folder::{self, EntryKind};
 use crate::io::limits::Limits;
 use crate::io::machine;
@@ -20,7 +21,7 @@ impl Files for Server {
     }
 
     fn write(&mut self, path: &str, bytes: &[u8]) -> io::Result<()> {
-        folder::write_file(&self.path(path), bytes, is_private(path))
+        folder::write_file(&self.path(path), bytes, is_private(path).then_some(Readers::OWNER))
     }
 
     fn write_folder(&mut self, folder: &str, files: &[(String, Vec<u8>)]) -> io::Result<()> {
