@@ -1,4 +1,4 @@
-//! The findings about a plan as people and programs read them, and the refusal of a plan with errors.
+//! The findings about a plan for people and programs, and the refusal of a plan with errors.
 
 use super::programs::missing;
 use super::{Finding, Level, lint_with_nested};
