@@ -7,7 +7,8 @@ use serde_json::json;
 fn a_row_is_one_line_in_a_pipe_and_wraps_within_the_columns_that_are_stated() {
     let dir = Dir::new();
     let long = "client-".repeat(17);
-    let row = json!({"id": long, "compute_capability": 1.0, "data_size": 1.0, "connection_quality": 0.5});
+    let row =
+        json!({"node_id": long, "compute_capability": 1.0, "data_size": 1.0, "connection_quality": 0.5});
     dir.write("rows.jsonl", row.to_string());
     assert_eq!(fedmill(&dir, &["clients", "import", "fed", "rows.jsonl"]).code, Some(0));
     let list = |setup: &str| {

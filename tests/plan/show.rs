@@ -2,7 +2,7 @@
 
 use super::Workflow;
 use super::lint::sound;
-use crate::harness::{Dir, fedmill, skip};
+use crate::harness::{COLUMNS, Dir, fedmill, skip};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -134,7 +134,7 @@ fn differences_have_their_paths() {
         ]
     );
     let run = fedmill(&dir, &["plan", "diff", "plan.json", "other.json"]);
-    assert!(run.stdout.lines().all(|line| line.chars().count() <= 80), "{}", run.stdout);
+    assert!(run.stdout.lines().all(|line| line.chars().count() <= COLUMNS), "{}", run.stdout);
     assert!(run.stdout.contains("params.f"), "{}", run.stdout);
     let run = fedmill(&dir, &["plan", "diff", "plan.json", "plan.json"]);
     assert_eq!((run.code, run.stdout.as_str()), (Some(0), "no difference\n"));
