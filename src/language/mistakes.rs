@@ -1,4 +1,4 @@
-//! What people write in a condition by the rules of other languages, and what conditions have in its place.
+//! Signs and words of other languages in conditions, and what conditions have in their place.
 
 /// Words of other languages, and what conditions have in their place.
 const OTHER_WORDS: [(&str, &str); 13] = [

@@ -1,4 +1,4 @@
-//! Reads a plan from JSON, or finds what is wrong with it. A fault in one stage hides none in another.
+//! Reads a plan from JSON, or finds all that is wrong with it.
 
 use super::agent::{Agent, CommandAgent, HttpAgent, OllamaAgent};
 use super::looped::Loop;

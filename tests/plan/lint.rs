@@ -178,15 +178,17 @@ fn a_plan_with_errors_runs_nothing() {
 #[test]
 fn a_file_that_is_no_plan_has_a_finding_too() {
     let plan = Workflow::new(&json!([{"id": "a", "sh": "true"}]));
-    plan.dir
-        .write("plan.json", "{\"schema\": \"fedmill.plan/1\",\n \"id\": \"p\", \"stages\": [{\"ned\": 1}]}");
+    plan.dir.write(
+        "plan.json",
+        "{\"schema\": \"fedmill.plan/1\",\n \"id\": \"p\", \"stages\": [{\"id\": \"a\", \"ned\": 1}]}",
+    );
     let run = fedmill(&plan.dir, &["plan", "lint", "plan.json"]);
     assert_eq!((run.code, run.stderr.as_str()), (Some(2), "error: plan.json: 1 error in the plan\n"));
-    assert!(run.stdout.starts_with("plan.json:2:25: error: $.stages[0].ned (schema)\n"), "{}", run.stdout);
+    assert!(run.stdout.starts_with("plan.json:2:36: error: $.stages[0].ned (schema)\n"), "{}", run.stdout);
     let run = fedmill(&plan.dir, &["plan", "lint", "--json", "plan.json"]);
     let found: Value = serde_json::from_str(&run.stdout).unwrap();
     assert_eq!((&found["plan"], &found["findings"][0]["rule"]), (&Value::Null, &json!("schema")));
-    assert_eq!((&found["findings"][0]["line"], &found["findings"][0]["column"]), (&json!(2), &json!(25)));
+    assert_eq!((&found["findings"][0]["line"], &found["findings"][0]["column"]), (&json!(2), &json!(36)));
 }
 
 #[test]

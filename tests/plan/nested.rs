@@ -438,9 +438,10 @@ fn a_comparison_of_plans_compares_the_plans_inside_of_them() {
         "new/middle.json",
         json!({"schema": "fedmill.plan/1", "id": "middle", "stages": []}).to_string(),
     );
-    let text = diff(&[]);
-    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    assert!(words.contains("removed the plan of stages.far.stages.deep inner.json"), "{text}");
+    let found: Value = serde_json::from_str(&diff(&["--json"])).unwrap();
+    let removed =
+        json!({"stage": "stages.far.stages.deep", "kind": "removed", "from": "inner.json", "changes": []});
+    assert_eq!((&found["inner"][1], &found["inner"][2]), (&removed, &Value::Null), "{found}");
     std::fs::remove_file(plan.dir.path("new/inner.json")).unwrap();
     let text = diff(&[]);
     let words = text.split_whitespace().collect::<Vec<_>>().join(" ");

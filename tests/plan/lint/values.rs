@@ -112,6 +112,14 @@ pub(super) fn broken() -> Vec<Break> {
             "`lwo` is unknown, expected a parameter; the nearest is `low`",
         ),
         ("/stages/6/when", s("stages.judge.okay"), "variable", "$.stages[6].when", "`okay` is unknown"),
+        ("/stages/6/when", s("params.on == True"), "variable", "$.stages[6].when", "`True`, expected true"),
+        (
+            "/stages/6/when",
+            s("choices.judge == yes"),
+            "variable",
+            "$.stages[6].when",
+            "a text in quotes: 'yes'",
+        ),
         ("/stages/6/when", s("iteration.k > 1"), "variable", "$.stages[6].when", "outside of a loop"),
         (
             "/stages/6/when",
