@@ -1,6 +1,6 @@
 //! Numbers of a round or a run as a whole, from whatever measured them.
 
-use super::rest::{Bottleneck, replay};
+use super::rest::{Times, replay};
 use super::series::series;
 use crate::io::{folder, text};
 use crate::measures::series::Sensitivity;
@@ -129,7 +129,14 @@ impl Numbers {
             self.add_series(&name, &values);
         }
         let (graph, state) = replay(&plan, events.iter())?;
-        if let Some(found_one) = Bottleneck::of(&plan, &graph, &state, &BTreeMap::new()) {
+        let times = Times {
+            plan: &plan,
+            graph: &graph,
+            state: &state,
+            past: &BTreeMap::new(),
+            running: BTreeMap::new(),
+        };
+        if let Some(found_one) = times.bottleneck() {
             self.bottleneck = Some(found_one.stage);
             self.rows.push(("bottleneck_share".to_owned(), "bottleneck_share", Some(found_one.share)));
         }

@@ -77,31 +77,6 @@ pub struct Rest {
     pub unknown: usize,
 }
 
-impl Rest {
-    /// The estimate for a run: `past` has the seconds of stages by name, `running` those since stages began. Counts no
-    /// further iterations of loops.
-    pub fn of(
-        plan: &Plan,
-        graph: &Graph,
-        state: &State,
-        past: &BTreeMap<String, f64>,
-        running: &BTreeMap<usize, f64>,
-    ) -> Self {
-        let is_open = |stage: usize| state.group(state.current(stage)).outcome.is_none();
-        let known = |stage: usize| past.get(plan.stages[stage].id.as_str()).copied();
-        let cost = |stage: usize| match known(stage).filter(|_| is_open(stage)) {
-            Some(seconds) => (seconds - running.get(&stage).copied().unwrap_or(0.0)).max(0.0),
-            None => 0.0,
-        };
-        let open: Vec<usize> = (0..plan.stages.len()).filter(|stage| is_open(*stage)).collect();
-        let works = |stage: &&usize| plan.stages[**stage].works();
-        let unknown = open.iter().filter(works).filter(|stage| known(**stage).is_none()).count();
-        let chain = graph.remaining(cost).into_iter().fold(0.0, f64::max);
-        let has_any = open.is_empty() || open.iter().any(|stage| known(*stage).is_some());
-        Self { seconds: has_any.then_some(chain), unknown }
-    }
-}
-
 /// The stage that takes most of a run's time.
 #[derive(Clone, PartialEq, Serialize, Debug)]
 pub struct Bottleneck {
@@ -113,55 +88,88 @@ pub struct Bottleneck {
     pub share: f64,
 }
 
-impl Bottleneck {
-    /// The bottleneck of a run: `running` has the seconds since stages began that run. `None` before any attempt took time.
-    pub fn of(plan: &Plan, graph: &Graph, state: &State, running: &BTreeMap<usize, f64>) -> Option<Self> {
-        let mut costs = spent(plan, state);
-        running.iter().for_each(|(stage, seconds)| costs[*stage] += seconds.max(0.0));
-        let path = graph.critical_path(|stage| costs[stage]);
+/// What is known of the time of a run. Further iterations of loops count nowhere.
+pub struct Times<'r> {
+    /// The plan.
+    pub plan: &'r Plan,
+    /// Which stages wait for which.
+    pub graph: &'r Graph,
+    /// The state of the run.
+    pub state: &'r State,
+    /// The seconds that stages took before, by name.
+    pub past: &'r BTreeMap<String, f64>,
+    /// The seconds since stages began that run.
+    pub running: BTreeMap<usize, f64>,
+}
+
+impl Times<'_> {
+    /// The estimate of the rest.
+    pub fn rest(&self) -> Rest {
+        let counts = |stage: &usize| self.is_open(*stage) && !self.is_last(*stage);
+        let open: Vec<usize> = (0..self.plan.stages.len()).filter(counts).collect();
+        let works = |stage: &&usize| self.plan.stages[**stage].works();
+        let unknown = open.iter().filter(works).filter(|stage| self.known(**stage).is_none()).count();
+        let chain = self.longest(|stage| self.left(stage, self.known(stage).unwrap_or(0.0)));
+        let has_any = open.is_empty() || open.iter().any(|stage| self.known(*stage).is_some());
+        Rest { seconds: has_any.then_some(chain), unknown }
+    }
+
+    /// The part of the run that is done, from 0 to 1: seconds that are over by all seconds, along the longest chain of stages.
+    ///
+    /// A stage without a past time counts as the mean of those that have one; if none has one, each stage counts as 1 s.
+    pub fn progress(&self) -> f64 {
+        if self.state.ending == Some(Ending::Succeeded) {
+            return 1.0;
+        }
+        let known: Vec<f64> = (0..self.plan.stages.len()).filter_map(|stage| self.known(stage)).collect();
+        let mean = if known.is_empty() { 1.0 } else { known.iter().sum::<f64>() / known.len() as f64 };
+        let cost = |stage: usize| match self.known(stage) {
+            _ if self.is_last(stage) => 0.0,
+            Some(seconds) => seconds,
+            None if self.plan.stages[stage].works() => mean,
+            None => 0.0,
+        };
+        let all = self.longest(cost);
+        if all > 0.0 {
+            (1.0 - self.longest(|stage| self.left(stage, cost(stage))) / all).clamp(0.0, 1.0)
+        } else {
+            1.0
+        }
+    }
+
+    /// The stage that takes most of the time; `None` before any attempt took time.
+    pub fn bottleneck(&self) -> Option<Bottleneck> {
+        let mut costs = spent(self.plan, self.state);
+        self.running.iter().for_each(|(stage, seconds)| costs[*stage] += seconds.max(0.0));
+        let path = self.graph.critical_path(|stage| costs[stage]);
         let total: f64 = path.iter().map(|stage| costs[*stage]).sum();
         let stage =
             path.into_iter().max_by(|a, b| costs[*a].total_cmp(&costs[*b])).filter(|_| total > 0.0)?;
-        Some(Self {
-            stage: plan.stages[stage].id.to_string(),
-            seconds: costs[stage],
-            share: costs[stage] / total,
-        })
+        let (name, seconds) = (self.plan.stages[stage].id.to_string(), costs[stage]);
+        Some(Bottleneck { stage: name, seconds, share: seconds / total })
     }
-}
 
-/// The part of a run that is done, from 0 to 1: seconds that are over by all seconds, along the longest chain of stages.
-///
-/// A stage without a past time counts as the mean of those that have one; if none has one, each stage counts as 1 s. Counts
-/// no further iterations of loops.
-pub fn progress(
-    plan: &Plan,
-    graph: &Graph,
-    state: &State,
-    past: &BTreeMap<String, f64>,
-    running: &BTreeMap<usize, f64>,
-) -> f64 {
-    if state.ending == Some(Ending::Succeeded) {
-        return 1.0;
+    /// Whether a stage belongs to the end of the run: it may never run, and does so when all is done.
+    fn is_last(&self, stage: usize) -> bool {
+        self.plan.on.stages().any(|last| *last == self.plan.stages[stage].id)
     }
-    // A stage of the end may never run, and does so when all is done.
-    let is_last = |id| plan.on.stages().any(|last| last == id);
-    let works: Vec<bool> = plan.stages.iter().map(|stage| stage.works()).collect();
-    let known: Vec<Option<f64>> =
-        plan.stages.iter().map(|stage| past.get(stage.id.as_str()).copied()).collect();
-    let times: Vec<f64> = known.iter().flatten().copied().collect();
-    let mean = if times.is_empty() { 1.0 } else { times.iter().sum::<f64>() / times.len() as f64 };
-    let cost = |stage: usize| match known[stage] {
-        _ if is_last(&plan.stages[stage].id) => 0.0,
-        Some(seconds) => seconds,
-        None if works[stage] => mean,
-        None => 0.0,
-    };
-    let left = |stage: usize| match state.group(state.current(stage)).outcome {
-        Some(_) => 0.0,
-        None => (cost(stage) - running.get(&stage).copied().unwrap_or(0.0)).max(0.0),
-    };
-    let longest = |chains: Vec<f64>| chains.into_iter().fold(0.0, f64::max);
-    let all = longest(graph.remaining(cost));
-    if all > 0.0 { (1.0 - longest(graph.remaining(left)) / all).clamp(0.0, 1.0) } else { 1.0 }
+
+    fn is_open(&self, stage: usize) -> bool {
+        self.state.group(self.state.current(stage)).outcome.is_none()
+    }
+
+    fn known(&self, stage: usize) -> Option<f64> {
+        self.past.get(self.plan.stages[stage].id.as_str()).copied()
+    }
+
+    /// The seconds that are left of those that a stage takes.
+    fn left(&self, stage: usize, seconds: f64) -> f64 {
+        let running = self.running.get(&stage).copied().unwrap_or(0.0);
+        if self.is_open(stage) { (seconds - running).max(0.0) } else { 0.0 }
+    }
+
+    /// The longest chain of stages that take these seconds.
+    fn longest(&self, seconds: impl Fn(usize) -> f64) -> f64 {
+        self.graph.remaining(seconds).into_iter().fold(0.0, f64::max)
+    }
 }

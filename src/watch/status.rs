@@ -1,7 +1,8 @@
 //! Where a run is: its stages, what runs, what waits for what, and what it used of its limits.
 
-use super::gates::OpenGate;
-use super::rest::{Bottleneck, Rest, durations, progress, replay};
+use super::gates::{OpenGate, gate, inner_gates};
+use super::rest::{Bottleneck, Rest, Times, durations, replay};
+use super::tuning::{TuningRow, tuning};
 use crate::io::folder;
 use crate::language::graph::Graph;
 use crate::plan::run::claim::read_run;
@@ -285,7 +286,7 @@ impl Watched {
         let running =
             began.iter().filter(|(key, _)| self.is_running(**key)).map(|(key, at)| (key.stage, until - at));
         let running: BTreeMap<usize, f64> = running.collect();
-        let (plan, graph, state) = (&self.plan, &self.graph, &self.state);
+        let times = Times { plan: &self.plan, graph: &self.graph, state: &self.state, past, running };
         Status {
             plan: self.plan.id.to_string(),
             state: self.word().to_owned(),
@@ -294,9 +295,10 @@ impl Watched {
             started: self.started().map(str::to_owned),
             seconds: self.seconds(),
             over: self.over(),
-            rest: Rest::of(plan, graph, state, past, &running),
-            progress: progress(plan, graph, state, past, &running),
-            bottleneck: Bottleneck::of(plan, graph, state, &running),
+            reused: self.reused(),
+            rest: times.rest(),
+            progress: times.progress(),
+            bottleneck: times.bottleneck(),
             limits: self.limits(),
             stages: rows.map(|key| self.row(key)).collect(),
             exhausted: self.exhausted(),
