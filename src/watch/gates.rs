@@ -2,6 +2,8 @@
 
 use super::status::Watched;
 use crate::plan::run::key::Key;
+use crate::plan::run::state::State;
+use crate::schema::Plan;
 use crate::schema::stage::Kind;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -27,37 +29,35 @@ impl OpenGate {
     }
 }
 
-impl Watched {
-    /// The gate of a stage, if it waits for an answer.
-    pub(super) fn gate(&self, key: Key) -> Option<OpenGate> {
-        let group = self.state.group(key);
-        let until = group.gate_until.filter(|_| group.outcome.is_none() && group.answer.is_none())?;
-        let gate = self.plan.stages[key.stage].gate.as_ref()?;
-        let stage = key.name(&self.plan);
-        Some(OpenGate {
-            question: gate.question.clone(),
-            answer: format!("gates/{stage}"),
-            until: Timestamp::from_second(until as i64).map_or_else(|_| String::new(), |at| at.to_string()),
-            stage,
-        })
-    }
+/// The gate of a stage, if it waits for an answer.
+pub(super) fn gate(plan: &Plan, state: &State, key: Key) -> Option<OpenGate> {
+    let group = state.group(key);
+    let until = group.gate_until.filter(|_| group.outcome.is_none() && group.answer.is_none())?;
+    let gate = plan.stages[key.stage].gate.as_ref()?;
+    let stage = key.name(plan);
+    Some(OpenGate {
+        question: gate.question.clone(),
+        answer: format!("gates/{stage}"),
+        until: Timestamp::from_second(until as i64).map_or_else(|_| String::new(), |at| at.to_string()),
+        stage,
+    })
+}
 
-    /// The gates that wait for an answer in the run of a plan which a stage runs, and in the runs inside of that one.
-    pub(super) fn inner_gates(&self, key: Key) -> Vec<OpenGate> {
-        let stage = &self.plan.stages[key.stage];
-        let mut found = Vec::new();
-        let instances = (0..).zip(&self.state.group(key).instances);
-        for (index, _) in instances.filter(|(_, instance)| instance.running && stage.kind == Some(Kind::Plan))
-        {
-            let key = Key { index: stage.fans_out().then_some(index), ..key };
-            let folder = format!("plans/{}", key.name(&self.plan));
-            // An inner run that just begins has no gate yet.
-            let Ok(inner) = Self::read(&self.root.join(&folder)) else { continue };
-            let keys = (0..inner.plan.stages.len()).map(|stage| inner.state.current(stage));
-            let open = keys.flat_map(|key| inner.gate(key).into_iter().chain(inner.inner_gates(key)));
-            let below = |gate: OpenGate| OpenGate { answer: format!("{folder}/{}", gate.answer), ..gate };
-            found.extend(open.map(below));
-        }
-        found
+/// The gates that wait for an answer in the run of a plan which a stage runs, and in the runs inside of that one.
+pub(super) fn inner_gates(run: &Watched, key: Key) -> Vec<OpenGate> {
+    let stage = &run.plan.stages[key.stage];
+    let mut found = Vec::new();
+    let instances = (0..).zip(&run.state.group(key).instances);
+    for (index, _) in instances.filter(|(_, instance)| instance.running && stage.kind == Some(Kind::Plan)) {
+        let key = Key { index: stage.fans_out().then_some(index), ..key };
+        let folder = format!("plans/{}", key.name(&run.plan));
+        // An inner run that just begins has no gate yet.
+        let Ok(inner) = Watched::read(&run.root.join(&folder)) else { continue };
+        let keys = (0..inner.plan.stages.len()).map(|stage| inner.state.current(stage));
+        let open = keys
+            .flat_map(|key| gate(&inner.plan, &inner.state, key).into_iter().chain(inner_gates(&inner, key)));
+        let below = |gate: OpenGate| OpenGate { answer: format!("{folder}/{}", gate.answer), ..gate };
+        found.extend(open.map(below));
     }
+    found
 }

@@ -139,10 +139,6 @@ impl Look {
         let names: Vec<String> =
             over.iter().filter(|_| fans_out).map(|(name, _)| (*name).to_owned()).collect();
         let why = why.map(|why| if names.is_empty() { why } else { some_failed(&names, tasks.len(), &why) });
-        let of_instance = |(name, record): &(&str, &Record)| FailedInstance {
-            instance: (*name).to_owned(),
-            why: reason(record).unwrap_or_default(),
-        };
         let attempts = events().filter(|event| matches!(event, Event::Made { .. } | Event::Failed { .. }));
         let seconds = events().map(|event| match event {
             Event::Made { seconds, .. } | Event::Failed { seconds, .. } => *seconds,
@@ -181,6 +177,11 @@ fn outputs(event: &Event) -> Vec<String> {
 
 /// Why a task failed.
 fn reason(record: &Record) -> Option<String> {
+/// The instance of a task that failed.
+fn failed_instance((name, record): (&str, &Record)) -> FailedInstance {
+    FailedInstance { instance: name.to_owned(), why: reason(record).unwrap_or_default() }
+}
+
     let failed = record.events.iter().rev().find_map(|event| match event {
         Event::Failed { failure, .. } => Some(failure.to_string()),
         _ => None,

@@ -1,7 +1,7 @@
 //! What the attempts of agents in a run came to, for their scores.
 
-use super::event::{Event, Failure};
-use super::key::Key;
+use crate::plan::run::event::{Event, Failure};
+use crate::plan::run::key::Key;
 use std::collections::BTreeMap;
 
 /// An attempt of an agent that came to an end.

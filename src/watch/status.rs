@@ -14,11 +14,9 @@ use crate::plan::run::journal::Journal;
 use crate::plan::run::key::Key;
 use crate::plan::run::machine::killed_by;
 use crate::plan::run::state::{Group, Instance, State};
-use crate::plan::run::tune::Step;
 use crate::plan::run::vote::weights;
 use crate::schema::Plan;
 use crate::schema::name::Name;
-use crate::schema::value::Scalar;
 use jiff::Timestamp;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -65,29 +63,6 @@ impl Status {
     pub fn is_ended(&self) -> bool {
         matches!(self.state.as_str(), "succeeded" | "failed" | "refused")
     }
-}
-
-/// A loop that tunes a parameter.
-#[derive(Serialize, Debug)]
-pub struct TuningRow {
-    /// The name of the loop.
-    pub r#loop: String,
-    /// The parameter, as a JSON pointer.
-    pub param: String,
-    /// The value in use.
-    pub value: Scalar,
-    /// What was tried, and what came of it.
-    pub steps: Vec<StepRow>,
-}
-
-/// A step of tuning.
-#[derive(Serialize, Debug)]
-pub struct StepRow {
-    /// The iteration after which it happened.
-    pub iteration: u32,
-    /// What happened.
-    #[serde(flatten)]
-    pub step: Step,
 }
 
 /// A limit of the plan.
@@ -382,7 +357,7 @@ impl Watched {
             (None, Some(_)) if !open.is_empty() => "running",
             (None, None) if !open.is_empty() => "interrupted",
             (None, _) if self.state.ending.is_some() => "not run",
-            (None, _) if self.gate(key).is_some() => "gate",
+            (None, _) if gate(&self.plan, &self.state, key).is_some() => "gate",
             (None, _) => "waiting",
         };
         let failed = group.instances.iter().enumerate().filter(|_| fans_out);
@@ -393,7 +368,7 @@ impl Watched {
         let ended: u32 = group.instances.iter().map(|instance| instance.attempts + instance.cut_short).sum();
         let known = instances(&self.plan, &self.state, &self.plan.stages[key.stage]);
         let known = known.filter(|_| group.outcome.is_none()).unwrap_or(0) as usize;
-        let gate = self.gate(key);
+        let gate = gate(&self.plan, &self.state, key);
         StageRow {
             name: key.name(&self.plan),
             state: word.to_owned(),
@@ -403,7 +378,7 @@ impl Watched {
             why: group.why.clone(),
             choice: group.choice.clone(),
             question: gate.map(|gate| gate.question).filter(|question| !question.is_empty()),
-            gates: self.inner_gates(key),
+            gates: inner_gates(self, key),
             instances: group.instances.len().max(known),
             instances_over: group.over,
             waits_for: if word == "waiting" || word == "gate" {
@@ -424,7 +399,7 @@ impl Watched {
 
     /// What a stage waits for that is not over.
     fn waits_for(&self, key: Key, group: &Group) -> Vec<String> {
-        if let Some(gate) = self.gate(key) {
+        if let Some(gate) = gate(&self.plan, &self.state, key) {
             return vec![gate.awaited()];
         }
         let is_open = |need: &&usize| {
@@ -454,22 +429,6 @@ impl Watched {
         };
         vec![other.to_owned()]
     }
-}
-
-fn tuning(plan: &Plan, state: &State) -> Vec<TuningRow> {
-    let loops = state.tuned.loops.iter().filter_map(|(looped, tuning)| {
-        let settings = plan.loops.get(*looped)?;
-        let steps = tuning.history.iter();
-        Some(TuningRow {
-            r#loop: settings.id.to_string(),
-            param: settings.tune.as_ref()?.param.clone(),
-            value: tuning.value.clone(),
-            steps: steps
-                .map(|(iteration, step)| StepRow { iteration: *iteration, step: step.clone() })
-                .collect(),
-        })
-    });
-    loops.collect()
 }
 
 /// What the instances of a stage measured, by the names of metrics.

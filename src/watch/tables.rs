@@ -2,7 +2,8 @@
 
 use super::history::{PastEvent, PastRun};
 use super::rest::Bottleneck;
-use super::status::{StageRow, Status, StepRow};
+use super::status::{StageRow, Status};
+use super::tuning::StepRow;
 use crate::telemetry::cells::{Listing, number, wrapped};
 use crate::telemetry::escape::escaped;
 

@@ -7,8 +7,7 @@
 //! [`process`] runs commands and [`publish`] takes their outputs into the store. [`claim`] says what a directory holds,
 //! [`prepare`] pins inputs and opens a run, and [`drive`] is the loop. [`gates`] has the files by which persons answer.
 //! [`vote`] counts ballots. [`reduce`] makes one file of several, and [`nest`] runs another plan, with what
-//! [`given`] keeps for it. [`quote`] puts texts of files into requests, and [`score`] says what the attempts of
-//! agents came to. [`tune`] tunes parameters of loops. [`ledger`] reads privacy budgets, and [`error`] says why
+//! [`given`] keeps for it. [`quote`] puts texts of files into requests. [`tune`] tunes parameters of loops. [`ledger`] reads privacy budgets, and [`error`] says why
 //! it cannot go on.
 
 pub mod attempt;
@@ -32,7 +31,6 @@ pub mod publish;
 pub mod quote;
 pub mod reduce;
 pub mod scope;
-pub mod score;
 pub mod state;
 pub mod tune;
 pub mod vote;
