@@ -12,7 +12,7 @@ use std::process::Command;
 use trace::{Call, Traced, is_possible, traced};
 
 /// Options whose files are inputs, not outputs.
-const READ: [&str; 13] = [
+const READ: [&str; 14] = [
     "agents",
     "from",
     "base",
@@ -26,6 +26,7 @@ const READ: [&str; 13] = [
     "event",
     "events",
     "models",
+    "reuse",
 ];
 
 /// Commands that write a file without an argument that names its path.
@@ -486,6 +487,11 @@ fn plans(covered: &mut Covered) {
         "stages":[{"id":"a","agent":"tool","argv":["x"],"out":[{"name":"o","path":"-"}]}]}"#;
     dir.write("plan.json", plan);
     covered.run(&dir, "plan run plan.json --dir run", &["run/plan.json", "run/receipts/a.json"]);
+    covered.run(
+        &dir,
+        "plan run plan.json --dir again --reuse run",
+        &["again/receipts/a.json", "again/out/a/o"],
+    );
     dir.write("agents.json", r#"{"tool":{"kind":"command","argv":["printf"],"capabilities":["print"]}}"#);
     assert_eq!(fedmill(&dir, &["agents", "add", "state", "agents.json"]).code, Some(0));
     covered.run(&dir, "plan run plan.json --dir scored/run --agents state", &["scored/run/receipts/a.json"]);

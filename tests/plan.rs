@@ -21,6 +21,7 @@ mod parsers;
 mod programs;
 mod reduce;
 mod render;
+mod reuse;
 mod show;
 mod simulator;
 mod swarm;

@@ -189,7 +189,11 @@ pub(super) fn told(plan: &Plan, event: &Event) -> (String, String) {
             (of(key), "the operator attests that it is not done".to_owned())
         }
         Event::Made { key, made, seconds, .. } => {
-            let reused = if made.cached { ", an equal result used again" } else { "" };
+            let reused = match (made.from.as_str(), made.cached) {
+                ("", true) => ", an equal result used again".to_owned(),
+                ("", false) => String::new(),
+                (from, _) => format!(", the result of {from}"),
+            };
             (of(key), format!("{seconds:.3} s, {} outputs{reused}", made.outputs.len()))
         }
         Event::Failed { key, failure, seconds, again, .. } => {

@@ -81,6 +81,7 @@ impl Look {
             started: None,
             seconds: rows.iter().map(|row| row.seconds).sum(),
             over: rows.iter().filter(is_over).count(),
+            reused: 0,
             rest: Rest { seconds: None, unknown: open },
             progress: done as f64 / tasks.max(1) as f64,
             bottleneck: None,
@@ -160,7 +161,8 @@ impl Look {
             instances: tasks.len(),
             instances_over: (done().count() + failed.len()) as u32,
             waits_for: waits.map(|other| units[other].name.clone()).collect(),
-            failed: over.iter().filter(|_| fans_out).map(of_instance).collect(),
+            reused: 0,
+            failed: over.into_iter().filter(|_| fans_out).map(failed_instance).collect(),
             running,
             outputs: events().flat_map(outputs).collect(),
             ballots: Vec::new(),
@@ -175,13 +177,13 @@ fn outputs(event: &Event) -> Vec<String> {
     made.outputs.values().map(|artifact| artifact.path.replacen("..", "tasks", 1)).collect()
 }
 
-/// Why a task failed.
-fn reason(record: &Record) -> Option<String> {
 /// The instance of a task that failed.
 fn failed_instance((name, record): (&str, &Record)) -> FailedInstance {
     FailedInstance { instance: name.to_owned(), why: reason(record).unwrap_or_default() }
 }
 
+/// Why a task failed.
+fn reason(record: &Record) -> Option<String> {
     let failed = record.events.iter().rev().find_map(|event| match event {
         Event::Failed { failure, .. } => Some(failure.to_string()),
         _ => None,

@@ -39,7 +39,10 @@ pub fn summary(plan: &Plan, machine: &Machine<'_>) -> Vec<String> {
         let outcome = machine.state.group(machine.state.current(stage)).outcome;
         *counts.entry(outcome.map_or("not run", Outcome::word)).or_default() += 1;
     }
-    let counts: Vec<String> = counts.iter().map(|(word, count)| format!("{count} {word}")).collect();
+    let groups = (0..plan.stages.len()).map(|stage| machine.state.group(machine.state.current(stage)));
+    let reused = groups.filter(|group| group.reused() > 0).count();
+    let mut counts: Vec<String> = counts.iter().map(|(word, count)| format!("{count} {word}")).collect();
+    counts.extend((reused > 0).then(|| format!("{reused} of them reused")));
     let stages = format!("{} stages: {}", plan.stages.len(), counts.join(", "));
     let loops = plan.loops.iter().zip(&machine.state.loops);
     let exhausted = loops.filter(|(_, state)| state.exhausted);

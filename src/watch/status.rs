@@ -39,6 +39,8 @@ pub struct Status {
     pub seconds: f64,
     /// Stages that are over.
     pub over: usize,
+    /// Stages with a result of an earlier run.
+    pub reused: usize,
     /// How long it may still take.
     pub rest: Rest,
     /// The part that is done, from 0 to 1: seconds that are over by all seconds, along the longest chain of stages.
@@ -105,6 +107,8 @@ pub struct StageRow {
     pub instances: usize,
     /// Instances after which no attempt follows.
     pub instances_over: u32,
+    /// Instances whose result is that of an earlier run.
+    pub reused: usize,
     /// The instances of a fan-out that failed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub failed: Vec<FailedInstance>,
@@ -226,6 +230,12 @@ impl Watched {
     pub fn over(&self) -> usize {
         let is_over = |stage: &usize| self.state.group(self.state.current(*stage)).outcome.is_some();
         (0..self.plan.stages.len()).filter(is_over).count()
+    }
+
+    /// Stages with a result of an earlier run, in the iteration that runs.
+    fn reused(&self) -> usize {
+        let stages = 0..self.plan.stages.len();
+        stages.filter(|stage| self.state.group(self.state.current(*stage)).reused() > 0).count()
     }
 
     /// The seconds of stages in this run, by name, and of the others in the run of another directory.
@@ -386,6 +396,7 @@ impl Watched {
             } else {
                 Vec::new()
             },
+            reused: group.reused(),
             failed: failed.collect(),
             running: open,
             ballots: ballots(&self.plan, &self.state, key),

@@ -14,9 +14,10 @@ pub fn status(status: &Status) -> String {
     let mut text = wrapped(&format!("{}: {}{runner}{why}", status.plan, status.state), 0);
     let started = status.started.as_deref().map_or("not started", |time| time.get(..19).unwrap_or(time));
     let total = status.stages.iter().filter(|stage| stage.is_current).count();
+    let reused = if status.reused > 0 { format!(", {} reused", status.reused) } else { String::new() };
     text += &wrapped(
         &format!(
-            "started {started} UTC, {:.1} s; {} of {total} stages are over, {:.0} % of the work",
+            "started {started} UTC, {:.1} s; {} of {total} stages are over{reused}, {:.0} % of the work",
             status.seconds,
             status.over,
             100.0 * status.progress
@@ -106,6 +107,11 @@ fn about(stage: &StageRow) -> String {
     if stage.instances > 1 && !stage.running.is_empty() {
         let word = if stage.state == "running" { "now" } else { "began" };
         parts.push(format!("{word} {}", stage.running.join(" ")));
+    }
+    match (stage.reused, stage.instances) {
+        (0, _) => {}
+        (reused, instances) if instances > 1 => parts.push(format!("{reused} of {instances} reused")),
+        _ => parts.push("reused".to_owned()),
     }
     if !stage.waits_for.is_empty() {
         parts.push(format!("waits for {}", stage.waits_for.join(", ")));

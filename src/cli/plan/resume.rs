@@ -37,6 +37,6 @@ impl Arguments {
         }
         let (plan, base, _) = claim::read_run(&self.dir).map_err(Failure::of)?;
         let place = Place { root: self.dir.clone(), base, named: given(&self.dir), readers: None };
-        run(&plan, &place, &self.settle, &self.uses, common)
+        run(&plan, &place, &self.settle, None, &self.uses, common)
     }
 }

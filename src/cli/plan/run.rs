@@ -8,9 +8,11 @@ use crate::io::folder::readers::Readers;
 use crate::io::publish::directory_of;
 use crate::plan::read;
 use crate::plan::run::claim::directory_for;
+use crate::plan::run::disk::holder;
 use crate::plan::run::drive::drive;
 use crate::plan::run::event::Ending;
 use crate::plan::run::prepare::{Opened, Place, open};
+use crate::plan::run::publish::receipts::Earlier;
 use crate::review::lint::report::refuse_errors;
 use crate::schema::Plan;
 use crate::telemetry::console;
@@ -36,6 +38,9 @@ pub(in crate::cli) struct Arguments {
     /// plan succeeded there.
     #[arg(long, value_name = "DIR", help_heading = OUTPUT)]
     dir: Option<PathBuf>,
+    /// Take the results of an earlier run over where the work is the same: arguments, files, variables and agent.
+    #[arg(long, value_name = "DIR", help_heading = INPUTS)]
+    reuse: Option<PathBuf>,
     /// Read an input of the plan from a file or folder elsewhere. May be repeated.
     #[arg(long = "input", value_name = "NAME=PATH", value_parser = named, help_heading = INPUTS)]
     inputs: Vec<(String, PathBuf)>,
@@ -92,11 +97,13 @@ impl Arguments {
         let root = match (&self.dir, self.plan.as_os_str() == "-") {
             (Some(dir), _) => dir.clone(),
             (None, true) => return Err(anyhow::anyhow!("a plan from standard input needs --dir").into()),
-            (None, false) => directory_for(&self.plan, &read::digest(&plan)),
+            (None, false) => directory_for(&self.plan, &read::digest(&plan), self.reuse.as_deref()),
         };
         let readers = Readers::of(&self.plan);
         let place = Place { root, base: base_of(&self.plan), named: files_of(&self.inputs), readers };
-        run(&plan, &place, &[], &self.uses, common)
+        let earlier = self.reuse.as_deref().map(|dir| Earlier::open(dir, holder));
+        let earlier = earlier.transpose().map_err(Failure::of)?;
+        run(&plan, &place, &[], earlier, &self.uses, common)
     }
 }
 
@@ -105,6 +112,7 @@ pub(super) fn run(
     plan: &Plan,
     place: &Place,
     settled: &[(String, bool)],
+    earlier: Option<Earlier>,
     uses: &Uses,
     common: &Common,
 ) -> Result<Outcome, Failure> {
@@ -116,7 +124,7 @@ pub(super) fn run(
     }
     export::check_all(&uses.exports.files(), &place.root).map_err(Failure::of)?;
     let Opened { mut machine, mut world, inputs, finished } =
-        open(plan, place, uses.jobs.number()).map_err(Failure::of)?;
+        open(plan, place, uses.jobs.number(), earlier).map_err(Failure::of)?;
     let files = inputs.values().flatten().map(|file| place.base.join(&file.path));
     export::check_inputs(&uses.exports.files(), files).map_err(Failure::of)?;
     for (stage, done) in settled {

@@ -21,12 +21,11 @@ use super::journal::{JOURNAL, Journal, LOCK};
 use super::key::Key;
 use super::ledger;
 use super::process;
-use super::publish;
 use super::publish::reads::Files;
+use super::publish::receipts;
 use super::world::{Account, Ended, Job, Receipt, Spent, Woken, World};
 use crate::io::child::allowance::{Allowance, Notes};
 use crate::io::child::jobserver;
-use crate::io::digest::store::Stored;
 use crate::io::interrupt;
 use crate::io::journal::{Lock, MOST_OF_A_HOLDER, Taken};
 use crate::io::{folder, text};
@@ -51,9 +50,6 @@ const A_LOOK: Duration = Duration::from_millis(100);
 
 /// The longest wait without a look at signals.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-
-/// The most bytes of a receipt.
-const MOST_OF_A_RECEIPT: u64 = 256 << 20;
 
 /// The directory of a run.
 pub struct Disk {
@@ -171,27 +167,9 @@ impl Disk {
         self
     }
 
-    fn receipt_path(&self, name: &str) -> PathBuf {
-        self.root.join("receipts").join(format!("{name}.json"))
-    }
-
     /// The receipt in a file; of the instance with this name, where one is stated.
     fn read_receipt(&self, path: &Path, instance: Option<&str>) -> Result<Option<Receipt>, RunError> {
-        if !folder::exists(path) {
-            return Ok(None);
-        }
-        let text = text::read_at_most(path, MOST_OF_A_RECEIPT)
-            .map_err(|source| RunError::Read { path: path.to_owned(), source })?;
-        // A receipt that is no receipt proves nothing: the work is done again.
-        let Ok(receipt) = serde_json::from_str::<Receipt>(&text) else { return Ok(None) };
-        let is_its_own = instance.is_none_or(|instance| receipt.instance == instance);
-        let (store, known) = (publish::store_of(&self.root), &self.files.known);
-        let holds = receipt.made.outputs.values().all(|artifact| {
-            let stored = Stored { blake3: artifact.blake3.clone(), bytes: artifact.bytes };
-            publish::is_output(artifact, &receipt.instance)
-                && known.identify(&store.path(&stored.blake3)).is_ok_and(|found| found == stored)
-        });
-        Ok((is_its_own && holds).then_some(receipt))
+        receipts::read(&self.root, path, instance, &self.files.known)
     }
 }
 
@@ -230,32 +208,25 @@ impl World for Disk {
     }
 
     fn receipt(&mut self, name: &str) -> Result<Option<Receipt>, RunError> {
-        self.read_receipt(&self.receipt_path(name), Some(name))
+        self.read_receipt(&receipts::path_of(&self.root, name), Some(name))
     }
 
     fn equal_work(&mut self, job: &Job) -> Result<Option<Made>, RunError> {
         let Some(receipt) = self.read_receipt(&self.root.join("cache").join(&job.work), None)? else {
             return Ok(None);
         };
-        let store = publish::store_of(&self.root);
-        let mut made = receipt.made;
-        for artifact in made.outputs.values_mut() {
-            let file = artifact.path.splitn(3, '/').nth(2).unwrap_or_default().to_owned();
-            let name = publish::outputs_of(&job.name).join(file);
-            let path = self.root.join(&name);
-            let stored = Stored { blake3: artifact.blake3.clone(), bytes: artifact.bytes };
-            store
-                .name(&stored, &path, &self.files.known)
-                .map_err(|source| RunError::Write { path, source })?;
-            artifact.path = name.to_string_lossy().into_owned();
-        }
-        Ok(Some(made))
+        receipts::adopt(receipt.made, job, &self.root, &self.files.known).map(Some)
+    }
+
+    fn earlier_work(&mut self, job: &Job) -> Result<Option<Made>, RunError> {
+        let Some(earlier) = &self.files.earlier else { return Ok(None) };
+        earlier.take(job, &self.root, &self.files.known)
     }
 
     fn write_receipt(&mut self, receipt: &Receipt, cached: bool) -> Result<(), RunError> {
         let text = serde_json::to_string(receipt).unwrap_or_default() + "\n";
         let cache = cached.then(|| self.root.join("cache").join(&receipt.work));
-        for path in [Some(self.receipt_path(&receipt.instance)), cache].into_iter().flatten() {
+        for path in [Some(receipts::path_of(&self.root, &receipt.instance)), cache].into_iter().flatten() {
             let written = folder::write_file_on_disk(&path, text.as_bytes());
             written.map_err(|source| RunError::Write { path, source })?;
         }

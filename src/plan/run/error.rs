@@ -1,5 +1,6 @@
 //! Why a run cannot start, or cannot go on.
 
+use super::journal::JOURNAL;
 use crate::io::collision::Collision;
 use crate::io::interrupt::Interrupted;
 use crate::io::model_writer::WriteError;
@@ -74,6 +75,13 @@ pub enum RunError {
 impl Explain for RunError {
     fn hint(&self) -> Option<String> {
         match self {
+            Self::OtherPlan { path, .. } if path.ends_with(JOURNAL) => {
+                let dir = path.parent().unwrap_or(path).display();
+                Some(format!(
+                    "`--reuse {dir}` takes the results of that run over where the work is the same, in another directory; \
+                     --dir names one"
+                ))
+            }
             Self::OtherPlan { .. } => Some("--dir names another directory for a run of this plan".to_owned()),
             Self::Edited { .. } => Some("restore the file; --dir names a directory for a run of an edited plan".to_owned()),
             Self::Rendered { path } => {

@@ -41,6 +41,9 @@ pub struct Made {
     /// Whether an earlier result was used again.
     #[serde(default)]
     pub cached: bool,
+    /// The earlier run and its instance whose result it is, as `DIR: NAME`; empty for a result of this run.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub from: String,
     /// The option that its ballot chooses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub option: Option<String>,

@@ -10,6 +10,7 @@ use super::journal::{JOURNAL, Journal, PLAN};
 use super::machine::Machine;
 use super::machine::Setup;
 use super::publish::reads::{Files, SEEN, differs};
+use super::publish::receipts::Earlier;
 use crate::endpoint::check;
 use crate::io::digest;
 use crate::io::digest::known::Known;
@@ -184,12 +185,18 @@ pub struct Opened<'p> {
     pub finished: Option<String>,
 }
 
-/// Opens the run of a plan in a directory: a new one, or the one that the directory holds.
+/// Opens the run of a plan in a directory: a new one, or the one that the directory holds. It may take over results of an
+/// earlier one.
 ///
 /// # Errors
 ///
 /// When another runner works on it, it belongs to another plan, or its inputs changed.
-pub fn open<'p>(plan: &'p Plan, place: &Place, parallel: u32) -> Result<Opened<'p>, RunError> {
+pub fn open<'p>(
+    plan: &'p Plan,
+    place: &Place,
+    parallel: u32,
+    earlier: Option<Earlier>,
+) -> Result<Opened<'p>, RunError> {
     if let Some((at, why)) = check::faults(plan).into_iter().next() {
         return Err(RunError::Plan { at, why });
     }
@@ -235,7 +242,7 @@ pub fn open<'p>(plan: &'p Plan, place: &Place, parallel: u32) -> Result<Opened<'
             inputs
         }
     };
-    let files = Files::new(known, inputs.clone(), &root);
+    let files = Files::new(known, inputs.clone(), &root).reusing(earlier);
     files.check_results(events.iter(), &root)?;
     let mut world = Disk::new(&root, plan.id.as_str(), &plan.safety.kill_file, &journal, lock)?
         .within(&plan.limits, &root)?

@@ -1,8 +1,9 @@
 //! Takes the outputs of an attempt into the store, and reads its metrics.
 //!
-//! [`reads`] checks outputs and inputs before and after their use.
+//! [`reads`] checks outputs and inputs before and after their use, and [`receipts`] prove what instances made.
 
 pub mod reads;
+pub mod receipts;
 
 use super::event::{Artifact, Failure, Made};
 use super::vote::read_ballot;

@@ -108,6 +108,12 @@ impl Group {
         takes_back
     }
 
+    /// Instances whose result is that of an earlier run.
+    pub fn reused(&self) -> usize {
+        let made = self.instances.iter().filter_map(|instance| instance.made.as_ref());
+        made.filter(|made| !made.from.is_empty()).count()
+    }
+
     /// Seconds of all attempts of all instances.
     pub fn seconds(&self) -> f64 {
         // The sum of no numbers is -0.

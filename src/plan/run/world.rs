@@ -223,6 +223,16 @@ pub trait World {
     /// When it cannot be read.
     fn equal_work(&mut self, job: &Job) -> Result<Option<Made>, RunError>;
 
+    /// The result of equal work in an earlier run, if this one may take it over.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read, or its files cannot be taken over.
+    fn earlier_work(&mut self, job: &Job) -> Result<Option<Made>, RunError> {
+        let _ = job;
+        Ok(None)
+    }
+
     /// Writes a receipt.
     ///
     /// # Errors

@@ -148,7 +148,7 @@ impl Machine<'_> {
             }
             match job {
                 Ok(job) => {
-                    let calls = u64::from(job.task.calls() && !self.is_done(&job, world)?);
+                    let calls = u64::from(job.task.calls() && self.done_before(&job, world)?.is_none());
                     if calls > 0
                         && let Some(why) = self.used_up(key, begun)
                     {
@@ -175,8 +175,7 @@ impl Machine<'_> {
         }
         for (agent, bytes, job) in starting {
             let key = job.key;
-            let found = if job.cached { world.equal_work(&job)? } else { None };
-            match found {
+            match self.done_before(&job, world)? {
                 Some(made) => {
                     let result = Ok(Made { cached: true, calls: 0, tokens: 0, ..made });
                     self.queues.running.insert(key, (agent, bytes));
@@ -192,9 +191,24 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// Whether the result of equal work stands in for a job.
-    fn is_done(&self, job: &Job, world: &mut impl World) -> Result<bool, RunError> {
-        Ok(job.cached && world.equal_work(job)?.is_some())
+    /// The result of equal work that stands in for a job: of this run, or of an earlier one.
+    fn done_before(&self, job: &Job, world: &mut impl World) -> Result<Option<Made>, RunError> {
+        let found = if job.cached { world.equal_work(job)? } else { None };
+        match found {
+            None if self.may_take_over(job.key) => world.earlier_work(job),
+            found => Ok(found),
+        }
+    }
+
+    /// Whether a result of an earlier run may stand in for the work of an instance: it is work alone, and says nothing about
+    /// what a person, a vote or tuning came to in that run.
+    fn may_take_over(&self, key: Key) -> bool {
+        let stage = self.stage(key);
+        let looped = self.state.loop_of(key.stage).map(|looped| &self.flow.plan.loops[looped]);
+        let is_tuned = key.shadow.is_some() || looped.is_some_and(|looped| looped.tune.is_some());
+        let asks = stage.consensus.is_some() || stage.gate.is_some();
+        let is_plain = stage.side_effects == SideEffects::None && stage.plan.is_none();
+        is_plain && !asks && !is_tuned && !self.flow.handlers.contains(&key.stage)
     }
 
     /// The limit that leaves no request for an instance, after these of attempts that begin with it.

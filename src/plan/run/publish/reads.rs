@@ -3,6 +3,7 @@
 //! Each is looked at before and after each attempt that reads it, and all results when a run is taken up again. A look
 //! reads the bytes of a file only if its size, inode or times changed.
 
+use super::receipts::Earlier;
 use super::store_of;
 use crate::io::digest::known::Known;
 use crate::io::digest::store::Stored;
@@ -25,6 +26,8 @@ pub struct Files {
     pub known: Known,
     /// The files of the inputs, by name.
     pub inputs: BTreeMap<String, Vec<Artifact>>,
+    /// The run whose results this one may take over.
+    pub earlier: Option<Earlier>,
     /// The file that has the digests later.
     seen: Option<PathBuf>,
     restoring: Mutex<()>,
@@ -42,7 +45,16 @@ impl Drop for Files {
 impl Files {
     /// These digests, and the files of these inputs. At the end the run in `root` keeps the digests.
     pub fn new(known: Known, inputs: BTreeMap<String, Vec<Artifact>>, root: &Path) -> Self {
-        Self { known, inputs, seen: Some(root.join(SEEN)), restoring: Mutex::default() }
+        let (seen, restoring) = (Some(root.join(SEEN)), Mutex::default());
+        Self { known, inputs, earlier: None, seen, restoring }
+    }
+
+    /// The same files, in a run that may take over results of an earlier one.
+    #[must_use]
+    pub fn reusing(mut self, earlier: Option<Earlier>) -> Self {
+        earlier.iter().for_each(|earlier| self.known.add(&earlier.seen()));
+        self.earlier = earlier;
+        self
     }
 
     /// Checks the files that an attempt is about to read. An output that is gone gets its name back if the store has it.
