@@ -3,7 +3,7 @@
 //! The tests run every command that writes under `strace`, and find the published files in the trace. On a machine
 //! without `strace` the tests print that they are skipped, or fail if `FEDMILL_REQUIRE_STRACE` is set.
 
-mod trace;
+pub(crate) mod trace;
 
 use crate::harness::{Dir, Update, fedmill, program};
 use std::any::TypeId;

@@ -1,5 +1,7 @@
 //! Runs that a signal ends at random moments never leave half a model.
 
+mod points;
+
 use crate::harness::{Dir, Update, fedmill, program};
 use crate::rng::Rng;
 use rustix::process::{Pid, Signal, kill_process};

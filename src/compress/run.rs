@@ -22,6 +22,7 @@ use crate::compress::summary::Summary;
 use crate::compress::values::{NonFinite, Values};
 use crate::compress::writer::{Design, FileLayout, FinishedFile};
 use crate::io::digest::{self, Digest};
+use crate::io::interrupt::Section;
 use crate::io::model_file::{ModelFile, TensorPlace};
 use crate::io::model_writer::{self, WriteError};
 use crate::io::publish::{self, Staged, remove_leftovers, sync_directory_of};
@@ -119,7 +120,7 @@ impl Compression {
         if let (Some(output), Some(staged)) = (&self.output, staged) {
             let residual =
                 attempt.residual.take().map(|residual| (residual, attempt.quality().errors.sqrt()));
-            pool.install(|| self.publish(output, staged, &attempt.file, residual))?;
+            let _whole = pool.install(|| self.publish(output, staged, &attempt.file, residual))?;
             if let Some((path, config)) = config {
                 let published = config.publish(path).and_then(|()| sync_directory_of(path));
                 published.map_err(WriteError::at(path))?;
@@ -198,23 +199,26 @@ impl Compression {
         Ok(Some((path, staged.map_err(WriteError::at(path))?)))
     }
 
-    /// Publishes the file, and with it the residual that it leaves for the next round.
+    /// Publishes the file, and with it the residual that it leaves for the next round. The section that it returns lasts
+    /// until the other outputs have their names.
     fn publish(
         &self,
         output: &Path,
         staged: Staged,
         file: &FinishedFile,
         residual: Option<(ResidualWriter, f64)>,
-    ) -> Result<(), CompressError> {
+    ) -> Result<Section, CompressError> {
         let at = || WriteError::at(output);
         staged.sync().map_err(at())?;
         if let Some((residual, norm)) = residual {
             let read = |chunk: &mut [u8], offset| staged.read_at(chunk, offset);
             residual.publish(&digest::sha256(file.bytes, read).map_err(at())?, norm)?;
         }
+        let whole = Section::enter();
         staged.publish(output).map_err(at())?;
         sync_directory_of(output).map_err(at())?;
-        self.feedback.as_ref().map_or(Ok(()), Feedback::promote).map_err(CompressError::from)
+        self.feedback.as_ref().map_or(Ok(()), Feedback::promote)?;
+        Ok(whole)
     }
 
     /// Locks the residual for a run that rewrites it. Checks that no other file has its path.

@@ -6,6 +6,7 @@ pub mod names;
 pub mod readers;
 
 use crate::io::crash;
+use crate::io::interrupt::Section;
 use crate::io::publish::{
     copy_to, make_directory, remove_leftovers, stage, stage_private, sync_directory_of,
 };
@@ -243,6 +244,7 @@ pub fn write(folder: &Path, files: &[(String, Vec<u8>)]) -> io::Result<()> {
     make_folder_of(folder)?;
     let name = folder.file_name().unwrap_or_default().to_string_lossy();
     let temporary = folder.with_file_name(format!(".{name}.fedmill-tmp"));
+    let _whole = Section::enter();
     remove(&temporary)?;
     fs::create_dir(&temporary)?;
     for (name, bytes) in files {
@@ -414,6 +416,7 @@ pub fn link(link: &Path, target: &str) -> io::Result<()> {
     remove_leftovers(link)?;
     let name = link.file_name().unwrap_or_default().to_string_lossy();
     let temporary = link.with_file_name(format!(".{name}.link.fedmill-tmp"));
+    let _whole = Section::enter();
     remove(&temporary)?;
     std::os::unix::fs::symlink(target, &temporary)?;
     crash::before_step();
@@ -465,6 +468,7 @@ pub fn write_file(path: &Path, bytes: &[u8], readers: Option<Readers>) -> io::Re
     if let Some(group) = readers.and_then(|readers| readers.group) {
         staged.let_group_read(group)?;
     }
+    let _whole = Section::enter();
     staged.publish(path)?;
     sync_directory_of(path)
 }

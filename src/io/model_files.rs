@@ -3,6 +3,7 @@
 //! Loaders open the index. So an old index is removed first and the new one appears last: an index never stands beside
 //! shards of another model.
 
+use crate::io::interrupt::Section;
 use crate::io::model_writer::WriteError;
 use crate::io::publish::{directory_of, publish_kept, sync_directory_of};
 use crate::io::shards::{INDEX_SUFFIX, MODEL_SUFFIX, is_shard_of};
@@ -55,6 +56,7 @@ pub(super) fn publish_files<T>(
     rename: impl Fn(T, &Path) -> io::Result<()>,
 ) -> Result<(), WriteError> {
     let at_target = || WriteError::at(target);
+    let _whole = Section::enter();
     // Removes the old index on disk before a file of the old model is replaced.
     if remove_if_there(&index_path(target)).map_err(at_target())? {
         sync_directory_of(target).map_err(at_target())?;

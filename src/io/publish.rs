@@ -4,6 +4,7 @@
 //! fails or is interrupted removes it. The next run with the same target removes the temporary of a killed writer.
 
 use crate::io::crash;
+use crate::io::interrupt::{self, Section};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::fs::{self, File, TryLockError};
@@ -105,7 +106,8 @@ impl Staged {
         loop {
             let unique = format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
             let path = target.with_file_name(temporary_name(target, &unique));
-            let file = match File::options().read(true).write(true).create_new(true).mode(mode).open(&path) {
+            let open = || File::options().read(true).write(true).create_new(true).mode(mode).open(&path);
+            let file = match interrupt::with_temporary(&path, open) {
                 Err(why) if why.kind() == io::ErrorKind::AlreadyExists => continue,
                 opened => opened?,
             };
@@ -179,9 +181,10 @@ impl Staged {
     /// When it cannot be renamed.
     pub fn keep(mut self) -> io::Result<PathBuf> {
         let kept = self.kept_name();
+        let _whole = Section::enter();
         crash::before_step();
         fs::rename(&self.path, &kept)?;
-        self.published = true;
+        self.has_left();
         Ok(kept)
     }
 
@@ -209,8 +212,14 @@ impl Staged {
     /// When the name cannot be removed.
     pub fn hide(&mut self) -> io::Result<()> {
         fs::remove_file(&self.path)?;
-        self.published = true;
+        self.has_left();
         Ok(())
+    }
+
+    /// Notes that the temporary name is free.
+    fn has_left(&mut self) {
+        self.published = true;
+        interrupt::keep(&self.path);
     }
 
     /// Checks before the work that the file system takes the name that [`keep`](Self::keep) gives the file.
@@ -233,9 +242,10 @@ impl Staged {
     /// When it cannot be renamed.
     pub fn publish(mut self, target: &Path) -> io::Result<()> {
         self.take_mode_of(target)?;
+        let _whole = Section::enter();
         crash::before_step();
         fs::rename(&self.path, target)?;
-        self.published = true;
+        self.has_left();
         Ok(())
     }
 
@@ -246,6 +256,7 @@ impl Staged {
     /// When it cannot be written or renamed.
     pub fn publish_on_disk(self, target: &Path) -> io::Result<()> {
         self.sync()?;
+        let _whole = Section::enter();
         self.publish(target)?;
         sync_directory_of(target)
     }
@@ -277,6 +288,7 @@ impl Drop for Staged {
         if !self.published {
             // A failure here loses nothing; the next run tries again.
             let _ = fs::remove_file(&self.path);
+            interrupt::keep(&self.path);
         }
     }
 }
@@ -393,6 +405,7 @@ pub fn keep_as_previous(path: &Path) -> io::Result<()> {
     remove_leftovers(&previous)?;
     let unique = format!("{}-{}", std::process::id(), "0");
     let temporary = path.with_file_name(temporary_name(&previous, &unique));
+    let _whole = Section::enter();
     // Some file systems have no links.
     fs::hard_link(path, &temporary).or_else(|_| copy(path, &temporary))?;
     crash::before_step();

@@ -47,6 +47,7 @@ pub fn drive<W: World>(
     mut tell: impl FnMut(&str, Option<&Ending>),
 ) -> Result<Outcome, RoundError> {
     let (mut progressed, mut ended) = (false, 0);
+    interrupt::ends_itself();
     loop {
         interrupt::check().map_err(JournalError::from)?;
         let phase = machine.phase();

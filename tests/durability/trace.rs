@@ -30,7 +30,7 @@ const JOURNALS: [&str; 6] = [
 const SCRATCH: &str = "attempts";
 
 /// Whether `strace` works here. If not, prints that the calling test is skipped.
-pub(super) fn is_possible() -> bool {
+pub(crate) fn is_possible() -> bool {
     let tried = Command::new("strace").args(["-qq", "-e", "trace=none", "true"]).output();
     let works = tried.is_ok_and(|output| output.status.success());
     assert!(works || std::env::var_os(REQUIRE).is_none(), "{REQUIRE} is set, and strace does not work here");

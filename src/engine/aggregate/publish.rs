@@ -7,6 +7,7 @@ use crate::engine::aggregate::session::Session;
 use crate::engine::aggregate::state::StateWriter;
 use crate::engine::intake::taken::Taken;
 use crate::io::collision;
+use crate::io::interrupt::Section;
 use crate::io::model_files::KeptModel;
 use crate::io::model_writer::{ModelWriter, WriteError, check_file_target};
 use crate::io::publish::{self, Staged, StagedNames};
@@ -153,6 +154,7 @@ impl Kept {
     ///
     /// When a file cannot be renamed.
     pub fn publish(&self) -> Result<(), WriteError> {
+        let _whole = Section::enter();
         self.state.as_ref().map_or(Ok(()), KeptModel::publish)?;
         self.model.publish()?;
         let Some((kept, path)) = &self.report else { return Ok(()) };

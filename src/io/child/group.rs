@@ -1,6 +1,7 @@
 //! A command in a process group: the processes that it starts end with it.
 
 use super::with_variables;
+use crate::io::interrupt;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -34,6 +35,8 @@ impl Group {
     ///
     /// When the system refuses.
     pub fn start(command: &mut Command) -> io::Result<Self> {
+        // Its processes end before this one.
+        interrupt::ends_itself();
         let child = command.process_group(0).spawn()?;
         Ok(Self { child, deadline: None, is_over: false, marks: Vec::new(), is_asked: false })
     }

@@ -18,6 +18,7 @@ use crate::engine::passes::pass::{TilePass, for_element};
 use crate::engine::passes::plan::{Tile, TilePlan};
 use crate::engine::passes::reader::TileReader;
 use crate::io::digest::seal;
+use crate::io::interrupt::Section;
 use crate::io::model_writer::ModelWriter;
 use crate::kernels::element::Element;
 use crate::kernels::exact_sum::settle;
@@ -92,6 +93,7 @@ fn publish_partial(
 
     let report = partial_report(session, node, taken, &layout, &writer, metadata);
     let staged = publish::stage_report(session, &report)?;
+    let _whole = Section::enter();
     writer.publish()?;
     publish::publish_report(staged)?;
     tracing::info!("summed {clients} updates for {} ({} rejected)", purpose.rule(), taken.rejected.len());

@@ -122,6 +122,7 @@ impl Disk {
         journal: &Journal,
         lock: Lock,
     ) -> Result<Self, RunError> {
+        interrupt::ends_itself();
         orphans::end(root, holder)?;
         Ok(Self {
             root: root.to_owned(),
