@@ -1,7 +1,7 @@
 //! `fedmill decompress`: writes a compressed update as a plain one, or applies a patch.
 
 use super::size::parse_bytes;
-use super::{Common, Failure, INPUTS, OUTPUT, Outcome, print};
+use super::{Common, Failure, INPUTS, OUTPUT, Outcome, print_path};
 use crate::compress::decompress::Decompression;
 use crate::compress::patch;
 use clap::Args;
@@ -39,7 +39,7 @@ impl Arguments {
         let decompression =
             Decompression { update, base, max_bytes: self.max_size, output, isa: common.isa() };
         let path = decompression.run(&common.pool()?).map_err(Failure::of)?;
-        print(&format!("{}\n", path.display()))?;
+        print_path(&path);
         Ok(Outcome::Done)
     }
 
@@ -52,7 +52,7 @@ impl Arguments {
         };
         let apply = || patch::apply_within(&self.update, base, &self.output, self.max_size);
         common.pool()?.install(apply).map_err(Failure::of)?;
-        print(&format!("{}\n", self.output.display()))?;
+        print_path(&self.output);
         Ok(Outcome::Done)
     }
 }

@@ -387,6 +387,13 @@ fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
+/// Prints the path of an output that is written. The output is there, whether the path can be printed or not.
+fn print_path(path: &Path) {
+    if let Err(why) = print(&format!("{}\n", path.display())) {
+        tracing::warn!("{}: is written, and its path cannot be printed: {}", path.display(), why.message());
+    }
+}
+
 /// The command line as clap parses it, for the program, for tests and for generated help.
 ///
 /// Every subcommand accepts every common option. Its help hides those that it ignores.

@@ -1,6 +1,6 @@
 //! `fedmill personalize`: builds the model of one client from the global and the client's model.
 
-use super::{Common, Failure, INPUTS, IdOption, OUTPUT, Outcome, RULE, print, size};
+use super::{Common, Failure, INPUTS, IdOption, OUTPUT, Outcome, RULE, print_path, size};
 use crate::engine::intake::personal::{Layers, Personal};
 use crate::personalize::{Personalization, PersonalizeMethod};
 use clap::{ArgGroup, Args};
@@ -63,7 +63,7 @@ impl Arguments {
             isa: common.isa(),
         };
         let path = personalization.run(&common.pool()?).map_err(Failure::of)?;
-        print(&format!("{}\n", path.display()))?;
+        print_path(&path);
         Ok(Outcome::Done)
     }
 }

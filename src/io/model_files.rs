@@ -5,7 +5,7 @@
 
 use crate::io::interrupt::Section;
 use crate::io::model_writer::WriteError;
-use crate::io::publish::{directory_of, publish_kept, sync_directory_of};
+use crate::io::publish::{directory_of, publish_kept, settle_directory_of, sync_directory_of};
 use crate::io::shards::{INDEX_SUFFIX, MODEL_SUFFIX, is_shard_of};
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -72,12 +72,16 @@ pub(super) fn publish_files<T>(
         rename(staged, &index).map_err(WriteError::at(&index))?;
         path = index;
     }
-    for old in family(target).map_err(at_target())? {
-        if old != path && !files.contains(&old) {
-            remove_if_there(&old).map_err(at_target())?;
+    // The model is published: what fails from here on changes nothing about it.
+    for old in family(target).unwrap_or_default() {
+        if old != path
+            && !files.contains(&old)
+            && let Err(why) = remove_if_there(&old)
+        {
+            tracing::warn!("{}: of the model before, cannot be removed: {why}", old.display());
         }
     }
-    sync_directory_of(target).map_err(at_target())?;
+    settle_directory_of(target);
     Ok(())
 }
 

@@ -5,6 +5,7 @@
 
 use crate::io::crash;
 use crate::io::interrupt::{self, Section};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::fs::{self, File, TryLockError};
@@ -126,7 +127,6 @@ impl Staged {
     /// Reserves space on disk now, so that a full disk fails the run before the work.
     fn reserve(&self, bytes: u64) -> io::Result<()> {
         use rustix::fs::{FallocateFlags, fallocate};
-        use rustix::io::Errno;
         if bytes == 0 {
             return Ok(());
         }
@@ -258,7 +258,8 @@ impl Staged {
         self.sync()?;
         let _whole = Section::enter();
         self.publish(target)?;
-        sync_directory_of(target)
+        settle_directory_of(target);
+        Ok(())
     }
 
     /// Lets a group read the file, if the file has that group or this account may give it to the group.
@@ -300,7 +301,24 @@ impl Drop for Staged {
 /// When the directory cannot be synced.
 pub fn sync_directory_of(target: &Path) -> io::Result<()> {
     crash::before_step();
-    File::open(directory_of(target))?.sync_all()
+    match File::open(directory_of(target))?.sync_all() {
+        // Some file systems flush no directory: there is nothing to wait for.
+        Err(why) if why.kind() == io::ErrorKind::InvalidInput || is_missing_call(&why) => Ok(()),
+        synced => synced,
+    }
+}
+
+/// As [`sync_directory_of`], for a file that has its final name: a fault is a warning, because the file is published.
+pub fn settle_directory_of(target: &Path) {
+    if let Err(why) = sync_directory_of(target) {
+        tracing::warn!("{}: is written, and its name may not outlast a power cut: {why}", target.display());
+    }
+}
+
+/// Whether a file system lacks an operation, or the service that it needs for it.
+pub(crate) fn is_missing_call(why: &io::Error) -> bool {
+    let missing = [Errno::NOSYS, Errno::NOLCK, Errno::OPNOTSUPP, Errno::NOTSUP];
+    missing.iter().any(|errno| why.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 /// Creates a directory and its missing parents, and flushes their names.

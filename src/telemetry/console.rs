@@ -33,7 +33,8 @@ pub const QUESTION: &str = "question";
 pub fn install(level: Level, format: LogFormat) {
     let asked = level.max(Level::WARN);
     let shown = Targets::new().with_default(level).with_target(QUESTION, asked);
-    let layer = tracing_subscriber::fmt::layer();
+    // The layer would print an error of standard error to standard error, and panic.
+    let layer = tracing_subscriber::fmt::layer().log_internal_errors(false);
     let kept = tracing_subscriber::registry().with(Keep.with_filter(LevelFilter::WARN));
     match format {
         // The stream removes colours where the output is not a terminal.

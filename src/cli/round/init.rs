@@ -1,6 +1,6 @@
 //! `fedmill round init`: makes the state directory of a federation.
 
-use super::super::{Common, Failure, INPUTS, Outcome, print};
+use super::super::{Common, Failure, INPUTS, Outcome, print_path};
 use super::directory::{config, hardware};
 use crate::config::{Config, template};
 use crate::io::folder::readers::Readers;
@@ -42,7 +42,7 @@ impl Arguments {
         server.check_model(&model).map_err(Failure::of)?;
         publish::copy_to(&model, &self.directory.join(IMPORTED))?;
         init::run(&mut server, &self.directory, IMPORTED).map_err(Failure::of)?;
-        print(&format!("{}\n", self.directory.display()))?;
+        print_path(&self.directory);
         Ok(Outcome::Done)
     }
 

@@ -1,6 +1,6 @@
 //! `fedmill round report`: the figures of all rounds.
 
-use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, is_stdout, print};
+use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, is_stdout, print, print_path};
 use super::directory::reader;
 use crate::io::collision;
 use crate::round::world::Files;
@@ -35,7 +35,7 @@ impl Arguments {
         }
         collision::check_earlier(path, "<!doctype html>", "an earlier page")?;
         collision::write_output(path, page.as_bytes())?;
-        print(&format!("{}\n", path.display()))?;
+        print_path(path);
         Ok(Outcome::Done)
     }
 }

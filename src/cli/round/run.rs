@@ -1,6 +1,6 @@
 //! `fedmill round run`: does what the state of a federation allows.
 
-use super::super::{Common, Failure, INPUTS, Outcome, print};
+use super::super::{Common, Failure, INPUTS, Outcome, print, print_path};
 use super::directory::{config, hardware};
 use super::failed;
 use crate::config::Config;
@@ -94,7 +94,7 @@ impl Arguments {
             }
         });
         for model in published {
-            print(&format!("{}\n", model.display()))?;
+            print_path(&model);
         }
         Ok(match done.map_err(Failure::of)? {
             drive::Outcome::Progressed(None) => Outcome::Done,

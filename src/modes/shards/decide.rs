@@ -89,7 +89,7 @@ pub fn decide(request: Request, shards: &[PathBuf], machine: Machine) -> Result<
     let json = seal::fill_text(format!("{json}\n"));
     let staged = publish::stage(path, json.as_bytes()).map_err(WriteError::at(path))?;
     staged.publish(path).map_err(WriteError::at(path))?;
-    publish::sync_directory_of(path).map_err(WriteError::at(path))?;
+    publish::settle_directory_of(path);
     Ok(run.session.request.outputs.model)
 }
 
