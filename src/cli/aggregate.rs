@@ -1,6 +1,6 @@
 //! `fedmill aggregate`: merge client updates into one model.
 
-use super::aggregation::{AggregationOptions, Outputs, model_path, published};
+use super::aggregation::{AggregationOptions, Outputs, model_path};
 use super::plan::next::repeated;
 use super::privacy::vector::StatisticsChoice;
 use super::reporting::ReportingOptions;
@@ -97,7 +97,10 @@ impl Arguments {
         };
         let done = self.merge(common)?;
         if let (Some(next), Outcome::Done) = (next, &done) {
-            next.write(output)?;
+            // The model has its name: what fails now changes nothing about it.
+            if let Err(why) = next.write(output) {
+                tracing::warn!("{}", why.message());
+            }
         }
         Ok(done)
     }
@@ -110,7 +113,8 @@ impl Arguments {
         self.outputs.reporting(self.aggregation.state.as_ref(), readers, || {
             let request = self.request(common)?;
             let (pool, progress) = (common.pool()?, common.progress());
-            published(model_path(self.run_as(request, common.machine(&pool, &progress))))
+            let done = self.run_as(request, common.machine(&pool, &progress));
+            self.outputs.published(model_path(done))
         })
     }
 

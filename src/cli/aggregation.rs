@@ -2,7 +2,9 @@
 
 use super::classes::ClassOptions;
 use super::reporting::ReportingOptions;
-use super::{Common, Failure, INPUTS, OUTPUT, Outcome, RULE, SERVER_STEP, UpdatePaths, print, size};
+use super::{
+    Common, Failure, INPUTS, OUTPUT, Outcome, RULE, SERVER_STEP, UpdatePaths, is_stdout, print_path, size,
+};
 use crate::engine::aggregate::error::Error;
 use crate::engine::aggregate::publish;
 use crate::engine::aggregate::request::{self, Inputs, Readers, Request};
@@ -218,7 +220,7 @@ pub(super) fn model_path(done: Result<Report, Error>) -> Result<PathBuf, Error> 
 pub(super) fn published(done: Result<PathBuf, Error>) -> Result<Outcome, Failure> {
     match done {
         Ok(path) => {
-            print(&format!("{}\n", path.display()))?;
+            print_path(&path);
             Ok(Outcome::Done)
         }
         Err(error) => Err(Failure::of(error)),
@@ -284,6 +286,14 @@ impl Outputs {
                 tracing::warn!("no report was written: {why}");
             }
         })
+    }
+
+    /// Prints the path of the merged model, unless standard output has the report.
+    pub(super) fn published(&self, done: Result<PathBuf, Error>) -> Result<Outcome, Failure> {
+        match done {
+            Ok(_) if self.report.as_deref().is_some_and(is_stdout) => Ok(Outcome::Done),
+            done => published(done),
+        }
     }
 
     /// Every file that the run writes; `state` comes from --state.

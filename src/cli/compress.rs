@@ -1,6 +1,6 @@
 //! `fedmill compress`: writes an update in fewer bytes.
 
-use super::{BackendName, CODEC, Common, Failure, INPUTS, OUTPUT, Outcome, print, rates, size};
+use super::{BackendName, CODEC, Common, Failure, INPUTS, OUTPUT, Outcome, print, print_path, rates, size};
 use crate::codecs::{self, Codec};
 use crate::compress::method::{CompressionMethod, Targets};
 use crate::compress::offload::Offload;
@@ -180,7 +180,7 @@ impl Arguments {
             let update = self.update.display();
             return Ok(Outcome::Refused(format!("{update}: a patch would not be smaller than the file")));
         }
-        print(&format!("{}\n", output.display()))?;
+        print_path(output);
         Ok(Outcome::Done)
     }
 
@@ -237,14 +237,15 @@ impl Arguments {
     /// Prints the path of the file, or the measurements if there is no file.
     fn tell(&self, summary: &Summary, common: &Common) -> Result<(), Failure> {
         match &summary.output {
-            _ if self.json => print(&format!("{}\n", serde_json::to_string(summary)?)),
-            None => print(&format!("{}\n", summary.text())),
+            _ if self.json => print(&format!("{}\n", serde_json::to_string(summary)?))?,
+            None => print(&format!("{}\n", summary.text()))?,
             Some(path) => {
                 if !common.quiet {
                     console::tell(&summary.text());
                 }
-                print(&format!("{path}\n"))
+                print_path(Path::new(path));
             }
         }
+        Ok(())
     }
 }

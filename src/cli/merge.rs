@@ -1,6 +1,6 @@
 //! `fedmill merge`: joins the merged shards into the model.
 
-use super::aggregation::{AggregationOptions, Outputs, partial_files, published};
+use super::aggregation::{AggregationOptions, Outputs, partial_files};
 use super::{Common, Failure, INPUTS, Outcome};
 use crate::engine::aggregate::request::Readers;
 use crate::engine::decide::method::Reporting;
@@ -37,6 +37,6 @@ impl Arguments {
         request.outputs = self.outputs.outputs(request.outputs.state.clone());
         let (pool, progress) = (common.pool()?, common.progress());
         let machine = common.machine(&pool, &progress);
-        published(merge(request, &partials, self.decision.as_deref(), machine))
+        self.outputs.published(merge(request, &partials, self.decision.as_deref(), machine))
     }
 }

@@ -53,6 +53,7 @@ use crate::engine::backend::request::{BackendName, BackendRequest};
 use crate::engine::intake::claims::{Claims, ClientIdFrom, OnDuplicateContent};
 use crate::engine::passes::machine::Machine;
 use crate::gpu;
+use crate::io::collision::{arguments, target};
 use crate::io::interrupt;
 use crate::kernels::lanes::Isa;
 use crate::model::client_id::IdSource;
@@ -74,7 +75,7 @@ const RULE: &str = "Rule";
 const SERVER_STEP: &str = "Server step";
 const PRIVACY: &str = "Privacy";
 const CODEC: &str = "Codec";
-const OUTPUT: &str = "Output";
+const OUTPUT: &str = arguments::HEADING;
 const COMMON: &str = "Common";
 
 /// Names of subcommands, each with the sets of common options that it reads.
@@ -186,12 +187,18 @@ enum Outcome {
 /// Parses the command line, runs the command, and returns its exit status.
 pub fn run() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    let parsed = command().try_get_matches_from(&arguments);
-    let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
-        Ok(cli) => cli,
+    let mut command = command();
+    let parsed = command.try_get_matches_from_mut(&arguments);
+    let parsed = parsed.and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, matches)));
+    let (cli, matches) = match parsed {
+        Ok(parsed) => parsed,
         Err(why) => return usage::tell(&why, &arguments),
     };
     cli.common.install_console();
+    if let Err(why) = arguments::check_line(&command, &matches) {
+        usage::write_report(&arguments, why.to_string());
+        return Failure::from(why).tell();
+    }
     match cli.execute() {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Refused(why)) => {
@@ -374,7 +381,7 @@ impl UpdatePaths {
 
 /// Whether an output that the operator names is standard output.
 fn is_stdout(path: &Path) -> bool {
-    ["-", "/dev/stdout"].iter().any(|name| path.as_os_str() == *name)
+    target::is_standard_output(path)
 }
 
 /// Writes text to standard output. A closed pipe is no error.
@@ -408,10 +415,11 @@ pub fn command() -> clap::Command {
         let is_read = |id: &str| id == "help" || reads.iter().chain([&CONSOLE]).any(|ids| ids.contains(&id));
         let common = common.iter().map(|option| option.clone().hide(!is_read(option.get_id().as_str())));
         // Positional arguments first: clap lists them after the options of their group.
-        let mut place = 0;
+        let (mut place, name) = (0, part.get_name().to_owned());
         let part = part.mut_args(|argument| {
             place += 1;
             let is_option = !argument.is_positional();
+            let argument = arguments::with_target(&name, argument);
             argument.display_order(place + if is_option { OPTIONS_FROM } else { 0 })
         });
         part.args(common)

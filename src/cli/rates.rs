@@ -6,7 +6,6 @@ use crate::bench::rates;
 use crate::compress::run::Compression;
 use crate::compress::table;
 use crate::io::collision;
-use crate::io::model_writer::check_file_target;
 use std::path::Path;
 
 /// Measures all codecs on an update. Prints a table, or JSON with one object per line.
@@ -43,6 +42,6 @@ pub(super) fn format_of(path: &Path) -> Result<Format, Failure> {
 
 /// Writes a picture.
 pub(super) fn write(path: &Path, picture: &[u8]) -> Result<(), Failure> {
-    check_file_target(path)?;
+    collision::check_target(path)?;
     Ok(collision::write_output(path, picture)?)
 }

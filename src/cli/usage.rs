@@ -2,25 +2,40 @@
 
 use crate::engine::aggregate::publish::publish_failure;
 use crate::engine::aggregate::request::{Outputs, Readers};
+use crate::telemetry::console::{self, LogFormat};
 use clap::error::ErrorKind;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use tracing::Level;
 
 /// Prints the message of clap. Writes the report that the arguments ask for.
 pub(super) fn tell(why: &clap::Error, arguments: &[OsString]) -> ExitCode {
-    // Nothing is left to do where standard error is closed.
-    let _ = why.print();
+    if why.use_stderr()
+        && value(arguments, &["--log-format"]).is_some_and(|format| format.as_os_str() == "json")
+    {
+        console::install(Level::ERROR, LogFormat::Json);
+        tracing::error!("{}", message(why));
+    } else {
+        // Nothing is left to do where standard error is closed.
+        let _ = why.print();
+    }
     if !why.use_stderr() {
         return ExitCode::SUCCESS;
     }
-    let knows_report = why.kind() != ErrorKind::UnknownArgument || !why.to_string().contains("'--report'");
-    if let Some(outputs) = outputs(arguments).filter(|_| knows_report)
-        && let Err(why) = publish_failure(&outputs, None, (message(why), false))
-    {
-        eprintln!("warning: no report was written: {why}");
+    if why.kind() != ErrorKind::UnknownArgument || !why.to_string().contains("'--report'") {
+        write_report(arguments, message(why));
     }
     ExitCode::from(2)
+}
+
+/// Writes the report of a command that begins no run, if the arguments ask for one.
+pub(super) fn write_report(arguments: &[OsString], why: String) {
+    if let Some(outputs) = outputs(arguments)
+        && let Err(why) = publish_failure(&outputs, None, (why, false))
+    {
+        console::tell(&format!("warning: no report was written: {why}"));
+    }
 }
 
 /// The outputs that the arguments name; `None` without `--report`. clap reads nothing behind the first error.

@@ -21,11 +21,12 @@ use crate::compress::sink::LayoutError;
 use crate::compress::summary::Summary;
 use crate::compress::values::{NonFinite, Values};
 use crate::compress::writer::{Design, FileLayout, FinishedFile};
+use crate::io::collision::{self, StagedText, publish_text};
 use crate::io::digest::{self, Digest};
 use crate::io::interrupt::Section;
 use crate::io::model_file::{ModelFile, TensorPlace};
 use crate::io::model_writer::{self, WriteError};
-use crate::io::publish::{self, Staged, remove_leftovers, sync_directory_of};
+use crate::io::publish::{self, Staged, remove_leftovers, settle_directory_of};
 use crate::io::source::SourceFile;
 use crate::kernels::lanes::Isa;
 use crate::model::layout::TensorSpec;
@@ -111,7 +112,6 @@ impl Compression {
             check_feedback(feedback, carried, &attempt, &tensors)?;
         }
         let summary = Summary::of(&inputs, &attempt, &self.method, self.output.as_deref());
-        let config = self.config_of(&attempt, &tensors)?;
         let mut staged = attempt.file.staged.take();
         if summary.missed.is_some() && !self.method.is_best_effort() {
             staged = None;
@@ -120,11 +120,8 @@ impl Compression {
         if let (Some(output), Some(staged)) = (&self.output, staged) {
             let residual =
                 attempt.residual.take().map(|residual| (residual, attempt.quality().errors.sqrt()));
-            let _whole = pool.install(|| self.publish(output, staged, &attempt.file, residual))?;
-            if let Some((path, config)) = config {
-                let published = config.publish(path).and_then(|()| sync_directory_of(path));
-                published.map_err(WriteError::at(path))?;
-            }
+            let config = self.config_of(&attempt, &tensors)?;
+            pool.install(|| self.publish(output, staged, config, &attempt.file, residual))?;
         }
         Ok(summary)
     }
@@ -181,12 +178,8 @@ impl Compression {
         Inputs::open(&self.update, self.base.as_deref(), pool)?.sample(most, self.isa, self.non_finite)
     }
 
-    /// The staged configuration for compressed-tensors and its path, if the request asks for one.
-    fn config_of(
-        &self,
-        attempt: &Attempt,
-        tensors: &[TensorSpec],
-    ) -> Result<Option<(&Path, Staged)>, CompressError> {
+    /// The staged configuration for compressed-tensors, if the request asks for one.
+    fn config_of(&self, attempt: &Attempt, tensors: &[TensorSpec]) -> Result<StagedText, CompressError> {
         let Some(path) = &self.config else { return Ok(None) };
         let is_plain = self.layout == Some(FileLayout::Plain);
         let matrices = attempt.parts.iter().filter_map(|part| match part.plan.tensors[..] {
@@ -195,30 +188,32 @@ impl Compression {
         });
         let config = compressed_tensors::config(matrices)
             .ok_or_else(|| CompressError::NoConfig { path: self.update.clone(), config: path.clone() })?;
-        let staged = publish::stage(path, format!("{config:#}\n").as_bytes());
-        Ok(Some((path, staged.map_err(WriteError::at(path))?)))
+        Ok(collision::stage_text(path, format!("{config:#}\n").as_bytes(), publish::stage)?)
     }
 
-    /// Publishes the file, and with it the residual that it leaves for the next round. The section that it returns lasts
-    /// until the other outputs have their names.
+    /// Publishes the configuration and the file, and with it the residual that it leaves for the next round.
     fn publish(
         &self,
         output: &Path,
         staged: Staged,
+        config: StagedText,
         file: &FinishedFile,
         residual: Option<(ResidualWriter, f64)>,
-    ) -> Result<Section, CompressError> {
+    ) -> Result<(), CompressError> {
         let at = || WriteError::at(output);
         staged.sync().map_err(at())?;
         if let Some((residual, norm)) = residual {
             let read = |chunk: &mut [u8], offset| staged.read_at(chunk, offset);
             residual.publish(&digest::sha256(file.bytes, read).map_err(at())?, norm)?;
         }
-        let whole = Section::enter();
+        let _whole = Section::enter();
+        publish_text(config)?;
         staged.publish(output).map_err(at())?;
-        sync_directory_of(output).map_err(at())?;
-        self.feedback.as_ref().map_or(Ok(()), Feedback::promote)?;
-        Ok(whole)
+        settle_directory_of(output);
+        if let Some(Err(why)) = self.feedback.as_ref().map(Feedback::promote) {
+            tracing::warn!("{why}: the next run with this residual renames it");
+        }
+        Ok(())
     }
 
     /// Locks the residual for a run that rewrites it. Checks that no other file has its path.

@@ -7,7 +7,6 @@
 use crate::fleet::error::FleetError;
 use crate::fleet::registry::Registry;
 use crate::io::collision;
-use crate::io::model_writer::check_file_target;
 use glob::Pattern;
 use serde::Serialize;
 use std::path::Path;
@@ -189,7 +188,8 @@ impl Assignment {
         };
         let text = serde_json::to_string_pretty(&file).map_err(std::io::Error::from);
         let text = text.map_err(FleetError::io(path))? + "\n";
-        check_file_target(path)?;
+        collision::check_target(path)?;
+        collision::check_earlier(path, &text[..text.find(SCHEMA).unwrap_or(0)], "earlier tiers")?;
         Ok(collision::write_output(path, text.as_bytes())?)
     }
 }

@@ -1,13 +1,19 @@
 //! Keeps commands from writing outputs over inputs, other outputs, and what is no regular file.
+//!
+//! [`target`] says where an output goes, and [`arguments`] finds the outputs on a command line.
+
+pub mod arguments;
+pub mod target;
 
 use crate::io::folder;
 use crate::io::journal::LEDGER;
-use crate::io::model_writer::{WriteError, check_no_special_file};
-use crate::io::publish;
+use crate::io::model_writer::{WriteError, check_file_target, check_no_special_file};
+use crate::io::publish::{self, Staged};
 use crate::io::source::{identity_of, open_regular};
 use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use target::Target;
 
 /// An output that would replace what the command reads or writes elsewhere.
 #[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
@@ -34,24 +40,32 @@ pub enum Collision {
     },
 }
 
-/// Checks that the outputs differ from each other and from everything that is read, and are outside state directories. `read` has the device and inode of
-/// each input, so other names and links of a file count as the file.
+/// Checks that the outputs differ from each other and from everything that is read, and are outside of state
+/// directories. `read` has the device and inode of each input, so other names and links of a file count as the file.
+/// Only standard output is one stream: others replace nothing.
 ///
 /// # Errors
 ///
 /// The first output that is an input or another output too, or is in a directory with a ledger.
 pub fn check(outputs: &[PathBuf], read: &[(u64, u64)]) -> Result<(), Collision> {
-    let mut paths = BTreeSet::new();
+    let (mut paths, mut files) = (BTreeSet::new(), BTreeSet::new());
     for path in outputs {
-        if identity_of(path).is_some_and(|id| read.contains(&id)) {
+        let named = match Target::of(path).unwrap_or_else(|_| Target::File(path.clone())) {
+            Target::File(named) => named,
+            Target::StandardOutput if paths.insert(PathBuf::from("-")) => continue,
+            Target::StandardOutput => return Err(Collision::Output { path: path.clone() }),
+            Target::Stream(_) => continue,
+        };
+        let id = identity_of(&named);
+        if id.is_some_and(|id| read.contains(&id)) {
             return Err(Collision::Input { path: path.clone() });
         }
-        let resolved = publish::resolved(path);
+        let resolved = publish::resolved(&named);
         let directory = publish::directory_of(&resolved);
         if directory.join(LEDGER).exists() {
             return Err(Collision::Kept { path: path.clone(), directory: directory.to_owned() });
         }
-        if !paths.insert(resolved) {
+        if !paths.insert(resolved) || id.is_some_and(|id| !files.insert(id)) {
             return Err(Collision::Output { path: path.clone() });
         }
     }
@@ -76,24 +90,71 @@ pub fn check_outside(outputs: &[PathBuf], directory: &Path) -> Result<(), Collis
 ///
 /// # Errors
 ///
-/// When it is a directory, a pipe, a device, a socket, or a link that leads nowhere.
+/// When it is a directory, a stream, a device, a socket, or links lead in a circle.
 pub fn named_output(path: &Path) -> Result<PathBuf, WriteError> {
-    check_no_special_file(path)?;
-    match path.is_symlink() {
-        true => folder::resolved(path).map_err(WriteError::at(path)),
-        false => Ok(path.to_owned()),
+    match Target::of(path).map_err(WriteError::at(path))? {
+        Target::File(file) => check_no_special_file(&file).map(|()| file),
+        _ => Err(WriteError::NotAFile { path: path.to_owned() }),
     }
 }
 
-/// Writes an output that the operator names as a whole file, which is on disk before it has its name. Creates its
-/// folder.
+/// Writes an output that the operator names: to a stream, or as a whole file, which is on disk before it has its name.
+/// Creates its folder.
 ///
 /// # Errors
 ///
-/// As [`named_output`], and when it cannot be written.
+/// As [`named_output`] for what is no stream, and when it cannot be written.
 pub fn write_output(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
+    if Target::of(path).and_then(|target| target.stream(bytes)).map_err(WriteError::at(path))? {
+        return Ok(());
+    }
     let target = named_output(path)?;
     folder::write_file_on_disk(&target, bytes).map_err(WriteError::at(path))
+}
+
+/// Checks that an output may be written: to a stream, or as a file in a folder that exists.
+///
+/// # Errors
+///
+/// As [`check_file_target`].
+pub fn check_target(path: &Path) -> Result<(), WriteError> {
+    match target::is_stream(path) {
+        true => Ok(()),
+        false => check_file_target(&named_output(path)?),
+    }
+}
+
+/// A text that is complete, and goes to a file that has no name yet. A stream has the text already.
+pub type StagedText = Option<(PathBuf, Staged)>;
+
+/// Writes a text to a stream, or to disk for a file of this path, by `stage`.
+///
+/// # Errors
+///
+/// As [`write_output`].
+pub fn stage_text(
+    path: &Path,
+    bytes: &[u8],
+    stage: fn(&Path, &[u8]) -> std::io::Result<Staged>,
+) -> Result<StagedText, WriteError> {
+    if Target::of(path).and_then(|target| target.stream(bytes)).map_err(WriteError::at(path))? {
+        return Ok(None);
+    }
+    let target = named_output(path)?;
+    let staged = stage(&target, bytes).map_err(WriteError::at(path))?;
+    Ok(Some((target, staged)))
+}
+
+/// Gives a staged text its name.
+///
+/// # Errors
+///
+/// When it cannot be renamed.
+pub fn publish_text(text: StagedText) -> Result<(), WriteError> {
+    let Some((path, staged)) = text else { return Ok(()) };
+    staged.publish(&path).map_err(WriteError::at(&path))?;
+    publish::settle_directory_of(&path);
+    Ok(())
 }
 
 /// Checks that an output would replace nothing but an earlier one, which begins with `start`, or an empty file.
@@ -102,6 +163,9 @@ pub fn write_output(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
 ///
 /// As [`named_output`], and when the file begins with something else or cannot be read.
 pub fn check_earlier(path: &Path, start: &str, what: &'static str) -> Result<(), WriteError> {
+    if target::is_stream(path) {
+        return Ok(());
+    }
     let target = named_output(path)?;
     if !folder::exists(&target) {
         return Ok(());

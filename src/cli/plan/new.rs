@@ -1,6 +1,6 @@
 //! `fedmill plan new`: a plan from a template.
 
-use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, is_stdout, print};
+use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, is_stdout, print, print_path};
 use super::run::base_of;
 use crate::cli::agents::registry::registered;
 use crate::io::collision;
@@ -54,7 +54,7 @@ impl Arguments {
         let read: Vec<_> = read.filter_map(|path| identity_of(&base.join(path))).collect();
         collision::check(std::slice::from_ref(&self.output), &read)?;
         collision::write_output(&self.output, text.as_bytes())?;
-        print(&format!("{}\n", self.output.display()))?;
+        print_path(&self.output);
         Ok(Outcome::Done)
     }
 }

@@ -1,11 +1,11 @@
 //! `fedmill privacy export`: publishes the events and epsilons of a budget.
 
 use super::super::rates::{format_of, write};
-use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print};
+use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print, print_path};
 use super::failure::failure;
 use crate::bench::curves::{Curve, draw};
 use crate::budget::books::Books;
-use crate::io::collision;
+use crate::io::collision::{self, target};
 use crate::privacy::ledger::budget::{self, VerdictError};
 use crate::privacy::ledger::export::{self, Format};
 use crate::privacy::ledger::record::{Charge, Epsilon};
@@ -49,7 +49,9 @@ impl Arguments {
             None => print(&text)?,
             Some(path) => {
                 write(path, text.as_bytes())?;
-                print(&format!("{}\n", path.display()))?;
+                if !target::is_stream(path) {
+                    print_path(path);
+                }
             }
         }
         Ok(Outcome::Done)

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 pub(super) fn check_targets(outputs: &Outputs) -> Result<(), WriteError> {
     model_writer::check_target(&outputs.model)?;
     outputs.state.as_deref().map_or(Ok(()), model_writer::check_file_target)?;
-    outputs.report.as_deref().map_or(Ok(()), model_writer::check_file_target)
+    outputs.report.as_deref().map_or(Ok(()), collision::check_target)
 }
 
 /// Checks that the outputs differ from each other and from everything that the run reads.

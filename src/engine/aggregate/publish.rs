@@ -6,10 +6,10 @@ use crate::engine::aggregate::request::Outputs;
 use crate::engine::aggregate::session::Session;
 use crate::engine::aggregate::state::StateWriter;
 use crate::engine::intake::taken::Taken;
-use crate::io::collision;
+use crate::io::collision::{self, StagedText, publish_text, target};
 use crate::io::interrupt::Section;
 use crate::io::model_files::KeptModel;
-use crate::io::model_writer::{ModelWriter, WriteError, check_file_target};
+use crate::io::model_writer::{ModelWriter, WriteError};
 use crate::io::publish::{self, Staged, StagedNames};
 use crate::io::text;
 use crate::telemetry::report::{FailureReport, Report};
@@ -86,6 +86,7 @@ pub fn publish(
     report: &impl Serialize,
 ) -> Result<(), Error> {
     let report = stage_report(session, report)?;
+    let _whole = Section::enter();
     Complete { model, state, report }.publish()
 }
 
@@ -111,7 +112,7 @@ impl Complete {
             state.publish()?;
         }
         self.model.publish()?;
-        publish_report(self.report)?;
+        warn_of(publish_text(self.report));
         Ok(())
     }
 
@@ -158,8 +159,9 @@ impl Kept {
         self.state.as_ref().map_or(Ok(()), KeptModel::publish)?;
         self.model.publish()?;
         let Some((kept, path)) = &self.report else { return Ok(()) };
-        publish::publish_kept(kept, path).map_err(WriteError::at(path))?;
-        sync_directory(path)
+        warn_of(publish::publish_kept(kept, path).map_err(WriteError::at(path)));
+        publish::settle_directory_of(path);
+        Ok(())
     }
 
     /// The paths that model and state are published to.
@@ -170,6 +172,13 @@ impl Kept {
     /// The final path of the model, or of its index.
     pub fn path(&self) -> &Path {
         self.model.path()
+    }
+}
+
+/// Warns of a report that cannot be renamed: the model has its name already.
+fn warn_of(published: Result<(), WriteError>) {
+    if let Err(why) = published {
+        tracing::warn!("the model is published, and its report is not: {why}");
     }
 }
 
@@ -188,16 +197,17 @@ pub(super) fn names(
 const ROOM_BYTES: u64 = 1 << 16;
 const ROOM_FACTOR: u64 = 4;
 
-/// A report that is on disk under a temporary name.
-pub type StagedReport = Option<(PathBuf, Staged)>;
+/// A report that is on disk under a temporary name; `None` without `--report`, or if a stream has it.
+pub type StagedReport = StagedText;
 
-/// Reserves the room for a report of a run; `None` without `--report`.
+/// Reserves the room for a report of a run; `None` without `--report`, or for a stream.
 ///
 /// # Errors
 ///
 /// When the file cannot be written, or the disk has no room.
 pub fn reserve_report(session: &Session, without_judgement: &impl Serialize) -> Result<StagedReport, Error> {
-    let Some(path) = &session.request.outputs.report else { return Ok(None) };
+    let report = session.request.outputs.report.as_ref();
+    let Some(path) = report.filter(|path| !target::is_stream(path)) else { return Ok(None) };
     let start = serde_json::to_string_pretty(without_judgement).map_err(Error::Report)?;
     let bytes = ROOM_FACTOR * start.len() as u64 + ROOM_BYTES;
     let create =
@@ -206,20 +216,20 @@ pub fn reserve_report(session: &Session, without_judgement: &impl Serialize) -> 
     Ok(Some((path.clone(), staged.map_err(WriteError::at(path))?)))
 }
 
-/// Writes a report to disk into its reserved room.
+/// Writes a report to disk into its reserved room, or to the stream that `--report` names.
 ///
 /// # Errors
 ///
 /// When it cannot be written.
-pub fn fill_report(room: &StagedReport, report: &impl Serialize) -> Result<(), Error> {
-    let Some((path, staged)) = room else { return Ok(()) };
+pub fn fill_report(session: &Session, room: &StagedReport, report: &impl Serialize) -> Result<(), Error> {
+    let Some((path, staged)) = room else { return stage_report(session, report).map(drop) };
     let json = format!("{}\n", serde_json::to_string_pretty(report).map_err(Error::Report)?);
     let written = staged.write_at(json.as_bytes(), 0).and_then(|()| staged.set_len(json.len() as u64));
     written.and_then(|()| staged.sync()).map_err(WriteError::at(path))?;
     Ok(())
 }
 
-/// Writes a report to disk under a temporary name; `None` without `--report`.
+/// Writes a report to disk under a temporary name, or to a stream.
 ///
 /// # Errors
 ///
@@ -231,8 +241,7 @@ pub fn stage_report(session: &Session, report: &impl Serialize) -> Result<Staged
         true => publish::stage_private,
         false => publish::stage,
     };
-    let staged = stage(path, json.as_bytes()).map_err(WriteError::at(path))?;
-    Ok(Some((path.clone(), staged)))
+    Ok(collision::stage_text(path, json.as_bytes(), stage)?)
 }
 
 /// Writes the report of a run that published nothing. `so_far` is the report of a run that had taken updates. Keeps a
@@ -248,10 +257,10 @@ pub fn publish_failure(
     (why, is_refusal): (String, bool),
 ) -> Result<(), Error> {
     let Some(path) = &outputs.report else { return Ok(()) };
-    check_file_target(path)?;
+    collision::check_target(path)?;
     // Where the folder of the model cannot be read, no model of it is in the way.
     collision::check(&written(outputs).unwrap_or_default(), &[])?;
-    if !is_report(path).map_err(WriteError::at(path))? {
+    if !target::is_stream(path) && !is_report(path).map_err(WriteError::at(path))? {
         return Err(Error::NotAReport { path: path.to_owned() });
     }
     let refused = is_refusal.then(|| why.clone());
@@ -270,8 +279,7 @@ pub fn publish_failure(
     };
     let json = format!("{}\n", json.map_err(Error::Report)?);
     let stage = if outputs.readers.are_few() { publish::stage_private } else { publish::stage };
-    let staged = stage(path, json.as_bytes()).map_err(WriteError::at(path))?;
-    Ok(publish_report(Some((path.to_owned(), staged)))?)
+    Ok(publish_text(collision::stage_text(path, json.as_bytes(), stage)?)?)
 }
 
 /// Whether a file is a report, or empty, or does not exist.
@@ -282,17 +290,6 @@ fn is_report(path: &Path) -> io::Result<bool> {
         Err(why) if why.kind() == ErrorKind::InvalidData => Ok(false),
         Err(why) => Err(why),
     }
-}
-
-/// Renames a report to its final path.
-///
-/// # Errors
-///
-/// When it cannot be renamed.
-pub fn publish_report(report: StagedReport) -> Result<(), WriteError> {
-    let Some((path, staged)) = report else { return Ok(()) };
-    staged.publish(&path).map_err(WriteError::at(&path))?;
-    sync_directory(&path)
 }
 
 fn sync_directory(path: &Path) -> Result<(), WriteError> {

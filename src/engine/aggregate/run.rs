@@ -183,7 +183,7 @@ pub fn merge_staged(
     report.warnings =
         warnings::with_printed(report.warnings, session.request.outputs.readers.may_see_clients());
     report.output = Some(report::output(&set.merged.layout, &writer, metadata, lost));
-    publish::fill_report(&report_room, &report)?;
+    publish::fill_report(session, &report_room, &report)?;
     let _whole = Section::enter();
     mode.publish(Complete { model: writer, state, report: report_room })?;
     tell_merged(session, taken);

@@ -33,6 +33,7 @@ use crate::engine::intake::taken::Taken;
 use crate::engine::passes::combine::reducer::Reducer;
 use crate::engine::passes::error::PassError;
 use crate::engine::passes::machine::Machine;
+use crate::io::collision::target::is_stream;
 use crate::io::digest::Blake3;
 use crate::io::model_file::ModelFile;
 use crate::kernels::server_step::ServerStep;
@@ -139,6 +140,10 @@ pub(super) fn check(request: &Request) -> Result<(), Unsupported> {
             why,
             "leave it out: the run warns of copies",
         );
+    }
+    if let Some(report) = request.outputs.report.as_ref().filter(|report| is_stream(report)) {
+        let why = "the report is private, and a stream may have any reader";
+        return refuse(format!("--report {}", report.display()), why, "name a file");
     }
     if request.backend.name == BackendName::Gpu {
         return refuse("--backend gpu".to_owned(), "sums are made on the CPU", "use auto or cpu");

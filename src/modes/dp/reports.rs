@@ -5,6 +5,7 @@ use crate::engine::aggregate::error::Error;
 use crate::engine::aggregate::session::Session;
 use crate::engine::aggregate::{publish, report};
 use crate::engine::intake::taken::Taken;
+use crate::io::collision::publish_text;
 use crate::io::model_files;
 use crate::io::model_writer::WriteError;
 use crate::io::publish::copy_to;
@@ -48,7 +49,7 @@ pub(super) fn report_existing(
     tracing::warn!("{found} is already the release {id} of these updates: nothing is charged");
     let path = at_target(&session.request.outputs.model, release)?;
     let report = existing_report(session, report_clients, taken, &path);
-    publish::publish_report(publish::stage_report(session, &report)?)?;
+    publish_text(publish::stage_report(session, &report)?)?;
     Ok(report)
 }
 

@@ -17,6 +17,7 @@ use crate::engine::passes::machine::Machine;
 use crate::engine::passes::pass::{TilePass, for_element};
 use crate::engine::passes::plan::{Tile, TilePlan};
 use crate::engine::passes::reader::TileReader;
+use crate::io::collision::publish_text;
 use crate::io::digest::seal;
 use crate::io::interrupt::Section;
 use crate::io::model_writer::ModelWriter;
@@ -95,7 +96,7 @@ fn publish_partial(
     let staged = publish::stage_report(session, &report)?;
     let _whole = Section::enter();
     writer.publish()?;
-    publish::publish_report(staged)?;
+    publish_text(staged)?;
     tracing::info!("summed {clients} updates for {} ({} rejected)", purpose.rule(), taken.rejected.len());
     Ok(report)
 }

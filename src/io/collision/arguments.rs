@@ -1,0 +1,127 @@
+//! The outputs among the arguments of a command.
+//!
+//! Their paths lead where links lead. They replace nothing that the command reads or writes elsewhere.
+//!
+//! An output is an option under the heading [`HEADING`] that takes a path of a file. So a new command has the checks
+//! without further work.
+
+use super::target::Target;
+use super::{Collision, check};
+use crate::io::publish::resolved;
+use crate::io::source::identity_of;
+use clap::builder::{OsStringValueParser, TypedValueParser, ValueParser};
+use clap::{Arg, ArgMatches, Command, parser::ValueSource};
+use std::any::TypeId;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+/// The heading of options that say what a command writes.
+pub const HEADING: &str = "Output";
+
+/// Options whose file a command reads and then replaces.
+const KEPT: [&str; 2] = ["state", "residual"];
+
+/// Commands whose `--output` is text; of all others it is a model or a file for other commands.
+const OF_TEXT: [&str; 3] = ["export", "new", "tiers"];
+
+/// Whether an argument is the path of a file that the command writes.
+pub fn is_output(arg: &Arg) -> bool {
+    let is_folder = arg.get_value_names().is_some_and(|names| names.iter().any(|name| name == "DIR"));
+    let is_kept = KEPT.iter().any(|id| arg.get_id() == *id);
+    is_path(arg) && !is_folder && (arg.get_help_heading() == Some(HEADING) || is_kept)
+}
+
+fn is_path(arg: &Arg) -> bool {
+    arg.get_value_parser().type_id() == TypeId::of::<PathBuf>()
+}
+
+/// Whether a command writes this output from its beginning to its end, so that it may be a stream.
+fn is_text(command: &str, arg: &Arg) -> bool {
+    match arg.get_id().as_str() {
+        "output" => OF_TEXT.contains(&command),
+        // The plan of the next round pins files of the folder that it lies in.
+        "plan_out" => false,
+        id => !KEPT.contains(&id),
+    }
+}
+
+/// The argument of a command, with a parser that follows links if it is an output.
+#[must_use]
+pub fn with_target(command: &str, arg: Arg) -> Arg {
+    if !is_output(&arg) {
+        return arg;
+    }
+    let is_text = is_text(command, &arg);
+    let parser = OsStringValueParser::new().try_map(move |value: OsString| target_of(value.into(), is_text));
+    arg.value_parser(ValueParser::new(parser))
+}
+
+/// The path that an output is written to.
+fn target_of(path: PathBuf, is_text: bool) -> Result<PathBuf, String> {
+    match Target::of(&path).map_err(|why| format!("{}: {why}", path.display()))? {
+        Target::StandardOutput if !is_text => Err(format!(
+            "{}: is standard output, expected the path of a file: fedmill writes this output at any place, and gives it \
+             its name once it is whole",
+            path.display()
+        )),
+        Target::Stream(stream) if !is_text && !stream.is_dir() => {
+            Err(format!("{}: is no regular file, expected one or none", path.display()))
+        }
+        Target::File(file) => Ok(file),
+        _ => Ok(path),
+    }
+}
+
+/// Checks that no output of a command line is one of its inputs, or another output, or lies in a state directory of a
+/// privacy budget. Files are compared by device and inode, and files that do not exist by their paths.
+///
+/// # Errors
+///
+/// The first output that is.
+pub fn check_line(command: &Command, matches: &ArgMatches) -> Result<(), Collision> {
+    let (mut command, mut matches) = (command, matches);
+    while let Some((name, below)) = matches.subcommand() {
+        let Some(found) = command.find_subcommand(name) else { break };
+        (command, matches) = (found, below);
+    }
+    let is_given = |arg: &&Arg| matches.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine);
+    let given: Vec<&Arg> = command.get_arguments().filter(is_given).collect();
+    let written = |arg: &&Arg| {
+        let raw = matches.get_raw(arg.get_id().as_str()).into_iter().flatten();
+        raw.map(PathBuf::from).collect::<Vec<_>>()
+    };
+    let outputs: Vec<PathBuf> = given.iter().filter(|arg| is_output(arg)).flat_map(written).collect();
+    let inputs = given.iter().filter(|arg| !is_output(arg)).flat_map(|arg| inputs(arg, matches));
+    let inputs: Vec<PathBuf> = inputs.filter(|path| path.as_os_str() != "-").collect();
+    let read: Vec<(u64, u64)> = inputs.iter().filter_map(|path| identity_of(path)).collect();
+    let named = |path: &PathBuf| inputs.iter().any(|input| whole(input) == whole(path));
+    match outputs.iter().find(|path| named(path)) {
+        Some(path) => Err(Collision::Input { path: path.clone() }),
+        None => check(&outputs, &read),
+    }
+}
+
+/// The paths that an argument names: one, or that behind the name in `NAME=PATH`.
+fn inputs(arg: &Arg, matches: &ArgMatches) -> Vec<PathBuf> {
+    let id = arg.get_id().as_str();
+    if is_path(arg) {
+        return matches.get_many::<PathBuf>(id).into_iter().flatten().cloned().collect();
+    }
+    match arg.get_value_parser().type_id() == TypeId::of::<(String, PathBuf)>() {
+        true => matches
+            .get_many::<(String, PathBuf)>(id)
+            .into_iter()
+            .flatten()
+            .map(|(_, path)| path.clone())
+            .collect(),
+        false => Vec::new(),
+    }
+}
+
+/// The one path of a file that need not exist.
+fn whole(path: &Path) -> PathBuf {
+    match Target::of(path) {
+        Ok(Target::File(file)) => resolved(&file),
+        _ => path.to_owned(),
+    }
+}

@@ -1,0 +1,122 @@
+//! Where an output goes that an operator names: to a file, which links lead to, or to a stream.
+//!
+//! A stream is standard output (`-`), a pipe such as that of `>(command)`, a character device, or anything else below
+//! `/dev` and `/proc`. It is written as it stands, and never replaced.
+
+use rustix::io::Errno;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+
+/// The most links on the way to a file, as in Linux.
+const MOST_LINKS: usize = 40;
+
+/// Names of standard output.
+const STANDARD_OUTPUT: [&str; 4] = ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"];
+
+/// Where an output goes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Target {
+    /// To standard output.
+    StandardOutput,
+    /// To a pipe or a device.
+    Stream(PathBuf),
+    /// To the file of this name, which is no link.
+    File(PathBuf),
+}
+
+impl Target {
+    /// Where the output of this name goes. A link leads to what it names, which need not exist.
+    ///
+    /// # Errors
+    ///
+    /// When links lead in a circle, or one cannot be read.
+    pub fn of(path: &Path) -> io::Result<Self> {
+        let mut at = path.to_owned();
+        for _ in 0..=MOST_LINKS {
+            if STANDARD_OUTPUT.iter().any(|name| at.as_os_str() == *name) {
+                return Ok(Self::StandardOutput);
+            }
+            if is_below_devices(&at) {
+                return Ok(Self::Stream(at));
+            }
+            let Ok(found) = fs::symlink_metadata(&at) else { return Ok(Self::File(at)) };
+            let kind = found.file_type();
+            match kind.is_symlink() {
+                true => at = at.parent().unwrap_or(Path::new("")).join(fs::read_link(&at)?),
+                false if kind.is_fifo() || kind.is_char_device() => return Ok(Self::Stream(at)),
+                false => return Ok(Self::File(at)),
+            }
+        }
+        Err(Errno::LOOP.into())
+    }
+
+    /// Writes all bytes to a stream; returns `false` for a file. A reader that leaves early is no error.
+    ///
+    /// # Errors
+    ///
+    /// When the stream cannot be opened or written.
+    pub fn stream(&self, bytes: &[u8]) -> io::Result<bool> {
+        let written = match self {
+            Self::File(_) => return Ok(false),
+            Self::StandardOutput => {
+                let mut out = io::stdout().lock();
+                out.write_all(bytes).and_then(|()| out.flush())
+            }
+            Self::Stream(path) => {
+                // Behind what a descriptor such as /dev/fd/3 wrote before.
+                File::options().append(true).open(path)?.write_all(bytes)
+            }
+        };
+        match written {
+            Err(why) if why.kind() != ErrorKind::BrokenPipe => Err(why),
+            _ => Ok(true),
+        }
+    }
+}
+
+/// Whether an output goes to a stream.
+pub fn is_stream(path: &Path) -> bool {
+    Target::of(path).is_ok_and(|target| !matches!(target, Target::File(_)))
+}
+
+/// Whether an output goes to standard output.
+pub fn is_standard_output(path: &Path) -> bool {
+    Target::of(path).is_ok_and(|target| target == Target::StandardOutput)
+}
+
+/// Whether a path is below `/dev` or `/proc`, except for the file system in memory that `/dev/shm` is.
+fn is_below_devices(path: &Path) -> bool {
+    let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let is_below = |folder: &str| whole.starts_with(folder);
+    (is_below("/dev") && !is_below("/dev/shm")) || is_below("/proc")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn links_lead_to_files_that_need_not_exist() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        symlink("second", at("first")).unwrap();
+        symlink(at("file"), at("second")).unwrap();
+        assert_eq!(Target::of(&at("first")).unwrap(), Target::File(at("file")));
+        symlink("/dev/null", at("null")).unwrap();
+        assert_eq!(Target::of(&at("null")).unwrap(), Target::Stream("/dev/null".into()));
+        symlink("/dev/stdout", at("out")).unwrap();
+        assert_eq!(Target::of(&at("out")).unwrap(), Target::StandardOutput);
+        symlink("circle", at("circle")).unwrap();
+        assert_eq!(Target::of(&at("circle")).unwrap_err().raw_os_error(), Some(Errno::LOOP.raw_os_error()));
+        assert_eq!(Target::of(Path::new("/dev/shm/m")).unwrap(), Target::File("/dev/shm/m".into()));
+    }
+
+    #[test]
+    fn a_full_device_is_an_error_and_an_empty_one_is_not() {
+        assert!(Target::of(Path::new("/dev/null")).unwrap().stream(b"text").unwrap());
+        assert!(Target::of(Path::new("/dev/full")).unwrap().stream(b"text").is_err());
+    }
+}
