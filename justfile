@@ -73,10 +73,11 @@ demo:
         python3 data/mnist-round/accuracy.py target/merged-${rule%%:*}.safetensors
     done
 
-# Ten rounds of fedadam over the clients in data/, one process a round, one of them killed and run again.
+# Ten rounds of fedadam over the clients in data/, one process a round, one of them killed and run again. Only a debug
+# build can be killed at a chosen step.
 ten-rounds:
-    cargo build --release --quiet
-    data/mnist-round/ten_rounds.sh target/release/fedmill target/ten-rounds
+    cargo build --quiet
+    data/mnist-round/ten_rounds.sh target/debug/fedmill target/ten-rounds
 
 # Five rounds of the clients in data/ that compress what they send, and of the same clients as they are.
 compressed-rounds *HOW:
@@ -89,10 +90,10 @@ private-rounds:
     data/mnist-round/private_rounds.sh target/release/fedmill target/private-rounds
 
 # Five rounds of a federation of the clients in data/ as cron would run them: kills, a hostile client, a rollback, the
-# report page (needs data/requirements.txt).
+# report page (needs data/requirements.txt). Only a debug build can be killed at a chosen step.
 demo-rounds:
-    cargo build --release --quiet
-    data/mnist-round/demo_rounds.sh target/release/fedmill target/demo-rounds
+    cargo build --quiet
+    data/mnist-round/demo_rounds.sh target/debug/fedmill target/demo-rounds
 
 # One plan on the round in data/: killed and resumed, on the embedded runner and on a local Slurm, to one digest (needs
 # NumPy; Slurm from Debian's slurmctld, slurmd and slurm-client).

@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Once;
 use zeroize::Zeroize;
 
 /// Zeros written at a time.
@@ -19,12 +20,28 @@ const ZEROS: usize = 1 << 14;
 ///
 /// When it cannot be written.
 pub fn write(path: &Path, secret: &[u8]) -> io::Result<()> {
+    hide_memory();
     remove_leftovers(path)?;
     let staged = Staged::create_secret(path, secret.len() as u64)?;
     staged.write_at(secret, 0)?;
     staged.sync()?;
     staged.publish(path)?;
     sync_directory_of(path)
+}
+
+/// Keeps the memory of this process, which holds a secret from now on, out of core dumps and from other processes of its
+/// user.
+pub fn hide_memory() {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let maximum = getrlimit(Resource::Core).maximum;
+        let limited = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum });
+        let hidden = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+        if let Err(why) = limited.and(hidden) {
+            tracing::warn!("a crash may write the keys of this process to disk: {why}");
+        }
+    });
 }
 
 /// The secret in a file; `None` if the file is missing or was being wiped.
@@ -93,6 +110,7 @@ pub fn is_kept(path: &Path) -> io::Result<bool> {
 }
 
 fn kept(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    hide_memory();
     let Some(bytes) = source::read_regular(path)? else { return Ok(None) };
     // An interrupted wipe leaves zeros: a key that any reader knows.
     let is_wiped = !bytes.is_empty() && bytes.iter().all(|byte| *byte == 0);
@@ -105,6 +123,9 @@ fn kept(path: &Path) -> io::Result<Option<Vec<u8>>> {
 ///
 /// When it cannot be wiped.
 pub fn wipe(path: &Path) -> io::Result<()> {
+    if fs::symlink_metadata(path).is_ok_and(|meta| !meta.is_file()) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
     let file = match File::options().write(true).open(path) {
         Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(()),
         opened => opened?,
