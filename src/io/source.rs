@@ -243,7 +243,7 @@ impl SourceFile {
     pub fn check_unchanged(&self) -> io::Result<()> {
         match &self.held {
             Some(file) => self.compare(Identity::of(file)?),
-            None => self.compare(Identity::of(&File::open(&self.path)?)?),
+            None => self.compare(Identity::of(&open_regular(&self.path)?)?),
         }
     }
 

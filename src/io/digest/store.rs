@@ -8,7 +8,7 @@ use crate::io::folder::make_folder_of;
 use crate::io::publish::{copy_to, rename, sync_directory_of};
 use crate::io::source::open_regular;
 use rayon::prelude::*;
-use std::fs::{self, File, Permissions};
+use std::fs::{self, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -62,7 +62,7 @@ impl Store {
             fs::remove_file(from)?;
             return Ok(stored);
         }
-        let file = File::open(from)?;
+        let file = open_regular(from)?;
         file.set_permissions(Permissions::from_mode(0o444))?;
         file.sync_all()?;
         make_folder_of(&to)?;
