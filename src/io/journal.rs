@@ -1,12 +1,16 @@
-//! A text file that grows one line at a time, by one writer.
+//! A text file that grows one line at a time, by one writer. [`held`] is its lock where a file system has none.
 //!
 //! A line counts once it is on disk with its newline. A killed writer may leave a part of a line behind the last whole
 //! line. It never reported that part as written, so readers ignore it, and the next append removes it first.
 
+pub mod held;
+
 use crate::io::crash;
 use crate::io::interrupt::{self, Interrupted};
-use crate::io::publish::sync_directory_of;
+use crate::io::publish::{is_missing_call, sync_directory_of};
 use crate::io::{source, text};
+use held::Held;
+use rustix::fs::OFlags;
 use std::fs::{File, TryLockError};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -44,6 +48,42 @@ pub enum JournalError {
 #[derive(Debug)]
 pub struct Lock {
     _file: File,
+    /// Takes the place of a lock of the file system.
+    _held: Option<Held>,
+}
+
+/// Tries to lock a file. Returns `None` if another process has the lock, else what holds the lock besides the file.
+fn try_lock(file: &File, path: &Path) -> io::Result<Option<Option<Held>>> {
+    match file.try_lock() {
+        Ok(()) => Ok(Some(None)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(why)) if is_missing_call(&why) => match Held::try_take(path) {
+            Ok(None) => Ok(None),
+            Ok(held) => {
+                tracing::warn!(
+                    "{}: this file system has no locks ({why}): {}.held keeps other runs of this machine out, and none of \
+                     another machine",
+                    path.display(),
+                    path.display()
+                );
+                Ok(Some(held))
+            }
+            Err(also) => {
+                tracing::warn!(
+                    "{}: this file system has no locks ({why}), and no file can stand for one ({also}): no other run may \
+                     write here meanwhile",
+                    path.display()
+                );
+                Ok(Some(None))
+            }
+        },
+        Err(TryLockError::Error(why)) => Err(why),
+    }
+}
+
+/// Flags with which a file is opened that may be a pipe by now: the call does not wait.
+fn never_waiting() -> i32 {
+    OFlags::NONBLOCK.bits().cast_signed()
 }
 
 /// The outcome of an attempt to take a lock.
@@ -63,14 +103,15 @@ impl Lock {
     /// When the file cannot be created or locked, or a signal ends the wait.
     pub fn take(path: &Path) -> Result<Self, JournalError> {
         let fault = |source| JournalError::Lock { path: path.to_owned(), source };
-        let file = File::options().create(true).append(true).mode(0o600).open(path).map_err(fault)?;
+        let mut options = File::options();
+        let options = options.create(true).append(true).mode(0o600).custom_flags(never_waiting());
+        let file = options.open(path).map_err(fault)?;
         let started = Instant::now();
         let mut told = false;
         loop {
-            match file.try_lock() {
-                Ok(()) => return Ok(Self { _file: file }),
-                Err(TryLockError::Error(why)) => return Err(fault(why)),
-                Err(TryLockError::WouldBlock) => interrupt::check()?,
+            match try_lock(&file, path).map_err(fault)? {
+                Some(_held) => return Ok(Self { _file: file, _held }),
+                None => interrupt::check()?,
             }
             if !told && started.elapsed() > SILENT {
                 tracing::warn!("{}: locked by another run; waiting until it ends", path.display());
@@ -89,19 +130,18 @@ impl Lock {
         let fault = |source| JournalError::Lock { path: path.to_owned(), source };
         let mut options = File::options();
         let options = options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let file = options.open(path).map_err(fault)?;
+        let file = options.custom_flags(never_waiting()).open(path).map_err(fault)?;
         if !file.metadata().map_err(fault)?.is_file() {
             return Err(fault(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")));
         }
-        match file.try_lock() {
-            Ok(()) => {
+        match try_lock(&file, path).map_err(fault)? {
+            Some(_held) => {
                 let holder = format!("process {}", std::process::id());
                 // Only a message depends on it.
                 let _ = file.set_len(0).and_then(|()| file.write_all_at(holder.as_bytes(), 0));
-                Ok(Taken::Ours(Self { _file: file }))
+                Ok(Taken::Ours(Self { _file: file, _held }))
             }
-            Err(TryLockError::Error(why)) => Err(fault(why)),
-            Err(TryLockError::WouldBlock) => {
+            None => {
                 let holder = text::read_at_most(path, MOST_OF_A_HOLDER).unwrap_or_default();
                 let holder =
                     if holder.is_empty() { "a process that did not say which".to_owned() } else { holder };
@@ -124,6 +164,7 @@ impl Lock {
         match file.try_lock_shared() {
             Ok(()) => Ok(false),
             Err(TryLockError::WouldBlock) => Ok(true),
+            Err(TryLockError::Error(why)) if is_missing_call(&why) => Ok(held::is_held(path)),
             Err(TryLockError::Error(why)) => Err(fault(why)),
         }
     }
@@ -194,7 +235,7 @@ impl Journal {
         // Only the owner may read it: it shows which clients took part in which round.
         let mut options = File::options();
         let options = options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let file = options.open(path).map_err(fault)?;
+        let file = options.custom_flags(never_waiting()).open(path).map_err(fault)?;
         let lines = read(path)?;
         let end = lines.text.len() as u64;
         Ok((Self { path: path.to_owned(), file, end, named: false, _lock: lock }, lines))

@@ -3,8 +3,11 @@
 //! A temporary stands beside its target as `.TARGET.PID-N.fedmill-tmp`, locked while its writer lives. A writer that
 //! fails or is interrupted removes it. The next run with the same target removes the temporary of a killed writer.
 
+use crate::io::child;
 use crate::io::crash;
 use crate::io::interrupt::{self, Section};
+use crate::io::source;
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
@@ -12,6 +15,7 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Ending of every temporary file.
@@ -70,7 +74,28 @@ impl StagedNames {
 
 /// Whether a file exists that no living run writes.
 fn is_free(path: &Path) -> bool {
-    File::options().write(true).open(path).is_ok_and(|file| file.try_lock().is_ok())
+    is_written(path) == Some(false)
+}
+
+/// Whether a living run writes a temporary file; `None` if there is no such file. A pipe or a device with its name is
+/// none, and is not opened.
+fn is_written(path: &Path) -> Option<bool> {
+    if !fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file()) {
+        return None;
+    }
+    let flags = (OFlags::NONBLOCK | OFlags::NOFOLLOW).bits().cast_signed();
+    let file = File::options().write(true).custom_flags(flags).open(path).ok()?;
+    Some(match file.try_lock() {
+        Err(TryLockError::WouldBlock) => true,
+        // A file system without locks: the name has the number of the process that writes the file.
+        Err(TryLockError::Error(why)) if is_missing_call(&why) => {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let unique = name.strip_suffix(TEMPORARY_SUFFIX).and_then(|name| name.rsplit_once('.'));
+            let process = unique.and_then(|(_, unique)| unique.split('-').next()?.parse().ok());
+            process.is_some_and(|process| child::parent(process).is_some())
+        }
+        _ => false,
+    })
 }
 
 impl Staged {
@@ -113,7 +138,7 @@ impl Staged {
                 opened => opened?,
             };
             let staged = Self { file, path, published: false, keeps_mode };
-            staged.file.lock()?;
+            staged.lock()?;
             // Another run may have removed the file as a leftover before it was locked.
             if staged.file.metadata()?.nlink() > 0 {
                 // Before the first byte: a file that only its owner may read stays so.
@@ -121,6 +146,24 @@ impl Staged {
                 staged.reserve(bytes)?;
                 return Ok(staged);
             }
+        }
+    }
+
+    /// Locks the file for as long as it is open.
+    fn lock(&self) -> io::Result<()> {
+        match self.file.lock() {
+            Err(why) if is_missing_call(&why) => {
+                static WARNED: Once = Once::new();
+                let path = self.path.display();
+                WARNED.call_once(|| {
+                    tracing::warn!("{path}: this file system has no locks ({why}): no other run may write this output meanwhile");
+                });
+                Ok(())
+            }
+            Err(why) => {
+                Err(io::Error::new(why.kind(), format!("{} cannot be locked: {why}", self.path.display())))
+            }
+            Ok(()) => Ok(()),
         }
     }
 
@@ -386,7 +429,7 @@ fn fill(create: fn(&Path, u64) -> io::Result<Staged>, target: &Path, bytes: &[u8
 /// When it cannot be read or written.
 pub fn copy_to(from: &Path, target: &Path) -> io::Result<()> {
     remove_leftovers(target)?;
-    let mut from = File::open(from)?;
+    let mut from = source::open_regular(from)?;
     let mut staged = Staged::create(target, from.metadata()?.len())?;
     io::copy(&mut from, &mut staged.file)?;
     staged.publish_on_disk(target)
@@ -494,10 +537,10 @@ fn remove_leftovers_except(target: &Path, own: Option<&Path>) -> io::Result<bool
             continue;
         }
         // Another run may have removed it already.
-        let Ok(file) = File::options().write(true).open(&path) else { continue };
-        match file.try_lock() {
-            Err(TryLockError::WouldBlock) => is_being_written = true,
-            _ => drop(fs::remove_file(&path)),
+        match is_written(&path) {
+            Some(true) => is_being_written = true,
+            Some(false) => drop(fs::remove_file(&path)),
+            None => {}
         }
     }
     Ok(is_being_written)

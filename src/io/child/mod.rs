@@ -92,6 +92,12 @@ pub fn this_process() -> String {
     format!("{id}-{began}")
 }
 
+/// Whether the process of a text of [`this_process`] still runs.
+pub fn is_running(process: &str) -> bool {
+    let named = process.split_once('-').and_then(|(id, began)| Some((id.parse().ok()?, began.parse().ok()?)));
+    named.is_some_and(|(id, at): (i32, u64)| began(id) == Some(at))
+}
+
 fn began(id: i32) -> Option<u64> {
     field(id, BEGAN)
 }
