@@ -335,7 +335,7 @@ fn faults_of_many_files_are_reported_at_once() {
         "updates/client-1.safetensors: file has 5 bytes",
         "updates/client-4.safetensors: metadata `num_examples` is `-3`",
         "updates/client-4.safetensors: metadata `round` is `x`",
-        "hint: pass --on-bad-update skip to merge the others",
+        "hint: pass --on-bad-update skip to merge the other",
     ];
     aggregate(&dir, &[], &[]).assert_fails(2, &parts);
 }

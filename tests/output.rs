@@ -272,7 +272,9 @@ fn more_updates_than_files_may_be_open() {
 fn messages_for_people_have_no_colour_codes() {
     let dir = round();
     let run = aggregate(&dir, &["--rule", "trimmed-mean"]);
-    assert_eq!(run.stderr, "warning: trimmed-mean cuts nothing: neither cut=.. nor --byzantine is given\n");
+    let (warning, made) = run.stderr.split_once('\n').unwrap();
+    assert_eq!(warning, "warning: trimmed-mean cuts nothing: neither cut=.. nor --byzantine is given");
+    assert!(made.starts_with("merged ") && made.ends_with(" s\n"), "{made}");
     let run = aggregate(&dir, &["--base", "nowhere"]);
     assert!(run.stderr.starts_with("error: nowhere: ") && !run.stderr.contains('\x1b'), "{}", run.stderr);
 }
@@ -280,7 +282,9 @@ fn messages_for_people_have_no_colour_codes() {
 #[test]
 fn messages_by_verbosity() {
     let dir = round();
-    assert_eq!(aggregate(&dir, &["--rule", "median"]).stderr, "");
+    let made = aggregate(&dir, &["--rule", "median"]).stderr;
+    assert!(made.starts_with("merged ") && made.contains(" updates by median in 0."), "{made}");
+    assert_eq!(aggregate(&dir, &["--rule", "median", "-q"]).stderr, "");
     assert_eq!(aggregate(&dir, &["--rule", "trimmed-mean", "--quiet"]).stderr, "");
     assert!(aggregate(&dir, &["--base", "nowhere", "-q"]).stderr.starts_with("error: nowhere"));
     let verbose = aggregate(&dir, &["--rule", "median", "--verbose", "--threads", "1"]).stderr;
@@ -295,12 +299,20 @@ fn messages_as_json_lines() {
         run.stderr.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     };
     let warned = lines(&["--rule", "trimmed-mean"]);
-    assert_eq!((warned.len(), &warned[0]["level"]), (1, &json!("WARN")));
+    assert_eq!((warned.len(), &warned[0]["level"]), (2, &json!("WARN")));
     assert!(warned[0]["message"].as_str().unwrap().starts_with("trimmed-mean cuts nothing"));
+    assert_eq!((&warned[1]["level"], &warned[1]["target"]), (&json!("INFO"), &json!("result")));
+    let usage = lines(&["--seed", "x"]);
+    let said = usage[0]["message"].as_str().unwrap();
+    assert!(said.contains("--seed") && said.contains("expected a whole number"), "{said}");
     Update::new("updates/client-9").cut_to(3).write(&dir);
     let failed = lines(&["--rule", "median"]);
     assert_eq!(failed[0]["level"], "ERROR");
-    assert_eq!(failed[0]["hint"], "pass --on-bad-update skip to merge the others");
+    let hint = failed[0]["hint"].as_str().unwrap();
+    assert!(
+        hint.starts_with("pass --on-bad-update skip to merge the other ") && hint.ends_with(" updates"),
+        "{hint}"
+    );
 }
 
 #[test]

@@ -12,6 +12,7 @@ use crate::engine::intake::policy::Missing;
 use crate::engine::passes::machine::Machine;
 use crate::modes::dp::release::{self, Options};
 use crate::modes::{gaps, tiers, tree};
+use crate::telemetry::console::RESULT;
 use crate::telemetry::report::Report;
 use crate::templates::next;
 use clap::Args;
@@ -114,6 +115,9 @@ impl Arguments {
             let request = self.request(common)?;
             let (pool, progress) = (common.pool()?, common.progress());
             let done = self.run_as(request, common.machine(&pool, &progress));
+            if let (Ok(report), false) = (&done, self.partial) {
+                tracing::info!(target: RESULT, "{}", report.summary(self.outputs.report.is_some()));
+            }
             self.outputs.published(model_path(done))
         })
     }

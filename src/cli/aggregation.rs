@@ -23,7 +23,7 @@ use crate::rules::pre::{self, STEPS};
 use crate::rules::{self, Distances, RULES};
 use crate::settings::share::Share;
 use crate::settings::{self, Definition, SpecError};
-use crate::strategies::{self, STRATEGIES, Strategy};
+use crate::strategies::{self, STRATEGIES, Strategy, meant};
 use crate::telemetry::report::Report;
 use crate::updates::metadata::MOST_EXAMPLES;
 use clap::{Args, ValueEnum};
@@ -237,16 +237,17 @@ fn float_dtype(text: &str) -> Result<Dtype, String> {
 }
 
 // clap checks the text only: the rule is built later, with the definition that --compat names.
-pub(super) fn rule_text(text: &str) -> Result<String, SpecError> {
-    rules::parse(text, Definition::Paper).map(|_| nfc(text))
+pub(super) fn rule_text(text: &str) -> Result<String, String> {
+    rules::parse(text, Definition::Paper).map(|_| nfc(text)).map_err(|why| meant::message(&why))
 }
 
-fn step_text(text: &str) -> Result<String, SpecError> {
-    pre::parse(text).map(|_| text.to_owned())
+fn step_text(text: &str) -> Result<String, String> {
+    pre::parse(text).map(|_| text.to_owned()).map_err(|why| meant::message(&why))
 }
 
-fn strategy_text(text: &str) -> Result<String, SpecError> {
-    strategies::parse(text, Definition::Paper).map(|_| text.to_owned())
+fn strategy_text(text: &str) -> Result<String, String> {
+    let parsed = strategies::parse(text, Definition::Paper);
+    parsed.map(|_| text.to_owned()).map_err(|why| meant::message(&why))
 }
 
 /// The files of the merged model and its report.

@@ -3,7 +3,7 @@
 use super::aggregation::rule_text;
 use super::{Failure, OUTPUT};
 use crate::engine::decide::method::MetricsRequest;
-use crate::settings::{SpecError, split_list};
+use crate::settings::split_list;
 use clap::{Args, ValueEnum};
 
 /// What the report holds beyond the account of the run.
@@ -56,6 +56,6 @@ impl ReportingOptions {
     }
 }
 
-fn shadow_text(text: &str) -> Result<String, SpecError> {
+fn shadow_text(text: &str) -> Result<String, String> {
     split_list(text).iter().try_for_each(|rule| rule_text(rule).map(drop)).map(|()| text.to_owned())
 }

@@ -5,6 +5,7 @@ use crate::engine::aggregate::request::{Outputs, Readers};
 use crate::telemetry::console::{self, LogFormat};
 use clap::error::ErrorKind;
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tracing::Level;
@@ -17,8 +18,12 @@ pub(super) fn tell(why: &clap::Error, arguments: &[OsString]) -> ExitCode {
         console::install(Level::ERROR, LogFormat::Json);
         tracing::error!("{}", message(why));
     } else {
-        // Nothing is left to do where standard error is closed.
-        let _ = why.print();
+        let text = plain(why.render().ansi().to_string());
+        // Nothing is left to do where a stream is closed.
+        let _ = match why.use_stderr() {
+            true => write!(anstream::stderr(), "{text}"),
+            false => write!(anstream::stdout(), "{text}"),
+        };
     }
     if !why.use_stderr() {
         return ExitCode::SUCCESS;
@@ -27,6 +32,19 @@ pub(super) fn tell(why: &clap::Error, arguments: &[OsString]) -> ExitCode {
         write_report(arguments, message(why));
     }
     ExitCode::from(2)
+}
+
+/// What the standard library says of text that is no number, and what fedmill says.
+const NUMBERS: [(&str, &str); 5] = [
+    ("invalid digit found in string", "expected a whole number such as 10"),
+    ("cannot parse integer from empty string", "expected a whole number such as 10"),
+    ("number too large to fit in target type", "expected a smaller number"),
+    ("number would be zero for non-zero type", "expected a number above 0"),
+    ("invalid float literal", "expected a number such as 0.5"),
+];
+
+fn plain(text: String) -> String {
+    NUMBERS.iter().fold(text, |text, (found, expected)| text.replace(found, expected))
 }
 
 /// Writes the report of a command that begins no run, if the arguments ask for one.
@@ -70,7 +88,7 @@ fn value(arguments: &[OsString], names: &[&str]) -> Option<PathBuf> {
 
 /// The first paragraph of clap's message as one line, without its label.
 fn message(why: &clap::Error) -> String {
-    let text = why.render().to_string();
+    let text = plain(why.render().to_string());
     let paragraph = text.lines().take_while(|line| !line.is_empty()).map(str::trim);
     let line = paragraph.collect::<Vec<&str>>().join(" ");
     line.strip_prefix("error: ").unwrap_or(&line).to_owned()

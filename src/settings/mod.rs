@@ -19,7 +19,7 @@ use std::str::FromStr;
 #[non_exhaustive]
 #[expect(missing_docs, reason = "each message says what its fields are")]
 pub enum SpecError {
-    #[error("found {kind} `{found}`, expected one of {known}")]
+    #[error("found {kind} `{found}`, expected one of {known}{}", meant(found, known))]
     UnknownName { kind: &'static str, found: String, known: String },
     #[error("{rule}: setting `{key}` is missing, expected {rule}:{key}={example}")]
     Missing { rule: String, key: &'static str, example: &'static str },
@@ -31,6 +31,12 @@ pub enum SpecError {
     UnknownSetting { rule: String, key: String, known: String },
     #[error("{rule}: {key}: {why}")]
     BadValue { rule: String, key: String, why: String },
+}
+
+/// A question for the known name that is much like an unknown one.
+fn meant(found: &str, known: &str) -> String {
+    let name = nearest::nearest(found, known.split(", "));
+    name.map_or_else(String::new, |name| format!("; did you mean `{name}`?"))
 }
 
 /// The source of a definition, if sources define one name differently.

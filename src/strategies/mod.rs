@@ -6,7 +6,8 @@
 //! ([`Strategy::step`]): a kernel that runs tile by tile over the merged delta, the base, and the tensors kept between
 //! rounds ([`Strategy::keeps`]). A new strategy is a file, a line in [`STRATEGIES`], and its oracle in the tests.
 //!
-//! [`adaptive`] is the common part of FedAdam, FedYogi and FedAdagrad.
+//! [`adaptive`] is the common part of FedAdam, FedYogi and FedAdagrad. [`meant`] finds names of rules, steps and
+//! strategies that an operator wrote at another option.
 
 pub mod adaptive;
 pub mod fedadagrad;
@@ -18,6 +19,7 @@ pub mod fedexp;
 pub mod fednova;
 pub mod fedprox;
 pub mod fedyogi;
+pub mod meant;
 pub mod qfedavg;
 pub mod scaffold;
 

@@ -29,10 +29,14 @@ pub enum LogFormat {
 /// The target of questions to a person. They are no progress, so that `--quiet` shows them too.
 pub const QUESTION: &str = "question";
 
+/// The target of the one line about what a command made. It is printed by default, and bears no level.
+pub const RESULT: &str = "result";
+
 /// Starts sending messages of `level` and above, and questions, to standard error, and keeping warnings for reports.
 pub fn install(level: Level, format: LogFormat) {
     let asked = level.max(Level::WARN);
-    let shown = Targets::new().with_default(level).with_target(QUESTION, asked);
+    let made = if level == Level::ERROR { level } else { level.max(Level::INFO) };
+    let shown = Targets::new().with_default(level).with_target(QUESTION, asked).with_target(RESULT, made);
     // The layer would print an error of standard error to standard error, and panic.
     let layer = tracing_subscriber::fmt::layer().log_internal_errors(false);
     let kept = tracing_subscriber::registry().with(Keep.with_filter(LevelFilter::WARN));
@@ -109,6 +113,9 @@ where
         let mut text = Text::default();
         event.record(&mut text);
         let message = reworded(&text.message).unwrap_or_else(|| whole(&text.message));
+        if event.metadata().target() == RESULT {
+            return writeln!(out, "{}", escape::line(&message));
+        }
         writeln!(out, "{style}{word}{style:#}: {}", escape::line(&message))?;
         match text.hint.as_deref().and_then(reworded) {
             Some(hint) => {

@@ -60,6 +60,23 @@ pub struct Report {
     pub peak_resident_bytes: Option<u64>,
 }
 
+impl Report {
+    /// One line about a merge: the updates in the model, the rule, the seconds, and the updates that were rejected. A
+    /// report that names no client counts none.
+    pub fn summary(&self, has_report: bool) -> String {
+        let all = self.clients.len() + self.rejected.len();
+        let kept = self.clients.iter().filter(|client| client.kept).count();
+        let counted = if all == 0 { String::new() } else { format!(" {kept} of {all} updates") };
+        let seconds = self.timings.total_s;
+        let rejected = match (self.rejected.len(), has_report) {
+            (0, _) => String::new(),
+            (count, false) => format!("; {count} rejected"),
+            (count, true) => format!("; {count} rejected, see report"),
+        };
+        format!("merged{counted} by {} in {seconds:.2} s{rejected}", self.settings.rule)
+    }
+}
+
 /// A tensor that some clients lack.
 #[derive(Serialize, Clone, Debug)]
 pub struct GapRow {

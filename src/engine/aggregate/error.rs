@@ -33,7 +33,7 @@ pub enum Error {
     #[error(transparent)]
     Base(#[from] BadBase),
     #[error("{}", .lines.join("; "))]
-    BadUpdates { lines: Vec<String>, hint: Option<&'static str> },
+    BadUpdates { lines: Vec<String>, hint: Option<String> },
     #[error(transparent)]
     Personal(#[from] PersonalError),
     #[error(transparent)]
@@ -152,6 +152,9 @@ impl From<JudgeError<GeometryError>> for Stopped {
 /// The advice for a run that has sound updates beside bad ones.
 const MERGE_OTHERS: &str = "pass --on-bad-update skip to merge the others";
 
+/// The words of such advice that stand for the sound updates.
+const OTHERS: &str = "merge the others";
+
 /// The most faults that an error message lists. It counts the others.
 const MOST_LISTED: usize = 20;
 
@@ -166,8 +169,8 @@ impl Error {
         }
     }
 
-    /// The error that lists the faults of these updates. `has_others` is whether the run has sound ones too.
-    pub(super) fn bad_updates(bad: &[Update], has_others: bool) -> Self {
+    /// The error that lists the faults of these updates; `others` is the number of sound ones.
+    pub(super) fn bad_updates(bad: &[Update], others: usize) -> Self {
         let faults = || bad.iter().flat_map(|update| update.faults.iter().map(move |fault| (update, fault)));
         let line = |(update, fault): (&Update, &Fault)| format!("{}: {fault}", update.path.display());
         let mut lines: Vec<String> = faults().take(MOST_LISTED).map(line).collect();
@@ -175,11 +178,16 @@ impl Error {
         if let Some(more) = all.checked_sub(MOST_LISTED).filter(|more| *more > 0) {
             lines.push(format!("and {more} more faults in {} updates", bad.len()));
         }
-        let hint = match has_others {
-            true => faults().find_map(|(_, fault)| fault.hint()).or(Some(MERGE_OTHERS)),
-            false => faults().find_map(|(_, fault)| fault.hint_alone()),
+        let hint = match others {
+            0 => faults().find_map(|(_, fault)| fault.hint_alone()),
+            _ => faults().find_map(|(_, fault)| fault.hint()).or(Some(MERGE_OTHERS)),
         };
-        Self::BadUpdates { lines, hint }
+        let counted = if others == 1 {
+            "merge the other update".to_owned()
+        } else {
+            format!("merge the other {others} updates")
+        };
+        Self::BadUpdates { lines, hint: hint.map(|hint| hint.replace(OTHERS, &counted)) }
     }
 }
 
@@ -198,7 +206,7 @@ impl Explain for Error {
         match self {
             Self::Rule(why) => why.hint().map(str::to_owned),
             Self::Reported { source, .. } => source.hint(),
-            Self::BadUpdates { hint, .. } => hint.map(str::to_owned),
+            Self::BadUpdates { hint, .. } => hint.clone(),
             Self::TrustedLeftOut { hint, .. } => hint.map(str::to_owned),
             Self::Bases(_) => Some(TiedBases::HINT.to_owned()),
             Self::Personal(why) => why.hint().map(str::to_owned),

@@ -138,7 +138,7 @@ impl<'m> Session<'m> {
         self.prepare(taken)?;
         taken.set.base.iter().for_each(|base| notices::private_base(&base.model));
         if !taken.rejected.is_empty() && self.request.policy.on_bad_update == OnBadUpdate::Fail {
-            return Err(Error::bad_updates(&taken.rejected, taken.has_inputs()));
+            return Err(Error::bad_updates(&taken.rejected, taken.inputs()));
         }
         for update in &taken.rejected {
             if self.warned.insert(update.path.clone()) {

@@ -52,9 +52,9 @@ impl Taken {
         }
     }
 
-    /// Whether an input takes part.
-    pub fn has_inputs(&self) -> bool {
-        !(self.set.clients.is_empty() && self.others.is_empty())
+    /// The number of inputs that take part.
+    pub fn inputs(&self) -> usize {
+        self.set.clients.len() + self.others.len()
     }
 
     /// The inputs whose files changed since the run opened them, by index: the clients, then `others`.

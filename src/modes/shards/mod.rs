@@ -71,7 +71,7 @@ fn bad_updates(set: &UpdateSet, faults: &[(usize, Fault)]) -> Error {
     let lines = faults.iter().map(line).collect();
     let hint =
         "the other shards still use it: leave the update out of the inputs of all commands of this run";
-    Error::BadUpdates { lines, hint: Some(hint) }
+    Error::BadUpdates { lines, hint: Some(hint.to_owned()) }
 }
 
 /// Turns the end of an attempt into the error of a sharded run.
