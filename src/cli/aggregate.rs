@@ -100,7 +100,7 @@ impl Arguments {
         if let (Some(next), Outcome::Done) = (next, &done) {
             // The model has its name: what fails now changes nothing about it.
             if let Err(why) = next.write(output) {
-                tracing::warn!("{}", why.message());
+                tracing::warn!("{}", Failure::from(why).message());
             }
         }
         Ok(done)
