@@ -489,8 +489,8 @@ fn plans(covered: &mut Covered) {
     covered.run(&dir, "plan run plan.json --dir run", &["run/plan.json", "run/receipts/a.json"]);
     covered.run(
         &dir,
-        "plan run plan.json --dir again --reuse run",
-        &["again/receipts/a.json", "again/out/a/o"],
+        "plan run plan.json --dir reused/run --reuse run",
+        &["reused/run/receipts/a.json", "reused/run/out/a/o"],
     );
     dir.write("agents.json", r#"{"tool":{"kind":"command","argv":["printf"],"capabilities":["print"]}}"#);
     assert_eq!(fedmill(&dir, &["agents", "add", "state", "agents.json"]).code, Some(0));

@@ -163,7 +163,7 @@ pub fn agents<'r>(agents: impl IntoIterator<Item = &'r AgentRow>) -> String {
 pub fn agent(agent: &AgentRow) -> String {
     let facts = Listing::of_values([
         ("agent", agent.name.clone()),
-        ("capabilities", capabilities(&agent).join(", ")),
+        ("capabilities", capabilities(agent).join(", ")),
         ("score", format!("{:.3}", agent.score)),
         ("recent", or_dash(agent.recent.map(number))),
         ("succeeded", agent.succeeded.to_string()),

@@ -133,7 +133,9 @@ mod tests {
     #[test]
     fn a_fault_names_its_place() {
         let with = |stage: &str| format!(r#"{{"schema":"fedmill.plan/1","id":"p","stages":[{stage}]}}"#);
-        let py = |agent: &str| with("").replace("\"stages\":[]", &format!("\"agents\":{{\"py\":{agent}}}"));
+        let py = |agent: &str| {
+            with("").replace("\"stages\":[]", &format!("\"stages\":[],\"agents\":{{\"py\":{agent}}}"))
+        };
         for (text, expected) in [
             (with(r#"{"id":"a","ned":["b"]}"#), "p.json:1:57: $.stages[0].ned: unknown field `ned`"),
             (with("\n {\"id\":\"A\"}"), "p.json:2:3: $.stages[0].id: found `A`"),

@@ -155,7 +155,7 @@ mod tests {
             "$.agents.a",
             "$.agents.b.uri",
             "$.agents.b.url",
-            "$.agents.c",
+            "$.agents.c.kind",
             "$.colour",
             "$.id",
             "$.inputs[0].min",

@@ -1,11 +1,10 @@
 //! The plan file: `fedmill.plan/1`, as its types.
 //!
-//! [`name`] has the words that name its parts, [`stage`] the work, [`agent`] who does it, [`address`] where
-//! endpoints are, [`policy`] failures, time and
-//! effects, [`vote`] votes, [`reduce`] reducers, [`nested`] plans inside of plans, [`looped`] loops
-//! and their tuning, [`limits`] what a run may use, [`value`] plain values, and [`publish`] the JSON Schema that is made
-//! from these types. [`json`] reads JSON that others wrote. [`faults`] finds all that is wrong with a plan, and [`words`] says it in plain
-//! words.
+//! [`name`] has the words that name its parts, [`stage`] the work, [`agent`] who does it, [`address`] where endpoints are,
+//! [`policy`] failures, time and effects, [`vote`] votes, [`reduce`] reducers, [`nested`] plans inside of plans, [`looped`]
+//! loops and their tuning, [`limits`] what a run may use, [`value`] plain values, and [`publish`] the JSON Schema that is
+//! made from these types. [`json`] reads JSON that others wrote. [`faults`] finds all that is wrong with a plan, and
+//! [`words`] says it in plain words.
 
 pub mod address;
 pub mod agent;

@@ -181,7 +181,10 @@ fn a_task_of_a_rendered_plan_notices_what_changed() {
     fedmill(&["task", "r", "a"]).assert_fails(2, &["out/a/o: changed since the stage made it"]);
     // Another file in its place: the store has the right one. No run is there that could be resumed.
     fs::remove_dir_all(plan.dir.path("r/tasks/a")).unwrap();
-    fs::remove_file(plan.dir.path("r/done/a.json")).unwrap();
+    ["a", "b"]
+        .iter()
+        .for_each(|task| fs::remove_file(plan.dir.path(&format!("r/done/{task}.json"))).unwrap());
+    fs::remove_dir_all(plan.dir.path("r/tasks/b")).unwrap();
     assert_eq!(fedmill(&["task", "r", "a"]).code, Some(0));
     fs::remove_file(&output).unwrap();
     fs::write(&output, "3\n").unwrap();

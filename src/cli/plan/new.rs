@@ -10,7 +10,6 @@ use crate::templates::resolve::resolve;
 use crate::templates::{TEMPLATES, plan};
 use crate::watch::export::check_outside;
 use clap::Args;
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Make a plan from a template.
@@ -48,7 +47,7 @@ impl Arguments {
         }
         check_outside(&self.output).map_err(Failure::of)?;
         let base = base_of(&self.output);
-        let place = Place { root: base.clone(), base: base.clone(), named: BTreeMap::new(), readers: None };
+        let place = Place { root: base.clone(), base: base.clone(), ..Place::default() };
         // Inputs that are not there yet are no fault of the template.
         let read = plan.inputs.iter().filter_map(|input| paths(input, &place).ok()).flatten();
         let read: Vec<_> = read.filter_map(|path| identity_of(&base.join(path))).collect();

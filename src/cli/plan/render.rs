@@ -57,7 +57,8 @@ impl Arguments {
         refuse_errors(&plan, &source, &self.plan).map_err(Failure::of)?;
         let named = files_of(&self.inputs);
         let readers = Readers::of(&self.plan);
-        let place = Place { root: self.output.clone(), base: base_of(&self.plan), named, readers };
+        let (root, base) = (self.output.clone(), base_of(&self.plan));
+        let place = Place { root, base, named, readers, ..Place::default() };
         let target = match self.target {
             Program::Slurm => Target::Slurm,
             Program::Snakemake => Target::Snakemake,

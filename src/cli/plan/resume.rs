@@ -36,7 +36,7 @@ impl Arguments {
             return Err(Failure::of(RunError::OfRendered { path: self.dir.clone(), above }));
         }
         let (plan, base, _) = claim::read_run(&self.dir).map_err(Failure::of)?;
-        let place = Place { root: self.dir.clone(), base, named: given(&self.dir), readers: None };
-        run(&plan, &place, &self.settle, None, &self.uses, common)
+        let place = Place { root: self.dir.clone(), base, named: given(&self.dir), ..Place::default() };
+        run(&plan, &place, &self.settle, &self.uses, common)
     }
 }

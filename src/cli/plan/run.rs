@@ -7,7 +7,6 @@ use crate::io::child::jobserver::Places;
 use crate::io::folder::readers::Readers;
 use crate::io::publish::directory_of;
 use crate::plan::read;
-use crate::plan::run::claim::directory_for;
 use crate::plan::run::disk::holder;
 use crate::plan::run::drive::drive;
 use crate::plan::run::event::Ending;
@@ -16,6 +15,7 @@ use crate::plan::run::publish::receipts::Earlier;
 use crate::review::lint::report::refuse_errors;
 use crate::schema::Plan;
 use crate::telemetry::console;
+use crate::watch::directory::directory_for;
 use crate::watch::export;
 use crate::watch::failures::failures;
 use crate::watch::results::{results, summary};
@@ -100,10 +100,11 @@ impl Arguments {
             (None, false) => directory_for(&self.plan, &read::digest(&plan), self.reuse.as_deref()),
         };
         let readers = Readers::of(&self.plan);
-        let place = Place { root, base: base_of(&self.plan), named: files_of(&self.inputs), readers };
         let earlier = self.reuse.as_deref().map(|dir| Earlier::open(dir, holder));
         let earlier = earlier.transpose().map_err(Failure::of)?;
-        run(&plan, &place, &[], earlier, &self.uses, common)
+        let (base, named) = (base_of(&self.plan), files_of(&self.inputs));
+        let place = Place { root, base, named, readers, earlier };
+        run(&plan, &place, &[], &self.uses, common)
     }
 }
 
@@ -112,7 +113,6 @@ pub(super) fn run(
     plan: &Plan,
     place: &Place,
     settled: &[(String, bool)],
-    earlier: Option<Earlier>,
     uses: &Uses,
     common: &Common,
 ) -> Result<Outcome, Failure> {
@@ -124,7 +124,7 @@ pub(super) fn run(
     }
     export::check_all(&uses.exports.files(), &place.root).map_err(Failure::of)?;
     let Opened { mut machine, mut world, inputs, finished } =
-        open(plan, place, uses.jobs.number(), earlier).map_err(Failure::of)?;
+        open(plan, place, uses.jobs.number()).map_err(Failure::of)?;
     let files = inputs.values().flatten().map(|file| place.base.join(&file.path));
     export::check_inputs(&uses.exports.files(), files).map_err(Failure::of)?;
     for (stage, done) in settled {

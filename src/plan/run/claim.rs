@@ -145,15 +145,3 @@ fn is_plan(root: &Path, digest: &str) -> bool {
     let path = root.join(PLAN);
     folder::is_plain_file(&path) && read::plan(&path).is_ok_and(|plan| read::digest(&plan) == digest)
 }
-
-/// The directory of a run whose plan lies at a path: `PLAN.run`, or `PLAN.DIGEST.run` if the run of another plan that
-/// succeeded has that name, or one whose results this run takes over.
-pub fn directory_for(at: &Path, digest: &str, reused: Option<&Path>) -> PathBuf {
-    let plain = at.with_extension("run");
-    let is_reused = reused.is_some_and(|reused| folder::real(reused).ok() == folder::real(&plain).ok());
-    let taken = of(&plain) == Holds::Run
-        && Journal::read(&plain).is_ok_and(|journal| {
-            journal.plan().is_some_and(|plan| plan != digest) && (is_reused || journal.finished().is_some())
-        });
-    if taken { at.with_extension(format!("{}.run", &digest[..12.min(digest.len())])) } else { plain }
-}

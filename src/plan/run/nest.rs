@@ -69,7 +69,7 @@ pub fn run(job: &Job, places: &Places<'_>, shared: Shared, stop: &AtomicBool) ->
     let start = |why: String| Failure::Start(why);
     let (plan, base) = compose(file, blake3, params, places.run).map_err(start)?;
     let readers = Readers::of_both(Readers::of(file), Readers::of(&places.run.join(PLAN)));
-    let place = Place { root: root.clone(), base, named: BTreeMap::new(), readers };
+    let place = Place { root: root.clone(), base, named: BTreeMap::new(), readers, earlier: None };
     if *anew {
         make_place(&root, &plan, inputs).map_err(|why| start(format!("{}: {why}", root.display())))?;
     }

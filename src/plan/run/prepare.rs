@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
 /// What a run needs beside its plan.
-#[derive(Clone, Debug)]
+#[derive(Clone, Default, Debug)]
 pub struct Place {
     /// The directory of the run.
     pub root: PathBuf,
@@ -33,6 +33,8 @@ pub struct Place {
     pub named: BTreeMap<String, Vec<PathBuf>>,
     /// Who alone may read the plan, as its file; `None` for all accounts.
     pub readers: Option<Readers>,
+    /// The run whose results this one may take over.
+    pub earlier: Option<Earlier>,
 }
 
 /// Finds the files of all inputs of a plan, and takes their digests.
@@ -185,18 +187,12 @@ pub struct Opened<'p> {
     pub finished: Option<String>,
 }
 
-/// Opens the run of a plan in a directory: a new one, or the one that the directory holds. It may take over results of an
-/// earlier one.
+/// Opens the run of a plan in a directory: a new one, or the one that the directory holds.
 ///
 /// # Errors
 ///
 /// When another runner works on it, it belongs to another plan, or its inputs changed.
-pub fn open<'p>(
-    plan: &'p Plan,
-    place: &Place,
-    parallel: u32,
-    earlier: Option<Earlier>,
-) -> Result<Opened<'p>, RunError> {
+pub fn open<'p>(plan: &'p Plan, place: &Place, parallel: u32) -> Result<Opened<'p>, RunError> {
     if let Some((at, why)) = check::faults(plan).into_iter().next() {
         return Err(RunError::Plan { at, why });
     }
@@ -242,7 +238,7 @@ pub fn open<'p>(
             inputs
         }
     };
-    let files = Files::new(known, inputs.clone(), &root).reusing(earlier);
+    let files = Files::new(known, inputs.clone(), &root).reusing(place.earlier);
     files.check_results(events.iter(), &root)?;
     let mut world = Disk::new(&root, plan.id.as_str(), &plan.safety.kill_file, &journal, lock)?
         .within(&plan.limits, &root)?

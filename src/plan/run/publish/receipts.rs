@@ -77,7 +77,7 @@ pub fn adopt(mut made: Made, job: &Job, root: &Path, known: &Known) -> Result<Ma
 }
 
 /// A run whose results another one may take over.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Earlier {
     root: PathBuf,
     /// The instances that succeeded, with the times of that in milliseconds since 1970, by the keys of their work.
