@@ -392,6 +392,7 @@ fn updates(covered: &mut Covered) {
     let next = format!("{residual} next.safetensors -o u2.safetensors");
     covered.run(&dir, &next, &["u2.safetensors", "kept/e.safetensors", "kept/e.safetensors.previous"]);
     covered.run(&dir, "compress in/c1.safetensors --dry-run --table --plot p.svg", &["p.svg"]);
+    covered.run(&dir, "man pages", &["pages/fedmill.1", "pages/fedmill-aggregate.1"]);
     covered.run(
         &dir,
         "decompress u.safetensors --base base.safetensors -o back.safetensors",

@@ -29,7 +29,7 @@ fn a_merge_on_file_systems_that_lack_something() {
         ("fsync:error=EIO:when=2", Ok("may not outlast a power cut")),
         ("fsync:error=EIO:when=1", Err("cannot be written")),
         ("/^rename:error=ENOSYS", Err("cannot be written")),
-        ("pread64:error=ESTALE:when=8", Err("")),
+        ("pread64:error=ESTALE:when=8+", Err("Stale file handle")),
         ("pwrite64:error=EDQUOT:when=1", Err("cannot be written")),
     ];
     for (fault, expected) in cases {

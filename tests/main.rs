@@ -14,6 +14,8 @@
 //! - `clients`: the registry of clients, and who is selected, against exact probabilities.
 //! - `classes`: statistics take the merged value, and opaque tensors are copied, whatever the server does.
 //! - `deltas`: updates that are deltas, and the parts of a base that a merged file keeps.
+//! - `outputs`: outputs that are inputs, links, pipes and devices; standard streams that cannot be written.
+//! - `faults`: what file systems refuse, as `strace` plays it.
 //! - `output`: the output of a run: shards, reports, messages, temporary files.
 //! - `partials`: trees of aggregators against one merge of all updates, and refused partials.
 //! - `partial_claims`: what a partial says of its round, its kind and its sums, held against the run.
@@ -58,6 +60,7 @@
 //! - `seals`: files that carry a digest: damage to any part of them is found.
 //! - `shards`: rounds cut into shards, against the bytes of one process; shard files that do not fit together.
 //! - `quality`: the error of codecs relative to their bytes, on vectors of four distributions.
+//! - `shells`: completions in bash, fish and zsh, and pages of `man`.
 //! - `sparse`: merges of codecs that send few values, and rules that refuse them.
 //! - `compressed_tensors`: files that the library compressed-tensors decodes, and their configuration.
 //! - `unfit`: finite values that the merged model cannot hold.
@@ -85,6 +88,7 @@ mod digests;
 mod doctor;
 mod dtypes;
 mod durability;
+mod faults;
 mod fuzz_seeds;
 mod gaps;
 mod golden_rules;
@@ -104,6 +108,7 @@ mod memory;
 mod monitoring;
 mod mutations;
 mod output;
+mod outputs;
 mod overflow;
 mod partial_claims;
 mod partials;
@@ -127,6 +132,7 @@ mod rules;
 mod same_bits;
 mod seals;
 mod shards;
+mod shells;
 mod sparse;
 mod state;
 mod strategies;

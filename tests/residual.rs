@@ -323,9 +323,9 @@ fn what_is_no_residual_of_this_client() {
                 "hint: copy cut.safetensors.previous over it",
             ],
         ),
-        ("in-3", "in-3.safetensors", &["in-3.safetensors: is also the update, its base or the output"]),
-        ("in-3", "out.safetensors", &["out.safetensors: is also the update, its base or the output"]),
-        ("in-3", "./out.safetensors", &["out.safetensors: is also the update, its base or the output"]),
+        ("in-3", "in-3.safetensors", &["in-3.safetensors: is also an input"]),
+        ("in-3", "out.safetensors", &["out.safetensors: is also another output"]),
+        ("in-3", "./out.safetensors", &["out.safetensors: is also another output"]),
         ("in-3", "no/folder/e.safetensors", &["directory does not exist"]),
         ("e", "new.safetensors", &["e.safetensors: metadata `fedmill.residual` marks"]),
         (

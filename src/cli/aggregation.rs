@@ -17,7 +17,7 @@ use crate::engine::intake::weights::{Weighting, read_table};
 use crate::io::collision::Collision;
 use crate::io::discover;
 use crate::model::client_id::nfc;
-use crate::model::dtype::{Dtype, Kind};
+use crate::model::dtype::Dtype;
 use crate::modes::tiers::file::TierText;
 use crate::rules::pre::{self, STEPS};
 use crate::rules::{self, Distances, RULES};
@@ -110,7 +110,7 @@ pub(super) struct AggregationOptions {
     ///
     /// Without a base the default is the dtype that most updates have, and the wider one of a tie. Personal layers keep
     /// the base's dtype.
-    #[arg(long, value_name = "DTYPE", value_parser = float_dtype, help_heading = OUTPUT)]
+    #[arg(long, value_name = "DTYPE", value_parser = Dtype::float_named, help_heading = OUTPUT)]
     dtype: Option<Dtype>,
     /// What to do with an update that lacks tensors: reject it, take the base's there, or merge over those present.
     ///
@@ -225,15 +225,6 @@ pub(super) fn published(done: Result<PathBuf, Error>) -> Result<Outcome, Failure
         }
         Err(error) => Err(Failure::of(error)),
     }
-}
-
-fn float_dtype(text: &str) -> Result<Dtype, String> {
-    let is_named =
-        |dtype: &Dtype| dtype.kind() == Kind::Float && dtype.to_string().eq_ignore_ascii_case(text);
-    Dtype::ALL
-        .into_iter()
-        .find(is_named)
-        .ok_or_else(|| "expected f64, f32, f16, bf16, f8_e4m3 or f8_e5m2".to_owned())
 }
 
 // clap checks the text only: the rule is built later, with the definition that --compat names.

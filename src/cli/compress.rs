@@ -10,6 +10,7 @@ use crate::compress::run::Compression;
 use crate::compress::summary::Summary;
 use crate::compress::values::NonFinite;
 use crate::compress::writer::FileLayout;
+use crate::settings::numbers;
 use crate::telemetry::console;
 use clap::{ArgGroup, Args};
 use std::path::{Path, PathBuf};
@@ -40,7 +41,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "N", value_parser = size::parse_bytes, group = "how", conflicts_with = "codec")]
     max_bytes: Option<u64>,
     /// Choose codecs so that the squared error is at most E times the squared norm.
-    #[arg(long, value_name = "E", value_parser = parse_nmse, group = "how", conflicts_with = "codec")]
+    #[arg(long, value_name = "E", value_parser = numbers::not_negative, group = "how", conflicts_with = "codec")]
     max_nmse: Option<f64>,
     /// Write a patch that turns BASE into exactly this file: no bit, key or header differs. Refused if the patch would not
     /// be smaller than the file.
@@ -68,7 +69,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "N", requires = "residual")]
     residual_max_age: Option<u64>,
     /// Multiply the residual by G, from 0 to 1, before it is added.
-    #[arg(long, value_name = "G", default_value = "1", value_parser = decay, requires = "residual")]
+    #[arg(long, value_name = "G", default_value = "1", value_parser = numbers::share, requires = "residual")]
     decay: f64,
     /// What to do with NaN and infinity.
     #[arg(long, value_name = "ACTION", default_value = "error")]
@@ -120,16 +121,6 @@ fn parse_ratio(text: &str) -> Result<f64, String> {
     ratio
         .filter(|ratio: &f64| *ratio > 0.0 && ratio.is_finite())
         .ok_or_else(|| "expected a ratio like 100x".to_owned())
-}
-
-fn parse_nmse(text: &str) -> Result<f64, String> {
-    let nmse = text.parse().ok().filter(|nmse| (0.0..).contains(nmse));
-    nmse.ok_or_else(|| "expected a number that is not negative".to_owned())
-}
-
-fn decay(text: &str) -> Result<f64, String> {
-    let number = text.parse().ok().filter(|decay| (0.0..=1.0).contains(decay));
-    number.ok_or_else(|| "expected a number from 0 to 1".to_owned())
 }
 
 impl Arguments {

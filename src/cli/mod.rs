@@ -1,7 +1,7 @@
 //! The command line: one file per subcommand, with its arguments and the call that runs it.
 //!
 //! A subcommand is its file, a `mod` line and a row of `subcommands!`. Subcommands share `aggregation`, `classes`
-//! and `reporting` (options), `size` (sizes in bytes), `failure` and `usage` (exit status) and
+//! and `reporting` (options), `failure` and `usage` (exit status) and
 //! `rates` (the table of codecs).
 
 /// Declares subcommands: the name, the arguments, and the common options that the subcommand reads.
@@ -32,6 +32,7 @@ mod bench;
 mod classes;
 mod clients;
 mod combine;
+mod completions;
 mod compress;
 mod decide;
 mod decompress;
@@ -39,6 +40,7 @@ mod doctor;
 mod failure;
 mod gram;
 mod inspect;
+mod man;
 mod merge;
 mod personalize;
 mod plan;
@@ -46,7 +48,6 @@ mod privacy;
 mod rates;
 mod reporting;
 mod round;
-mod size;
 mod usage;
 
 use crate::engine::backend::request::{BackendName, BackendRequest};
@@ -57,7 +58,8 @@ use crate::io::collision::{arguments, target};
 use crate::io::interrupt;
 use crate::kernels::lanes::Isa;
 use crate::model::client_id::IdSource;
-use crate::telemetry::console::{self, LogFormat};
+use crate::settings::size;
+use crate::telemetry::console::{self, LogFormat, print_path};
 use crate::telemetry::progress::Progress;
 use crate::updates::metadata::UpdateKind;
 use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, ValueEnum};
@@ -123,6 +125,8 @@ subcommands! {
     Decide: decide::Arguments, reads [CPU];
     Combine: combine::Arguments, reads [BACKEND, GPU, CPU];
     Merge: merge::Arguments, reads [CPU];
+    Completions: completions::Arguments, reads [];
+    Man: man::Arguments, reads [];
 }
 
 /// The place of the first option in the help, behind all positional arguments.
@@ -386,19 +390,7 @@ fn is_stdout(path: &Path) -> bool {
 
 /// Writes text to standard output. A closed pipe is no error.
 fn print(text: &str) -> Result<(), Failure> {
-    use std::io::{ErrorKind, Write};
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(why) if why.kind() != ErrorKind::BrokenPipe => Err(why.into()),
-        _ => Ok(()),
-    }
-}
-
-/// Prints the path of an output that is written. The output is there, whether the path can be printed or not.
-fn print_path(path: &Path) {
-    if let Err(why) = print(&format!("{}\n", path.display())) {
-        tracing::warn!("{}: is written, and its path cannot be printed: {}", path.display(), why.message());
-    }
+    Ok(console::print(text)?)
 }
 
 /// The command line as clap parses it, for the program, for tests and for generated help.

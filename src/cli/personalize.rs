@@ -3,6 +3,7 @@
 use super::{Common, Failure, INPUTS, IdOption, OUTPUT, Outcome, RULE, print_path, size};
 use crate::engine::intake::personal::{Layers, Personal};
 use crate::personalize::{Personalization, PersonalizeMethod};
+use crate::settings::numbers;
 use clap::{ArgGroup, Args};
 use std::path::PathBuf;
 
@@ -32,7 +33,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "LAYERS", help_heading = RULE, group = "how")]
     layers: Vec<Layers>,
     /// Mix both models: 0 gives the global model, 1 the client's.
-    #[arg(long, value_name = "ALPHA", help_heading = RULE, group = "how", value_parser = alpha)]
+    #[arg(long, value_name = "ALPHA", help_heading = RULE, group = "how", value_parser = numbers::share)]
     mix: Option<f64>,
     /// Split the model into files of at most SIZE, with an index. Example: 5GB.
     #[arg(long, value_name = "SIZE", help_heading = OUTPUT, value_parser = size::parse_bytes)]
@@ -40,11 +41,6 @@ pub(super) struct Arguments {
     /// Write the client's model to this path.
     #[arg(long, short, value_name = "OUT", help_heading = OUTPUT)]
     output: PathBuf,
-}
-
-fn alpha(text: &str) -> Result<f64, String> {
-    let alpha = text.parse().ok().filter(|alpha| (0.0..=1.0).contains(alpha));
-    alpha.ok_or_else(|| "expected a number from 0 to 1".to_owned())
 }
 
 impl Arguments {

@@ -3,6 +3,7 @@
 use crate::engine::aggregate::publish::publish_failure;
 use crate::engine::aggregate::request::{Outputs, Readers};
 use crate::telemetry::console::{self, LogFormat};
+use crate::telemetry::explain::plain;
 use clap::error::ErrorKind;
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -32,19 +33,6 @@ pub(super) fn tell(why: &clap::Error, arguments: &[OsString]) -> ExitCode {
         write_report(arguments, message(why));
     }
     ExitCode::from(2)
-}
-
-/// What the standard library says of text that is no number, and what fedmill says.
-const NUMBERS: [(&str, &str); 5] = [
-    ("invalid digit found in string", "expected a whole number such as 10"),
-    ("cannot parse integer from empty string", "expected a whole number such as 10"),
-    ("number too large to fit in target type", "expected a smaller number"),
-    ("number would be zero for non-zero type", "expected a number above 0"),
-    ("invalid float literal", "expected a number such as 0.5"),
-];
-
-fn plain(text: String) -> String {
-    NUMBERS.iter().fold(text, |text, (found, expected)| text.replace(found, expected))
 }
 
 /// Writes the report of a command that begins no run, if the arguments ask for one.

@@ -48,7 +48,7 @@ pub enum Collision {
 ///
 /// The first output that is an input or another output too, or is in a directory with a ledger.
 pub fn check(outputs: &[PathBuf], read: &[(u64, u64)]) -> Result<(), Collision> {
-    let (mut paths, mut files) = (BTreeSet::new(), BTreeSet::new());
+    let mut paths = BTreeSet::new();
     for path in outputs {
         let named = match Target::of(path).unwrap_or_else(|_| Target::File(path.clone())) {
             Target::File(named) => named,
@@ -56,8 +56,7 @@ pub fn check(outputs: &[PathBuf], read: &[(u64, u64)]) -> Result<(), Collision> 
             Target::StandardOutput => return Err(Collision::Output { path: path.clone() }),
             Target::Stream(_) => continue,
         };
-        let id = identity_of(&named);
-        if id.is_some_and(|id| read.contains(&id)) {
+        if identity_of(&named).is_some_and(|id| read.contains(&id)) {
             return Err(Collision::Input { path: path.clone() });
         }
         let resolved = publish::resolved(&named);
@@ -65,7 +64,7 @@ pub fn check(outputs: &[PathBuf], read: &[(u64, u64)]) -> Result<(), Collision> 
         if directory.join(LEDGER).exists() {
             return Err(Collision::Kept { path: path.clone(), directory: directory.to_owned() });
         }
-        if !paths.insert(resolved) || id.is_some_and(|id| !files.insert(id)) {
+        if !paths.insert(resolved) {
             return Err(Collision::Output { path: path.clone() });
         }
     }

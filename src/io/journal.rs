@@ -1,4 +1,6 @@
-//! A text file that grows one line at a time, by one writer. [`held`] is its lock where a file system has none.
+//! A text file that grows one line at a time, by one writer.
+//!
+//! [`held`] is its lock where a file system has none.
 //!
 //! A line counts once it is on disk with its newline. A killed writer may leave a part of a line behind the last whole
 //! line. It never reported that part as written, so readers ignore it, and the next append removes it first.

@@ -70,6 +70,17 @@ impl Working {
 }
 
 impl Dtype {
+    /// The dtype of floats of this name, in capitals or not.
+    ///
+    /// # Errors
+    ///
+    /// When there is none; the error names all.
+    pub fn float_named(text: &str) -> Result<Self, String> {
+        let floats = || Self::ALL.into_iter().filter(|dtype| dtype.kind() == Kind::Float);
+        let named = floats().find(|dtype| dtype.to_string().eq_ignore_ascii_case(text));
+        named.ok_or_else(|| "expected f64, f32, f16, bf16, f8_e4m3 or f8_e5m2".to_owned())
+    }
+
     /// Bytes of one value.
     pub fn bytes(self) -> usize {
         match self {

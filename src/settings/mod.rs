@@ -1,14 +1,16 @@
 //! How an operator writes a rule, step, strategy or codec: `name` or `name:key=value,key=value`.
 //!
 //! A registry is a slice of [`RegistryEntry`], one for each name. The help, the tables in `docs` and the generic tests
-//! read it. [`share`] parses a part of the clients, [`numbers`] checks numbers of strategies, [`duration`] is a
-//! duration as text, [`nearest`] finds the name that an operator meant, and [`places`] the lines of JSON paths.
+//! read it. [`share`] parses a part of the clients, [`size`] a number of bytes, [`numbers`] checks numbers of
+//! strategies, [`duration`] is a duration as text, [`nearest`] finds the name that an operator meant, and [`places`] the
+//! lines of JSON paths.
 
 pub mod duration;
 pub mod nearest;
 pub mod numbers;
 pub mod places;
 pub mod share;
+pub mod size;
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};

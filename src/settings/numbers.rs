@@ -1,4 +1,4 @@
-//! The numbers that settings of strategies may be.
+//! The numbers that options, and settings of strategies, may be.
 
 use std::fmt::{self, Display};
 use std::str::FromStr;
@@ -39,4 +39,45 @@ impl Display for Decay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
+}
+
+/// A number from 0 to 1.
+///
+/// # Errors
+///
+/// When the text is no such number.
+pub fn share(text: &str) -> Result<f64, String> {
+    number(text, "a number from 0 to 1", |x| (0.0..=1.0).contains(&x))
+}
+
+/// A number above 0.
+///
+/// # Errors
+///
+/// When the text is no such number.
+pub fn positive(text: &str) -> Result<f64, String> {
+    number(text, "a number above 0", |x| x > 0.0 && x.is_finite())
+}
+
+/// A number that is not negative.
+///
+/// # Errors
+///
+/// When the text is no such number.
+pub fn not_negative(text: &str) -> Result<f64, String> {
+    number(text, "a number that is not negative", |x| x >= 0.0 && x.is_finite())
+}
+
+/// A number between 0 and 1.
+///
+/// # Errors
+///
+/// When the text is no such number.
+pub fn fraction(text: &str) -> Result<f64, String> {
+    number(text, "a number above 0 and below 1", |x| x > 0.0 && x < 1.0)
+}
+
+fn number(text: &str, expected: &str, is_sound: impl Fn(f64) -> bool) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number| is_sound(*number));
+    number.ok_or_else(|| format!("found `{text}`, expected {expected}"))
 }

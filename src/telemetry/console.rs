@@ -7,6 +7,7 @@ use crate::telemetry::warnings::Keep;
 use anstyle::{AnsiColor, Style};
 use std::fmt;
 use std::io;
+use std::path::Path;
 use std::sync::OnceLock;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer as _;
@@ -153,4 +154,25 @@ pub fn tell(text: &str) {
     use std::io::Write;
     // A closed standard error loses nothing.
     let _ = writeln!(anstream::stderr(), "{}", text.trim_end());
+}
+
+/// Writes text to standard output. A closed pipe is no error.
+///
+/// # Errors
+///
+/// When it cannot be written.
+pub fn print(text: &str) -> io::Result<()> {
+    use std::io::Write;
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(why) if why.kind() != io::ErrorKind::BrokenPipe => Err(why),
+        _ => Ok(()),
+    }
+}
+
+/// Prints the path of an output that is written. The output is there, whether the path can be printed or not.
+pub fn print_path(path: &Path) {
+    if let Err(why) = print(&format!("{}\n", path.display())) {
+        tracing::warn!("{}: is written, and its path cannot be printed: {why}", path.display());
+    }
 }

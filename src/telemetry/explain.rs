@@ -24,3 +24,17 @@ pub trait Explain: Error + Send + Sync + 'static {
         None
     }
 }
+
+/// What the standard library says of text that is no number, and what fedmill says.
+const NUMBERS: [(&str, &str); 5] = [
+    ("invalid digit found in string", "expected a whole number such as 10"),
+    ("cannot parse integer from empty string", "expected a whole number such as 10"),
+    ("number too large to fit in target type", "expected a smaller number"),
+    ("number would be zero for non-zero type", "expected a number above 0"),
+    ("invalid float literal", "expected a number such as 0.5"),
+];
+
+/// A message about an argument in plain words: it says which number was expected.
+pub fn plain(text: String) -> String {
+    NUMBERS.iter().fold(text, |text, (found, expected)| text.replace(found, expected))
+}

@@ -2,7 +2,8 @@
 //!
 //! [`report`] is the JSON report, [`progress`] the progress bar, [`console`] prints messages, [`cells`] has tables and
 //! texts of a terminal, [`warnings`] keeps those that are warnings, [`escape`] keeps the text of others from acting on
-//! a terminal, and [`explain`] adds a remedy and a signal to an error.
+//! a terminal, and [`explain`] adds a remedy and a signal to an error. [`manual`] has completions and
+//! pages of `man`.
 //!
 //! Rounds of a federation: [`metrics`] is the record of a round, [`derived`] what follows from several records,
 //! [`figures`] the table of what is exported, [`prometheus`] and [`tensorboard`] export it,
@@ -15,6 +16,7 @@ pub mod escape;
 pub mod explain;
 pub mod figures;
 pub mod html;
+pub mod manual;
 pub mod metrics;
 pub mod progress;
 pub mod prometheus;

@@ -154,7 +154,7 @@ fn no_output_is_in_the_state_directory() {
             format!("privacy clip p --base base.safetensors in -o {output}"),
             format!("privacy export p --format csv -o {output}"),
         ] {
-            fedmill(&dir, &words(&command)).assert_fails(2, &["is in the state directory p", "outside it"]);
+            fedmill(&dir, &words(&command)).assert_fails(2, &["is in the state directory ", "outside it"]);
         }
         // Commands that do not open the budget, and runs that end before they would.
         for command in [

@@ -1,6 +1,8 @@
 //! `fedmill plan export`: what runs did, for other programs.
 
 use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, is_stdout, print};
+use crate::io::collision::target::is_stream;
+use crate::settings::numbers;
 use crate::watch::export::{Export, during};
 use clap::{ArgGroup, Args};
 use std::path::{Path, PathBuf};
@@ -31,13 +33,8 @@ pub(super) struct Exports {
     #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     trace: Option<PathBuf>,
     /// The share of runs that are traced, from 0 to 1; the id of a run decides.
-    #[arg(long, value_name = "P", value_parser = share, default_value_t = 1.0, requires = "trace", help_heading = OUTPUT)]
+    #[arg(long, value_name = "P", value_parser = numbers::share, default_value_t = 1.0, requires = "trace", help_heading = OUTPUT)]
     trace_sample: f64,
-}
-
-fn share(text: &str) -> Result<f64, String> {
-    let share = text.parse::<f64>().ok().filter(|share| (0.0..=1.0).contains(share));
-    share.ok_or_else(|| format!("found `{text}`, expected a number from 0 to 1"))
 }
 
 impl Arguments {
@@ -70,7 +67,8 @@ impl Exports {
 
     /// Does the work of a run, and exports it meanwhile and in the end.
     pub(super) fn of<T>(&self, root: &Path, work: impl FnOnce() -> T) -> Result<T, Failure> {
-        let textfile = self.prometheus.as_deref().filter(|path| !is_stdout(path));
+        // A stream gets the last state alone.
+        let textfile = self.prometheus.as_deref().filter(|path| !is_stream(path));
         let done = during(root, textfile, work);
         self.all().try_for_each(|(export, path)| put(export, root, path))?;
         Ok(done)

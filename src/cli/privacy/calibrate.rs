@@ -2,13 +2,14 @@
 
 use super::compose::lines;
 use super::mechanism::{self, MechanismOptions};
-use super::plan::{self, PlanOptions};
+use super::plan::PlanOptions;
 use super::while_listening;
 use crate::cli::{Common, Failure, OUTPUT, Outcome, PRIVACY, print};
 use crate::privacy::accountants::bridge::IntegerNoise;
 use crate::privacy::accountants::lines::rounded_up;
 use crate::privacy::calibrate::{Budget, CalibrateError, ClientSampling, TargetAccountant};
 use crate::privacy::ledger::plan::Correlated;
+use crate::settings::numbers;
 use clap::Args;
 use serde::Serialize;
 
@@ -20,16 +21,16 @@ use serde::Serialize;
 #[command(next_help_heading = PRIVACY)]
 pub(in crate::cli) struct Arguments {
     /// The largest epsilon.
-    #[arg(long, value_name = "E", value_parser = plan::positive)]
+    #[arg(long, value_name = "E", value_parser = numbers::positive)]
     epsilon: Option<f64>,
     /// The probability with which the guarantee may fail, below 1 / number of clients.
-    #[arg(long, value_name = "D", value_parser = plan::fraction)]
+    #[arg(long, value_name = "D", value_parser = numbers::fraction)]
     delta: f64,
     /// The number of rounds.
     #[arg(long, value_name = "T", required_unless_present = "noise_multiplier")]
     rounds: Option<u64>,
     /// The standard deviation of the noise on the sum, divided by the clip bound.
-    #[arg(long, value_name = "Z", value_parser = plan::not_negative)]
+    #[arg(long, value_name = "Z", value_parser = numbers::not_negative)]
     noise_multiplier: Option<f64>,
     #[command(flatten)]
     plan: PlanOptions,

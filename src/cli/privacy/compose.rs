@@ -1,6 +1,6 @@
 //! `fedmill privacy compose`: the cost of releases, without a state directory.
 
-use super::plan::{self, PlanOptions};
+use super::plan::PlanOptions;
 use super::while_listening;
 use crate::bench::curves::{self, Curve};
 use crate::cli::{Common, Failure, INPUTS, OUTPUT, Outcome, PRIVACY, print, rates};
@@ -9,6 +9,7 @@ use crate::privacy::accountants::lines::Line;
 use crate::privacy::accountants::rdp::orders::OrderList;
 use crate::privacy::accountants::{self, CostTerms, cost};
 use crate::privacy::event::Event;
+use crate::settings::numbers;
 use crate::telemetry::cells::Listing;
 use clap::{ArgGroup, Args};
 use serde::Serialize;
@@ -27,16 +28,16 @@ pub(in crate::cli) struct Arguments {
     #[arg(long, value_name = "FILE", help_heading = INPUTS, conflicts_with_all = ["rounds", "sampling", "sampling_rate", "population"])]
     events: Option<PathBuf>,
     /// The standard deviation of the noise on the sum, divided by the clip bound.
-    #[arg(long, value_name = "Z", value_parser = plan::not_negative)]
+    #[arg(long, value_name = "Z", value_parser = numbers::not_negative)]
     noise_multiplier: Option<f64>,
     /// The number of rounds.
     #[arg(long, value_name = "T", default_value_t = 1)]
     rounds: u64,
     /// The probability with which the guarantee may fail, below 1 / number of clients.
-    #[arg(long, value_name = "D", value_parser = plan::fraction)]
+    #[arg(long, value_name = "D", value_parser = numbers::fraction)]
     delta: Option<f64>,
     /// Compute delta at this epsilon.
-    #[arg(long, value_name = "E", value_parser = plan::not_negative, conflicts_with_all = ["dimension", "plot"])]
+    #[arg(long, value_name = "E", value_parser = numbers::not_negative, conflicts_with_all = ["dimension", "plot"])]
     epsilon: Option<f64>,
     #[command(flatten)]
     plan: PlanOptions,

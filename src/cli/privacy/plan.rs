@@ -5,6 +5,7 @@ use crate::kernels::discrete_gaussian::Level;
 use crate::privacy::accountants::bridge::IntegerNoise;
 use crate::privacy::calibrate::ClientSampling;
 use crate::privacy::event::Adjacency;
+use crate::settings::numbers;
 use clap::{Args, ValueEnum};
 
 /// How the clients of a round are drawn, as typed.
@@ -25,7 +26,7 @@ pub(super) struct PlanOptions {
     #[arg(long, value_name = "HOW")]
     sampling: Option<SamplingName>,
     /// The probability that a client is drawn in a round, or the share of clients that are drawn.
-    #[arg(long, value_name = "Q", value_parser = probability)]
+    #[arg(long, value_name = "Q", value_parser = numbers::share)]
     sampling_rate: Option<f64>,
     /// The number of all clients, for sampling without replacement.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
@@ -41,29 +42,6 @@ pub(super) struct PlanOptions {
     #[arg(long, value_name = "L", default_value_t = 2, requires = "dimension",
           value_parser = clap::value_parser!(u8).range(2..=3))]
     level: u8,
-}
-
-fn probability(text: &str) -> Result<f64, String> {
-    let number = text.parse().ok().filter(|rate| (0.0..=1.0).contains(rate));
-    number.ok_or_else(|| "expected a number from 0 to 1".to_owned())
-}
-
-/// Parses a number above 0.
-pub(super) fn positive(text: &str) -> Result<f64, String> {
-    let number = text.parse().ok().filter(|number: &f64| *number > 0.0 && number.is_finite());
-    number.ok_or_else(|| "expected a number above 0".to_owned())
-}
-
-/// Parses a number that is not negative.
-pub(super) fn not_negative(text: &str) -> Result<f64, String> {
-    let number = text.parse().ok().filter(|number: &f64| *number >= 0.0 && number.is_finite());
-    number.ok_or_else(|| "expected a number that is not negative".to_owned())
-}
-
-/// Parses a number between 0 and 1.
-pub(super) fn fraction(text: &str) -> Result<f64, String> {
-    let number = text.parse().ok().filter(|delta: &f64| *delta > 0.0 && *delta < 1.0);
-    number.ok_or_else(|| "expected a number above 0 and below 1".to_owned())
 }
 
 /// Parses the name of an adjacency.

@@ -11,6 +11,7 @@ use crate::engine::intake::taken::Taken;
 use crate::engine::passes::combine::compile::compile;
 use crate::engine::passes::combine::reducer::Reducer;
 use crate::engine::passes::error::PassError;
+use crate::io::interrupt::Section;
 use crate::telemetry::report::Report;
 use std::collections::BTreeMap;
 
@@ -101,6 +102,7 @@ pub trait Mode {
     ///
     /// When a file cannot be renamed.
     fn publish(&self, outputs: Complete) -> Result<(), Error> {
+        let _whole = Section::enter();
         outputs.publish()
     }
 

@@ -14,7 +14,6 @@ use crate::engine::intake::taken::Taken;
 use crate::engine::passes::combine::{norms_of, step_norms};
 use crate::engine::passes::machine::Machine;
 use crate::engine::passes::overlap;
-use crate::io::interrupt::Section;
 use crate::io::model_writer::{ModelWriter, WriteError};
 use crate::io::publish::StagedNames;
 use crate::telemetry::report::Report;
@@ -184,7 +183,6 @@ pub fn merge_staged(
         warnings::with_printed(report.warnings, session.request.outputs.readers.may_see_clients());
     report.output = Some(report::output(&set.merged.layout, &writer, metadata, lost));
     publish::fill_report(session, &report_room, &report)?;
-    let _whole = Section::enter();
     mode.publish(Complete { model: writer, state, report: report_room })?;
     tell_merged(session, taken);
     Ok(report)

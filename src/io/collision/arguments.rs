@@ -5,13 +5,14 @@
 //! An output is an option under the heading [`HEADING`] that takes a path of a file. So a new command has the checks
 //! without further work.
 
-use super::target::Target;
+use super::target::{Target, is_stream};
 use super::{Collision, check};
 use crate::io::publish::resolved;
 use crate::io::source::identity_of;
 use clap::builder::{OsStringValueParser, TypedValueParser, ValueParser};
 use clap::{Arg, ArgMatches, Command, parser::ValueSource};
 use std::any::TypeId;
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -67,7 +68,8 @@ fn target_of(path: PathBuf, is_text: bool) -> Result<PathBuf, String> {
         Target::Stream(stream) if !is_text && !stream.is_dir() => {
             Err(format!("{}: is no regular file, expected one or none", path.display()))
         }
-        Target::File(file) => Ok(file),
+        // The error about a folder names what the operator wrote.
+        Target::File(file) if !file.is_dir() => Ok(file),
         _ => Ok(path),
     }
 }
@@ -90,13 +92,21 @@ pub fn check_line(command: &Command, matches: &ArgMatches) -> Result<(), Collisi
         let raw = matches.get_raw(arg.get_id().as_str()).into_iter().flatten();
         raw.map(PathBuf::from).collect::<Vec<_>>()
     };
-    let outputs: Vec<PathBuf> = given.iter().filter(|arg| is_output(arg)).flat_map(written).collect();
+    let outputs = given.iter().filter(|arg| is_output(arg)).flat_map(written);
+    // A folder is no output: the error about it says so.
+    let outputs: Vec<PathBuf> = outputs.filter(|path| !path.is_dir()).collect();
     let inputs = given.iter().filter(|arg| !is_output(arg)).flat_map(|arg| inputs(arg, matches));
     let inputs: Vec<PathBuf> = inputs.filter(|path| path.as_os_str() != "-").collect();
     let read: Vec<(u64, u64)> = inputs.iter().filter_map(|path| identity_of(path)).collect();
     let named = |path: &PathBuf| inputs.iter().any(|input| whole(input) == whole(path));
-    match outputs.iter().find(|path| named(path)) {
-        Some(path) => Err(Collision::Input { path: path.clone() }),
+    if let Some(path) = outputs.iter().find(|path| named(path)) {
+        return Err(Collision::Input { path: path.clone() });
+    }
+    let mut files = BTreeSet::new();
+    let is_another =
+        |path: &&PathBuf| !is_stream(path) && identity_of(path).is_some_and(|id| !files.insert(id));
+    match outputs.iter().find(is_another) {
+        Some(path) => Err(Collision::Output { path: path.clone() }),
         None => check(&outputs, &read),
     }
 }

@@ -35,6 +35,7 @@ use crate::engine::passes::error::PassError;
 use crate::engine::passes::machine::Machine;
 use crate::io::collision::target::is_stream;
 use crate::io::digest::Blake3;
+use crate::io::interrupt::Section;
 use crate::io::model_file::ModelFile;
 use crate::kernels::server_step::ServerStep;
 use crate::modes::dp::checks::{check_base, check_cohort};
@@ -419,6 +420,7 @@ impl Mode for Release {
 
     /// Records first where the outputs wait, so that a run that fails from here on costs no second charge.
     fn publish(&self, outputs: Complete) -> Result<(), Error> {
+        let _whole = Section::enter();
         let files = outputs.names();
         let kept = outputs.keep()?;
         let value = serde_json::to_value(&kept).map_err(Error::Report)?;

@@ -2,7 +2,11 @@
 
 /// Bytes of a size such as `5GB`, `512MiB` or `4096`. Decimal units as in Hugging Face's tools, binary ones
 /// with an `i`.
-pub(super) fn parse_bytes(text: &str) -> Result<u64, String> {
+///
+/// # Errors
+///
+/// When the text is no such size, or the size is 0 or above 2^64 - 1 bytes.
+pub fn parse_bytes(text: &str) -> Result<u64, String> {
     let bad = || format!("found `{text}`, expected a size such as 5GB, 512MiB or 4096");
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
