@@ -19,7 +19,8 @@
 //! - [`templates`]: makes plans. [`review`]: looks at plans without running them. [`watch`]: looks at runs, and
 //!   ends them. [`tasks`]: plans that another program schedules, task by task. [`plan`]: workflows as files, and their
 //!   runner. [`endpoint`]: requests to the servers and models that a plan asks. [`language`]: the conditions and
-//!   references in a plan. [`schema`]: the types of a plan. [`measures`]: what describes a round or a run as a whole.
+//!   references in a plan. [`schema`]: the types of a plan. [`tuning`]: how a loop's parameter is changed.
+//!   [`measures`]: what describes a round or a run as a whole.
 //! - [`modes`]: where a run may differ from the plain run: `tiers`, `gaps`, `tree`, `shards`, `dp`. No mode knows another.
 //! - [`engine`]: one aggregate run, in the order of the data: `intake` admits updates, `passes` stream tiles, `decide`
 //!   judges, `aggregate` is the run; `backend` chooses the CPU or the GPU.
@@ -62,5 +63,6 @@ pub mod strategies;
 pub mod tasks;
 pub mod telemetry;
 pub mod templates;
+pub mod tuning;
 pub mod updates;
 pub mod watch;

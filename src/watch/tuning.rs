@@ -1,9 +1,9 @@
 //! What the loops of a run tuned.
 
 use crate::plan::run::state::State;
-use crate::plan::run::tune::Step;
 use crate::schema::Plan;
 use crate::schema::value::Scalar;
+use crate::tuning::Step;
 use serde::Serialize;
 
 /// A loop that tunes a parameter.

@@ -46,8 +46,10 @@ pub(crate) const ARROWS: &Table = &[
     ("review", "plan endpoint language schema tasks io settings telemetry"),
     ("tasks", "plan endpoint language schema io"),
     // `measures`, `rules` and `shards` for the numbers of a round, which the shard files of `gram` hold too.
-    ("watch", "plan tasks language schema measures rules shards record io settings telemetry"),
-    ("plan", "endpoint record io telemetry settings language schema measures"),
+    ("watch", "plan tuning tasks language schema measures rules shards record io settings telemetry"),
+    ("plan", "tuning endpoint record io telemetry settings language schema measures"),
+    // `io` for digests.
+    ("tuning", "language schema measures io"),
     ("endpoint", "language schema"),
     ("language", "schema measures"),
     ("schema", "settings"),

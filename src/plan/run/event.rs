@@ -1,13 +1,13 @@
 //! The lines of a run's journal: what the runner is about to do, and what came of it.
 
 use super::key::Key;
-use super::tune::Step;
 use crate::endpoint::fault::Fault;
 use crate::io::interrupt::REQUESTS;
 use crate::language::condition::Value;
 use crate::record::Entry;
 use crate::schema::policy::{Answer, RetryOn};
 use crate::schema::value::is_default;
+use crate::tuning::Step;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;

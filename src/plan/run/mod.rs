@@ -7,8 +7,8 @@
 //! [`process`] runs commands and [`publish`] takes their outputs into the store. [`claim`] says what a directory holds,
 //! [`prepare`] pins inputs and opens a run, and [`drive`] is the loop. [`gates`] has the files by which persons answer.
 //! [`vote`] counts ballots. [`reduce`] makes one file of several, and [`nest`] runs another plan, with what
-//! [`given`] keeps for it. [`quote`] puts texts of files into requests. [`tune`] tunes parameters of loops. [`ledger`] reads privacy budgets, and [`error`] says why
-//! it cannot go on.
+//! [`given`] keeps for it. [`quote`] puts texts of files into requests. [`ledger`] reads privacy
+//! budgets, and [`error`] says why it cannot go on.
 
 pub mod attempt;
 pub mod bound;
@@ -32,6 +32,5 @@ pub mod quote;
 pub mod reduce;
 pub mod scope;
 pub mod state;
-pub mod tune;
 pub mod vote;
 pub mod world;

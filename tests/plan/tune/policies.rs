@@ -2,11 +2,11 @@
 
 use super::{Toy, noise, plan, run, run_to, setup, value};
 use fedmill::plan::run::machine::Machine;
-use fedmill::plan::run::tune::propose::propose;
-use fedmill::plan::run::tune::{Step, Tuning};
 use fedmill::plan::run::world::{Job, Task};
 use fedmill::schema::Plan;
 use fedmill::schema::value::Scalar;
+use fedmill::tuning::propose::propose;
+use fedmill::tuning::{Step, Tuning};
 use serde_json::{Value, json};
 
 /// The trials of a run: the value, the number of iterations, and the gain.

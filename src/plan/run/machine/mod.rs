@@ -11,12 +11,12 @@ use super::fill::{Filler, Folders};
 use super::key::Key;
 use super::scope::{Names, Scope};
 use super::state::State;
-use super::tune::guard;
 use super::world::{Woken, World};
 use crate::io::interrupt::Interrupted;
 use crate::language::graph::Graph;
 use crate::schema::Plan;
 use crate::schema::stage::Stage;
+use crate::tuning::guard;
 use std::collections::{BTreeMap, BTreeSet};
 use turns::Turns;
 

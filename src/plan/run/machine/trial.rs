@@ -4,12 +4,12 @@ use super::Machine;
 use crate::plan::run::error::RunError;
 use crate::plan::run::event::{Event, Outcome};
 use crate::plan::run::key::{Key, Shadow};
-use crate::plan::run::tune::judge::{Pairs, Verdict, compare, judge, worst};
-use crate::plan::run::tune::population::confidence;
-use crate::plan::run::tune::propose::{Proposal, propose};
-use crate::plan::run::tune::{Step, Trial};
 use crate::plan::run::world::World;
 use crate::schema::looped::{Tune, Validate};
+use crate::tuning::judge::{Pairs, Verdict, compare, judge, worst};
+use crate::tuning::population::confidence;
+use crate::tuning::propose::{Proposal, propose};
+use crate::tuning::{Step, Trial};
 
 impl Machine<'_> {
     /// Tunes after an iteration whose stages are over. Returns whether the loop waits for shadow runs.

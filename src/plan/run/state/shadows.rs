@@ -5,11 +5,11 @@ use crate::language::condition::Value;
 use crate::language::tunable::parameter;
 use crate::plan::run::event::Outcome;
 use crate::plan::run::key::{Key, Shadow};
-use crate::plan::run::tune::{Step, Tuning};
 use crate::schema::Plan;
 use crate::schema::looped::Tune;
 use crate::schema::name::Id;
 use crate::schema::value::Scalar;
+use crate::tuning::{Step, Tuning};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The tuning of a run's loops.
