@@ -372,7 +372,7 @@ fn the_status_of_a_run_shows_the_gates_of_its_inner_plans() {
     let mut runner = start(&plan);
     let answers = ["plans/near.0/gates/ask", "plans/far/plans/deep/gates/ask"];
     let is_open = |answer: &&str| plan.dir.exists(&format!("plan.run/{answer}.question"));
-    wait_until("both gates", || answers.iter().all(|answer| is_open(&answer)));
+    wait_until("both gates", || answers.iter().all(is_open));
     let status = || {
         let run = fedmill(&plan.dir, &["plan", "status", "--json", "plan.run"]);
         serde_json::from_str::<Value>(&run.stdout).unwrap()
