@@ -83,6 +83,21 @@ fn stages_of_an_inner_plan_that_are_done_stay_done_after_a_kill() {
 }
 
 #[test]
+fn a_stage_that_takes_too_long_ends_without_an_inner_stage_of_its_name() {
+    let plan = Workflow::new(&json!([
+        {"id": "work", "sh": "sleep 60", "timeout": {"run": "1s", "kill_after": "100ms"}},
+        {"id": "run", "kind": "plan", "plan": {"file": "inner.json"}, "out": [{"name": "o", "path": "work.o"}]},
+    ]))
+    .with("limits.on_failure", json!("keep_going"));
+    let inner = json!({"schema": "fedmill.plan/1", "id": "inner", "limits": {"timeout": {"run": "1m"}},
+        "agents": {"shell": {"kind": "command", "argv": ["sh", "-c"]}},
+        "stages": [{"id": "work", "agent": "shell", "argv": ["sleep 3; echo fine"], "out": [{"name": "o", "path": "-"}]}]});
+    plan.dir.write("inner.json", inner.to_string());
+    plan.run().assert_fails(2, &["stage `work`", "took longer than 1 s"]);
+    assert_eq!(plan.states(), "work timeout, run ok");
+}
+
+#[test]
 fn the_runner_of_an_inner_plan_that_a_killed_one_left_behind_ends_its_own_commands() {
     let slow = "trap 'sleep 3; echo cleaned >> $HOME/log; exit 1' TERM; while :; do sleep 0.01; done";
     let plan = workflow(&inner(&format!("echo $$ > $HOME/pid; if ! test -e $HOME/mended; then {slow}; fi")));

@@ -116,14 +116,9 @@ fn field(id: i32, place: usize) -> Option<u64> {
     fields.split_ascii_whitespace().nth(place)?.parse().ok()
 }
 
-/// The processes whose environment has these variables with these values, or folders below them.
+/// The processes whose environment has these variables with these values.
 pub fn with_variables(variables: &[(&str, &str)]) -> Vec<i32> {
     processes(|process| {
-        variables.iter().all(|(name, value)| {
-            // A folder below stands for a run inside of the run.
-            let rest =
-                process.variable(name).and_then(|found| found.as_bytes().strip_prefix(value.as_bytes()));
-            rest.is_some_and(|rest| rest.first().is_none_or(|byte| *byte == b'/'))
-        })
+        variables.iter().all(|(name, value)| process.variable(name) == Some(OsStr::new(value)))
     })
 }

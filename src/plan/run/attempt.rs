@@ -1,7 +1,7 @@
 //! An attempt: runs a command or asks an endpoint, and takes what it made.
 
 use super::event::{Failure, Made};
-use super::process::{self, ATTEMPTS, Invocation, MARK, STAGE, WORK};
+use super::process::{self, ATTEMPT, ATTEMPTS, Invocation, MARK, STAGE, WORK};
 use super::publish::{self, Places};
 use super::reduce::reduce;
 use super::world::{AttemptLimits, Job, Output, Spent, Task};
@@ -97,7 +97,7 @@ fn variables(
     env.extend(passed_on.map(|text| (allowance::VARIABLE.to_owned(), text)));
     env.insert("FEDMILL_PLAN_DIR".to_owned(), job.base.clone());
     env.insert(STAGE.to_owned(), job.name.clone());
-    env.insert("FEDMILL_ATTEMPT".to_owned(), job.attempt.to_string());
+    env.insert(ATTEMPT.to_owned(), job.attempt.to_string());
     env.insert("FEDMILL_IDEMPOTENCY_KEY".to_owned(), job.work.clone());
     env
 }

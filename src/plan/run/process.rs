@@ -27,6 +27,8 @@ pub const MARK: &str = "FEDMILL_RUN_DIR";
 const RUNNER: &str = "FEDMILL_RUNNER";
 /// The variable that names the instance.
 pub const STAGE: &str = "FEDMILL_STAGE";
+/// The variable with the number of the attempt.
+pub const ATTEMPT: &str = "FEDMILL_ATTEMPT";
 
 /// Variables that every command inherits.
 pub const INHERITED: [&str; 5] = ["PATH", "HOME", "LANG", "TZ", "TMPDIR"];
@@ -75,9 +77,10 @@ pub fn run(invocation: &Invocation<'_>) -> Result<(), Failure> {
         Failure::Start(format!("`{program}` cannot be started: {why}"))
     };
     let mut group = start(invocation).map_err(started)?;
-    // Only both together name the processes of one attempt.
-    if let (Some(run), Some(stage)) = (invocation.env.get(MARK), invocation.env.get(STAGE)) {
-        group.mark(vec![(MARK.to_owned(), run.clone()), (STAGE.to_owned(), stage.clone())]);
+    // Only all together name the processes of one attempt; the runner of an inner plan has no stage.
+    let marks = [MARK, STAGE, ATTEMPT].map(|name| Some((name.to_owned(), invocation.env.get(name)?.clone())));
+    if let Some(marks) = marks.into_iter().collect() {
+        group.mark(marks);
     }
     let watched =
         Watch::new(group.child(), invocation).and_then(|watch| watch.until_end(&mut group, invocation));
