@@ -176,6 +176,23 @@ fn a_process_that_leaves_its_group_ends_with_its_stage() {
 }
 
 #[test]
+fn a_runner_that_ends_by_an_error_ends_its_commands() {
+    let plan = Workflow::new(&json!([
+        {"id": "long", "sh": "trap '' TERM; echo $$ > $HOME/child; while :; do sleep 0.1; done"},
+        {"id": "b", "sh": "until test -s $HOME/child; do sleep 0.1; done; rm -rf $FEDMILL_RUN_DIR/receipts; \
+            echo > $FEDMILL_RUN_DIR/receipts"},
+    ]));
+    plan.write();
+    let home = format!("export HOME={}", plan.dir.path("").display());
+    let run = fedmill_after(&plan.dir, &home, &["plan", "run", "plan.json"]);
+    run.assert_fails(2, &["plan.run/receipts/b.json: cannot be written"]);
+    let child = String::from_utf8(plan.dir.read("child")).unwrap();
+    assert!(!is_alive(&child), "the command outlives its runner");
+    std::fs::remove_file(plan.dir.path("plan.run/receipts")).unwrap();
+    assert_eq!(plan.states(), "long interrupted, b interrupted");
+}
+
+#[test]
 fn a_failure_says_what_its_command_printed() {
     let plan = Workflow::new(
         &json!([{"id": "a", "sh": "test {index} -eq 0 || {{ seq 9 >&2; printf 'no \\033 space\\n' >&2; exit 2; }}",

@@ -17,9 +17,10 @@ use std::path::PathBuf;
 pub const MAKEFLAGS: &str = "MAKEFLAGS";
 
 /// The places for jobs that a program has.
-#[derive(Debug)]
+#[derive(Default, Debug)]
 pub enum Places {
     /// No make limits the jobs.
+    #[default]
     Free,
     /// A make limits the jobs, and its pipe cannot be opened: one job at a time.
     One,

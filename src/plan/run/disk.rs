@@ -164,7 +164,7 @@ impl Disk {
     /// Shares the places for attempts with the runs inside of this one, so that all together take at most `most`. Under
     /// GNU make they share its places.
     pub fn sharing(mut self, most: u32) -> Self {
-        self.places = self.places.or_shared(most);
+        self.places = std::mem::take(&mut self.places).or_shared(most);
         self
     }
 
@@ -317,5 +317,13 @@ impl World for Disk {
                 return Ok(Woken::Time);
             }
         }
+    }
+}
+
+impl Drop for Disk {
+    /// Ends the attempts of a runner that ends by an error: nothing would keep their limits.
+    fn drop(&mut self) {
+        self.attempts.values().for_each(|stop| stop.store(true, Ordering::Relaxed));
+        while !self.attempts.is_empty() && self.wait(None).is_ok() {}
     }
 }
