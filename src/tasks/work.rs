@@ -48,7 +48,9 @@ pub fn run(shared: &Shared, name: &str, settled: &[(String, bool)], parallel: u3
     let lock = disk::lock(&root)?;
     let root = folder::real(&root).map_err(|source| RunError::Read { path: root, source })?;
     let files = shared.files(task);
-    if let Some(record) = shared.done(task)? {
+    if let Some(record) = shared.done(task)?
+        && still_holds(shared, task, &record)?
+    {
         files.check_results(record.events.iter(), &root)?;
         // Written anew, since some programs compare times.
         shared.keep(task, &record)?;
@@ -99,6 +101,17 @@ fn fault(task: &str, why: String) -> RunError {
 
 fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
+}
+
+/// Whether the record of a task that is done still holds: its work happened, or what it waited for is what it was then.
+fn still_holds(shared: &Shared, task: Task, record: &Record) -> Result<bool, RunError> {
+    let worked = record.events.iter().any(|event| matches!(event, Event::Made { .. }));
+    if worked || shared.units.all[task.unit].handler.is_some() {
+        return Ok(true);
+    }
+    let Ok(before) = events_before(shared, task) else { return Ok(true) };
+    let events = Journal::read(&shared.folder(task))?.events();
+    Ok(events.strip_prefix(std::slice::from_ref(&shared.start)).is_some_and(|rest| rest.starts_with(&before)))
 }
 
 /// Whether the journal of a task goes on: it began after the same events, and a stage of the end has not ended.

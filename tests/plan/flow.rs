@@ -1,6 +1,7 @@
 //! What runs, in which order, and with which files: needs, decisions, loops, failures, retries.
 
 use super::Workflow;
+use crate::harness::fedmill;
 use serde_json::json;
 
 #[test]
@@ -309,4 +310,46 @@ fn an_input_that_changed_is_refused() {
         2,
         &["$.inputs[0].path: found `../secret`, expected a path inside of the plan's folder"],
     );
+}
+
+#[test]
+fn a_stage_that_a_failure_left_out_runs_once_it_is_mended() {
+    let plan = Workflow::new(&json!([
+        {"id": "b", "sh": "test -e $FEDMILL_PLAN_DIR/mended"},
+        {"id": "m", "needs": ["b"], "sh": "true"},
+        {"id": "choose", "kind": "decide", "depends": "stages.m.ok || stages.m.blocked",
+         "cases": [{"if": "stages.m.ok", "to": "good"}], "else": "bad"},
+        {"id": "publish", "branch": "good", "needs": ["choose"], "sh": "true"},
+        {"id": "alarm", "depends": "stages.m.blocked", "sh": "true"},
+    ]))
+    .with("limits.on_failure", json!("keep_going"));
+    plan.run().assert_fails(2, &["stage `b`"]);
+    assert_eq!(plan.states(), "b failed, m blocked, choose ok, publish skipped, alarm ok");
+    plan.dir.write("mended", "");
+    let run = fedmill(&plan.dir, &["plan", "resume", "plan.run"]);
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    // What the alarm did stays done.
+    assert_eq!(plan.states(), "b ok, m ok, choose ok, publish ok, alarm ok");
+}
+
+#[test]
+fn a_task_that_a_failure_left_out_runs_once_it_is_mended() {
+    let plan = Workflow::new(&json!([
+        {"id": "b", "sh": "test -e $FEDMILL_PLAN_DIR/mended"},
+        {"id": "m", "needs": ["b"], "sh": "true"},
+        {"id": "publish", "depends": "stages.m.ok", "sh": "echo published >> $FEDMILL_PLAN_DIR/log"},
+    ]))
+    .with("limits.on_failure", json!("keep_going"));
+    plan.write();
+    let fedmill = |args: &[&str]| fedmill(&plan.dir, &[&["plan"], args].concat());
+    assert_eq!(fedmill(&["render", "plan.json", "--target", "slurm", "-o", "r"]).code, Some(0));
+    assert_eq!(fedmill(&["task", "r", "b"]).code, Some(2));
+    assert_eq!(fedmill(&["task", "r", "publish"]).code, Some(0));
+    assert!(!plan.dir.exists("log"));
+    plan.dir.write("mended", "");
+    for task in ["b", "m", "publish", "publish"] {
+        let run = fedmill(&["task", "r", task]);
+        assert_eq!(run.code, Some(0), "{task}: {run:#?}");
+    }
+    assert_eq!(plan.dir.read("log"), b"published\n");
 }

@@ -1,5 +1,7 @@
-//! What the events of a run add up to. [`shadows`] has the part of trials.
+//! What the events of a run add up to. [`shadows`] has the part of trials, and [`reconsidered`] opens stages again whose
+//! cause is open again.
 
+mod reconsidered;
 pub mod shadows;
 
 use super::event::{Artifact, Ending, Event, Failure, Made, Outcome};
@@ -371,14 +373,7 @@ impl State {
             groups.last_mut().filter(|group| !is_kept(group)).into_iter().for_each(Group::open_again);
         }
         self.tuned.open_again();
-        for looped in 0..self.loops.len() {
-            let open = |stage: &usize| self.group(self.current(*stage)).outcome.is_none();
-            let members = (0..self.groups.len()).filter(|stage| self.loop_of[*stage] == Some(looped));
-            if members.into_iter().any(|stage| open(&stage)) {
-                let iteration = self.loops[looped].iteration;
-                self.loops[looped] = LoopState { iteration, ..LoopState::default() };
-            }
-        }
+        self.reconsider(graph, plan);
         self.count_again(graph)
     }
 
@@ -387,14 +382,7 @@ impl State {
         let mut free = Vec::new();
         for (stage, needs) in graph.needs.iter().enumerate() {
             let key = self.current(stage);
-            let waits = |need: &&usize| {
-                let other_loop = self.loop_of(**need).filter(|looped| self.loop_of(stage) != Some(*looped));
-                match other_loop {
-                    Some(looped) => !self.loops[looped].is_over,
-                    None => self.group(self.seen_from(**need, key)).outcome.is_none(),
-                }
-            };
-            let left = needs.iter().filter(waits).count();
+            let left = needs.iter().filter(|need| self.waits_for(key, **need)).count();
             let group = self.group_mut(key);
             group.left = left;
             if left == 0 && group.outcome.is_none() {
