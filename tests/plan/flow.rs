@@ -333,6 +333,33 @@ fn a_stage_that_a_failure_left_out_runs_once_it_is_mended() {
 }
 
 #[test]
+fn what_stands_behind_a_loop_waits_until_the_loop_comes_to_its_end() {
+    let plan = Workflow::new(&json!([
+        {"id": "a", "sh": "echo '{{\"n\": {k}}}'", "out": [{"name": "m", "path": "-", "metrics": true}], "metrics": ["n"]},
+        {"id": "b", "needs": ["a"], "sh": "test {k} -ne 2 || test -e $FEDMILL_PLAN_DIR/mended"},
+        {"id": "choose", "kind": "decide", "needs": ["a"], "cases": [{"if": "metrics.n >= 3.0", "to": "good"}], "else": "bad"},
+        {"id": "good", "branch": "good", "needs": ["choose"], "agent": "shell", "argv": ["cat $0", "{a.m}"],
+         "out": [{"name": "o", "path": "-"}]},
+    ]))
+    .with("limits.on_failure", json!("keep_going"))
+    .with("loops", json!([{"id": "l", "over": ["a", "b"], "max_iters": 3}]));
+    plan.run().assert_fails(2, &["stage `b@2`: exited with status 1"]);
+    let states = "a@1 ok, b@1 ok, a@2 ok, b@2 failed, choose blocked, good blocked";
+    let sorted = |states: &str| {
+        let mut states: Vec<String> = states.split(", ").map(str::to_owned).collect();
+        states.sort();
+        states
+    };
+    assert_eq!(sorted(&plan.states()), sorted(states));
+    let status = fedmill(&plan.dir, &["plan", "status", "--json", "plan.run"]).stdout;
+    assert!(status.contains("needs `a` of loop `l`, which ended early: `b@2` did not succeed"), "{status}");
+    plan.dir.write("mended", "");
+    let run = fedmill(&plan.dir, &["plan", "resume", "plan.run"]);
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    assert_eq!(plan.output("good/o"), "{\"n\": 3}\n");
+}
+
+#[test]
 fn a_task_that_a_failure_left_out_runs_once_it_is_mended() {
     let plan = Workflow::new(&json!([
         {"id": "b", "sh": "test -e $FEDMILL_PLAN_DIR/mended"},

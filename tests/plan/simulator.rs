@@ -53,6 +53,8 @@ struct Sim<'a> {
     running: Vec<Job>,
     /// Writes until trouble.
     fuse: Option<(u64, Trouble)>,
+    /// Stages whose work fails for now.
+    broken: &'a [String],
 }
 
 fn ended() -> RunError {
@@ -68,10 +70,15 @@ impl Sim<'_> {
     }
 }
 
+/// The stage of an instance.
+fn stage_of(name: &str) -> &str {
+    name.split(['@', '.']).next().unwrap_or_default()
+}
+
 /// What an attempt at a stage comes to: decided by the name of the stage and the key of the work.
 fn attempt(job: &Job) -> Result<Made, Failure> {
     let digest = hex(&Blake3::of_bytes(job.work.as_bytes()));
-    let stage = job.name.split(['@', '.']).next().unwrap_or_default();
+    let stage = stage_of(&job.name);
     let number = Blake3::of_bytes(format!("{stage}{}", job.name).as_bytes())[0];
     match number % 12 {
         0 => return Err(Failure::Exit(1)),
@@ -161,7 +168,10 @@ impl World for Sim<'_> {
         }
         let place = self.rng.below(self.running.len() as u64) as usize;
         let job = self.running.swap_remove(place);
-        let (result, spent) = (attempt(&job), Spent::default());
+        let is_broken =
+            !job.name.contains('~') && self.broken.iter().any(|stage| *stage == stage_of(&job.name));
+        let result = if is_broken { Err(Failure::Exit(2)) } else { attempt(&job) };
+        let spent = Spent::default();
         Ok(Woken::Ended(Ended { key: job.key, attempt: job.attempt, result, seconds: 1.0, spent }))
     }
 }
@@ -298,7 +308,13 @@ fn result(plan: &Plan, machine: &Machine<'_>) -> Vec<String> {
 
 /// Runs a plan until it ends, with trouble in the first runners. Returns the result and how often the operator said that
 /// a stage shall happen again.
-fn run(plan: &Plan, rng: &mut Rng, troubles: u64, disk: &mut Disk) -> (Vec<String>, BTreeMap<String, u32>) {
+fn run(
+    plan: &Plan,
+    rng: &mut Rng,
+    troubles: u64,
+    broken: &[String],
+    disk: &mut Disk,
+) -> (Vec<String>, BTreeMap<String, u32>) {
     let mut again = BTreeMap::new();
     let mut settle: Option<String> = None;
     for runner in 0.. {
@@ -307,8 +323,15 @@ fn run(plan: &Plan, rng: &mut Rng, troubles: u64, disk: &mut Disk) -> (Vec<Strin
         let kinds = [Trouble::Before, Trouble::Torn, Trouble::After, Trouble::Full];
         let kind = kinds[rng.below(4) as usize];
         let fuse = (runner < troubles).then(|| (1 + rng.below(12), kind));
-        let mut sim =
-            Sim { disk, rng, clock: 1e9 + runner as f64, jumps: troubles > 0, running: Vec::new(), fuse };
+        let mut sim = Sim {
+            disk,
+            rng,
+            clock: 1e9 + runner as f64,
+            jumps: troubles > 0,
+            running: Vec::new(),
+            fuse,
+            broken,
+        };
         let folders = Folders { inputs: "/in".to_owned(), run: "/run".to_owned() };
         let setup = Setup { plan, digest: "plan".to_owned(), folders, parallel: 2, part: None };
         let mut machine = Machine::new(setup, &events, &mut sim).unwrap();
@@ -351,13 +374,13 @@ fn check_journal(plan: &Plan, events: &[Event], machine: &Machine<'_>) {
 fn simulate(seed: u64) -> u64 {
     let mut rng = Rng::new(seed);
     let plan = random_plan(&mut rng);
-    let (undisturbed, _) = run(&plan, &mut Rng::new(seed ^ 0xabcd), 0, &mut Disk::default());
+    let (undisturbed, _) = run(&plan, &mut Rng::new(seed ^ 0xabcd), 0, &[], &mut Disk::default());
     let mut disk = Disk::default();
     let troubles = 1 + rng.below(6);
-    let (disturbed, again) = run(&plan, &mut rng, troubles, &mut disk);
+    let (disturbed, again) = run(&plan, &mut rng, troubles, &[], &mut disk);
     assert_eq!(disturbed, undisturbed, "seed {seed}: {}", serde_json::to_string(&plan).unwrap());
     for stage in plan.stages.iter().filter(|stage| stage.side_effects == SideEffects::Once) {
-        let of_stage = |name: &str| name.split(['@', '.']).next() == Some(stage.id.as_str());
+        let of_stage = |name: &str| stage_of(name) == stage.id.as_str();
         for (name, count) in disk.done.iter().filter(|(name, _)| of_stage(name)) {
             let allowed = 1 + again.get(name).copied().unwrap_or(0);
             assert!(*count <= allowed, "seed {seed}: `{name}` happened {count} times");
@@ -378,4 +401,62 @@ fn a_disturbed_run_ends_as_an_undisturbed_one() {
         })
         .sum();
     assert!(settled > 2 * seeds, "only {settled} stages succeeded over {seeds} seeds");
+}
+
+/// The events of a run as the outcomes of its stages, by their names.
+fn outcomes(plan: &Plan, events: &[Event]) -> BTreeMap<Key, Outcome> {
+    let graph = fedmill::language::graph::Graph::of(plan).unwrap();
+    let mut state = fedmill::plan::run::state::State::new(plan, &graph);
+    events.iter().for_each(|event| drop(state.add(event, &graph, plan)));
+    let groups = state.groups.iter().enumerate().flat_map(|(stage, groups)| {
+        let is_looped = plan.loop_of(stage).is_some();
+        groups.iter().enumerate().map(move |(place, group)| {
+            let iteration = if is_looped { place as u32 + 1 } else { 0 };
+            (Key { stage, iteration, index: None, shadow: None }, group.outcome)
+        })
+    });
+    groups.filter_map(|(key, outcome)| Some((key, outcome?))).collect()
+}
+
+/// Lets some stages fail, mends them, and goes on. Returns whether the run could be compared with one that never failed.
+fn mend(seed: u64) -> bool {
+    let mut rng = Rng::new(seed ^ 0x5eed);
+    let plan = random_plan(&mut rng);
+    let graph = fedmill::language::graph::Graph::of(&plan).unwrap();
+    // What a failure that is a result, or the fallback of a vote, came to stays.
+    let breaks = |place: &usize| {
+        let stage = &plan.stages[*place];
+        stage.works() && stage.consensus.is_none() && !graph.failure_is_a_result(&plan, *place)
+    };
+    let mut broken: Vec<String> =
+        (0..plan.stages.len()).filter(breaks).map(|place| plan.stages[place].id.to_string()).collect();
+    broken.retain(|_| rng.chance(40));
+    let (mut whole, mut disk) = (Disk::default(), Disk::default());
+    let (fresh, _) = run(&plan, &mut Rng::new(seed), 0, &[], &mut whole);
+    run(&plan, &mut rng, 0, &broken, &mut disk);
+    let (first, expected) = (outcomes(&plan, &disk.events), outcomes(&plan, &whole.events));
+    let last = |key: &Key| !first.contains_key(&Key { iteration: key.iteration + 1, ..*key });
+    // Work that is done stays done, and so does an iteration behind which another one ran.
+    let stays = |(key, outcome): (&Key, &Outcome)| {
+        let differs = expected.get(key) != Some(outcome);
+        differs && (*outcome == Outcome::Ok && !plan.stages[key.stage].decides() || !last(key))
+    };
+    if broken.is_empty() || first.iter().any(stays) {
+        return false;
+    }
+    let (mended, _) = run(&plan, &mut rng, 0, &[], &mut disk);
+    let plan = serde_json::to_string(&plan).unwrap();
+    assert_eq!(mended, fresh, "seed {seed}: {broken:?} in {plan}");
+    true
+}
+
+#[test]
+fn a_run_that_goes_on_after_failures_ends_as_one_without() {
+    let seeds = std::env::var("FEDMILL_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(10_000);
+    let compared: Vec<bool> = (0..seeds)
+        .into_par_iter()
+        .map(|seed| std::panic::catch_unwind(|| mend(seed)).unwrap_or_else(|_| panic!("seed {seed}")))
+        .collect();
+    let compared = compared.into_iter().filter(|compared| *compared).count() as u64;
+    assert!(2 * compared > seeds, "compared only {compared} of {seeds} runs");
 }

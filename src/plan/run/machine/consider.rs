@@ -83,8 +83,7 @@ impl Machine<'_> {
                 }
             }
             None if !is_handler => {
-                if let Some(need) = self.failed_need(key) {
-                    let why = format!("needs {need}, which failed");
+                if let Some(why) = self.failed_need(key) {
                     return Ok(Some(NotRun { outcome: Outcome::Blocked, why, read: BTreeMap::new() }));
                 }
             }
@@ -106,21 +105,26 @@ impl Machine<'_> {
         Ok(None)
     }
 
-    /// A stage that this one needs, that neither succeeded nor was skipped, and that may not fail; or a stage of a loop
-    /// that failed.
+    /// Why a stage is blocked: one that it needs neither succeeded nor was skipped, and may not fail, or the loop around
+    /// that one did not come to its end.
     fn failed_need(&self, key: Key) -> Option<String> {
+        let plan = self.flow.plan;
         self.flow.graph.needs[key.stage].iter().find_map(|need| {
             let around = self.state.loop_of(*need);
-            let mut failed = self.state.failed_loops().filter(|looped| around == Some(*looped));
-            if let Some(looped) = failed.next() {
-                let plan = self.flow.plan;
-                return Some(format!("`{}` of loop `{}`", plan.stages[*need].id, plan.loops[looped].id));
+            let looped =
+                |looped: usize| format!("`{}` of loop `{}`", plan.stages[*need].id, plan.loops[looped].id);
+            if let Some(failed) = self.state.failed_loops().find(|looped| around == Some(*looped)) {
+                return Some(format!("needs {}, which failed", looped(failed)));
             }
             let seen = self.state.seen_from(*need, key);
-            let may_fail = self.flow.plan.stages[*need].may_fail();
+            let may_fail = plan.stages[*need].may_fail();
             let is_fine = |outcome: Outcome| outcome.is_fine() || may_fail && outcome.is_failure();
-            let fine = self.state.group(seen).outcome.is_none_or(is_fine);
-            (!fine).then(|| format!("`{}`", seen.name(self.flow.plan)))
+            if !self.state.group(seen).outcome.is_none_or(is_fine) {
+                return Some(format!("needs `{}`, which failed", seen.name(plan)));
+            }
+            let left = around.filter(|around| self.state.loop_of(key.stage) != Some(*around))?;
+            let last = self.cut_short_by(left)?.name(plan);
+            Some(format!("needs {}, which ended early: `{last}` did not succeed", looped(left)))
         })
     }
 

@@ -101,17 +101,14 @@ impl Machine<'_> {
     pub(super) fn iterate(&mut self, looped: usize, world: &mut impl World) -> Result<(), RunError> {
         let Some(members) = self.flow.plan.members(&self.flow.plan.loops[looped]) else { return Ok(()) };
         let keys: Vec<Key> = members.map(|stage| self.state.current(stage)).collect();
-        let outcomes: Option<Vec<Outcome>> = keys.iter().map(|key| self.state.group(*key).outcome).collect();
-        let (Some(outcomes), Some(last)) = (outcomes, keys.last()) else { return Ok(()) };
-        if self.state.loops[looped].is_over {
+        let Some(last) = keys.last() else { return Ok(()) };
+        let is_open = |key: &Key| self.state.group(*key).outcome.is_none();
+        if self.state.loops[looped].is_over || keys.iter().any(is_open) {
             return Ok(());
         }
         let iteration = last.iteration;
         let settings = &self.flow.plan.loops[looped];
-        let failed = outcomes
-            .iter()
-            .zip(&keys)
-            .any(|(outcome, key)| !outcome.is_fine() && !self.is_handled(key.stage));
+        let failed = self.cut_short_by(looped).is_some();
         let evaluated = match &settings.until {
             Some(text) if !failed => self.scope(*last).evaluate(text),
             _ => Ok(Evaluated { holds: false, read: BTreeMap::new() }),
@@ -141,6 +138,17 @@ impl Machine<'_> {
         let has_failed = !failed.is_empty();
         self.record(&[Event::Iterated { looped, iteration, again, exhausted, failed, read }]);
         if has_failed { self.fail(why, world) } else { Ok(()) }
+    }
+
+    /// The stage whose end lets no iteration follow, in the iteration of a loop that runs or ran last: the first that failed,
+    /// or else the first that did not succeed.
+    pub(super) fn cut_short_by(&self, looped: usize) -> Option<Key> {
+        let members = self.flow.plan.members(&self.flow.plan.loops[looped])?;
+        let outcome = |key: &Key| self.state.group(*key).outcome;
+        let keys = members.filter(|stage| !self.is_handled(*stage)).map(|stage| self.state.current(stage));
+        let short: Vec<Key> = keys.filter(|key| outcome(key).is_some_and(|found| !found.is_fine())).collect();
+        let failed = short.iter().find(|key| outcome(key).is_some_and(Outcome::is_failure));
+        failed.or(short.first()).copied()
     }
 
     /// Whether a stage or a loop failed.
