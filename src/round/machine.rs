@@ -70,6 +70,22 @@ impl<'w, W: World> Machine<'w, W> {
         fates::record_missing(self.world, &self.state)
     }
 
+    /// Checks that the round that goes on, or else the next one, starts from the model with this BLAKE3.
+    ///
+    /// # Errors
+    ///
+    /// When it starts from another one.
+    pub fn check_start(&self, expected: &str) -> Result<(), RoundError> {
+        let found = &self.state.carry.current.file.blake3;
+        if found == expected {
+            return Ok(());
+        }
+        let (found, expected) = (layout::model(found), layout::model(expected));
+        Err(RoundError::Refused(format!(
+            "the next round starts from {found}, and --only-from asks for {expected}: another round ran since, or a rollback"
+        )))
+    }
+
     /// Compares what rounds start from with its digests, once in a run.
     fn check_base(&mut self) -> Result<(), RoundError> {
         if !self.is_checked {

@@ -308,15 +308,14 @@ fn federation_plan(directory: &Path, config: &Config) -> Result<(), NextError> {
     }
     plan.insert("id".to_owned(), json!("next-round"));
     plan.insert("goal".to_owned(), json!("run the next round of the federation"));
-    insert(&mut plan, "agents", "shell", json!({"kind": "command", "argv": ["sh", "-c"]}));
-    // A round that ran since, or a rollback, makes this plan one of the past.
-    let is_current = json!({"id": "is_current", "agent": "shell", "argv": [
-        "test \"$(readlink -- \"$0\")\" = \"$1\"", escaped(&format!("{whole}/{}", layout::CURRENT)), escaped(&model)]});
     let config = pin("config", layout::CONFIG, &directory.join(layout::CONFIG))?;
+    // A model has its digest as its name.
+    let from = Path::new(&model).file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let model = pin("model", &model, &directory.join(&model))?;
     plan.insert("inputs".to_owned(), json!([config, model]));
-    let argv = json!(["round", "run", escaped(&whole), "--rounds", "1"]);
-    let round = json!({"id": "round", "needs": ["is_current"], "agent": "fedmill", "argv": argv,
-        "out": [{"name": "model", "path": "-"}]});
-    publish(&directory.join(layout::NEXT_PLAN), plan, &[is_current, round])
+    // A round that ran since, or a rollback, makes this plan one of the past: also while its own run waits to go on.
+    let argv = json!(["round", "run", escaped(&whole), "--rounds", "1", "--only-from", from]);
+    let round =
+        json!({"id": "round", "agent": "fedmill", "argv": argv, "out": [{"name": "model", "path": "-"}]});
+    publish(&directory.join(layout::NEXT_PLAN), plan, &[round])
 }

@@ -192,7 +192,15 @@ fn each_run_of_a_federation_leaves_the_plan_of_its_next_round() {
     ok(&dir, "round verify fed");
     // The plan of a round that is over runs no other round.
     let run = fedmill(&dir, &words("plan run fed/old.plan.json"));
-    run.assert_fails(2, &["stage `is_current`: exited with status 1"]);
+    run.assert_fails(2, &["stage `round`: exited with status 1", "another round ran since, or a rollback"]);
+    // So does a run of it whose runner was killed while the round went on.
+    let journal = dir.read("fed/old.plan.run/events.jsonl");
+    let begun = journal.split_inclusive(|byte| *byte == b'\n').take(2).collect::<Vec<_>>().concat();
+    assert!(String::from_utf8_lossy(&begun).contains("\"begin\""));
+    dir.write("fed/old.plan.run/events.jsonl", begun);
+    let run = fedmill(&dir, &words("plan resume fed/old.plan.run"));
+    run.assert_fails(2, &["another round ran since, or a rollback"]);
+    assert_eq!(std::fs::read_link(dir.path("fed/current.safetensors")).unwrap(), after);
 }
 
 #[test]

@@ -34,6 +34,9 @@ pub(in crate::cli) struct Arguments {
     /// Run this phase alone, if it is next.
     #[arg(long, value_name = "PHASE", value_parser = PHASES)]
     phase: Option<String>,
+    /// Run only if the round that goes on, or else the next one, starts from the model with this BLAKE3.
+    #[arg(long, value_name = "BLAKE3", conflicts_with = "dry_run")]
+    only_from: Option<String>,
     /// Exit with status 0 where the round waits or another run works. Status 1 then means that a round was refused.
     #[arg(long)]
     waiting_ok: bool,
@@ -77,6 +80,9 @@ impl Arguments {
     fn drive(&self, common: &Common, config: &Config, server: &mut Server) -> Result<Outcome, Failure> {
         let mut machine = Machine::open(server, config, &self.directory).map_err(Failure::of)?;
         machine.mend().map_err(Failure::of)?;
+        if let Some(model) = &self.only_from {
+            machine.check_start(model).map_err(Failure::of)?;
+        }
         let until = match (&self.phase, self.rounds) {
             (Some(phase), _) => Until::Phase(phase.clone()),
             (None, Some(rounds)) => Until::Rounds(rounds),
