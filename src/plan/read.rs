@@ -6,7 +6,7 @@ use super::error::PlanError;
 use crate::io::digest::{Blake3, hex};
 use crate::io::{folder, text};
 use crate::schema::faults::{self, Fault};
-use crate::schema::json::Strict;
+use crate::schema::json::{Strict, wide_integer};
 use crate::schema::{Plan, SCHEMA};
 use crate::settings::places::{Place, places};
 use serde_json::Value;
@@ -75,6 +75,17 @@ pub fn parse(text: &str, path: &Path) -> Result<Plan, PlanError> {
         _ => {}
     }
     leave_out_extensions(&mut value);
+    let mut large = Vec::new();
+    find_large(&value, "$", &mut large);
+    if let Some(at) = large.first()
+        && let Some((token, line, last)) = wide_integer(text.as_bytes())
+    {
+        let place = Some(Place { line, column: last + 1 - token.len() });
+        let why = format!("found {token}, expected a whole number that 64 bits hold, or a text: \"{token}\"");
+        // Of several large numbers, the place alone names the one.
+        let at = if large.len() == 1 { at.clone() } else { "$".to_owned() };
+        return Err(PlanError::Malformed { path: path.to_owned(), faults: vec![(place, Fault { at, why })] });
+    }
     faults::read(value).map_err(malformed)
 }
 
@@ -98,6 +109,26 @@ fn leave_out_extensions(value: &mut Value) {
             object.values_mut().for_each(leave_out_extensions);
         }
         Value::Array(list) => list.iter_mut().for_each(leave_out_extensions),
+        _ => {}
+    }
+}
+
+/// The paths of numbers that a parser of JSON may have rounded to a whole number.
+fn find_large(value: &Value, at: &str, found: &mut Vec<String>) {
+    match value {
+        Value::Number(number)
+            if number.is_f64() && number.as_f64().is_some_and(|real| real.abs() >= 2f64.powi(63)) =>
+        {
+            found.push(at.to_owned());
+        }
+        Value::Object(object) => {
+            object.iter().for_each(|(key, value)| find_large(value, &format!("{at}.{key}"), found));
+        }
+        Value::Array(list) => {
+            list.iter()
+                .enumerate()
+                .for_each(|(place, value)| find_large(value, &format!("{at}[{place}]"), found));
+        }
         _ => {}
     }
 }
@@ -175,6 +206,14 @@ mod tests {
             (
                 r#"{"id":"p"}"#.to_owned(),
                 "p.json:1:1: $: missing field `schema`; write \"schema\": \"fedmill.plan/1\"",
+            ),
+            (
+                with("").replace("[]", "[],\"params\":{\"seed\":10000000000000000001}"),
+                "$.params.seed: found 10000000000000000001, expected a whole number up to 9223372036854775807, or a text",
+            ),
+            (
+                with("").replace("[]", "[],\n\"params\":{\"seed\":-10000000000000000001}"),
+                "p.json:2:18: $.params.seed: found -10000000000000000001, expected a whole number that 64 bits hold",
             ),
             ("[]".to_owned(), "p.json:1:1: $: expected an object"),
             (with(r#"["a"]"#), "$.stages[0]: found a list, expected an object"),

@@ -209,7 +209,12 @@ impl Aggregate {
             "seed" | "round" | "test_seed" => {
                 let number: u64 = value.parse()?;
                 let id = if id == "test_seed" { "test_seed" } else { id };
-                self.param(id, json!(number.saturating_add(1)));
+                let next = number.saturating_add(1);
+                // What a parameter cannot hold as a number keeps its digits as a text.
+                self.param(
+                    id,
+                    i64::try_from(next).map_or_else(|_| json!(next.to_string()), |next| json!(next)),
+                );
                 Ok(format!("{{params.{id}}}"))
             }
             _ => Ok(escaped(value)),
