@@ -157,6 +157,35 @@ fn the_operator_may_take_a_word_back() {
 }
 
 #[test]
+fn the_end_of_a_run_comes_again_after_a_word_is_taken_back() {
+    let plan = pays("test -e $HOME/mended", &json!({}))
+        .with("stages.1.argv", json!(["echo end >> $HOME/log"]))
+        .with("on", json!({"exit": ["other"]}));
+    plan.write();
+    at_home(&plan, &["run", "plan.json"]).assert_fails(2, &["stage `pay`: exited with status 1"]);
+    plan.dir.write("mended", "");
+    for (word, expected) in [("pay=done", "x\nend\nend\n"), ("pay=again", "x\nend\nend\nx\nend\n")] {
+        let run = at_home(&plan, &["resume", "plan.run", "--settle", word]);
+        assert_eq!((run.code, log(&plan).as_str()), (Some(0), expected), "{run:#?}");
+    }
+}
+
+#[test]
+fn the_word_for_an_iteration_stays_once_another_one_began() {
+    let plan = pays("test -e $HOME/mended", &json!({}))
+        .with("loops", json!([{"id": "l", "over": ["pay"], "max_iters": 2}]));
+    plan.write();
+    at_home(&plan, &["run", "plan.json"]).assert_fails(2, &["stage `pay@1`: exited with status 1"]);
+    plan.dir.write("mended", "");
+    let run = at_home(&plan, &["resume", "plan.run", "--settle", "pay@1=done"]);
+    assert_eq!((run.code, log(&plan).as_str()), (Some(0), "x\nx\n"), "{run:#?}");
+    at_home(&plan, &["resume", "plan.run", "--settle", "pay@1=again"]).assert_fails(
+        2,
+        &["iteration 2 of loop `l` began after iteration 1, so that what came of that one stays"],
+    );
+}
+
+#[test]
 fn a_program_that_never_started_did_nothing() {
     let plan = Workflow::new(&json!([{"id": "pay", "side_effects": "once", "agent": "tool", "argv": ["x"]}]));
     let tool = plan.dir.path("tool");
@@ -187,6 +216,12 @@ fn a_receipt_holds_although_the_journal_is_lost() {
         assert_eq!((run.code, log(&plan).as_str()), (Some(0), "x\n"), "{lines}: {run:#?}");
         assert_eq!(plan.output("next/o"), "7\n");
     }
+    // The output gets its name back.
+    std::fs::remove_file(plan.dir.path("plan.run/events.jsonl")).unwrap();
+    std::fs::remove_dir_all(plan.dir.path("plan.run/out")).unwrap();
+    let run = at_home(&plan, &["resume", "plan.run"]);
+    assert_eq!((run.code, log(&plan).as_str()), (Some(0), "x\n"), "{run:#?}");
+    assert_eq!((plan.output("pay/o").as_str(), plan.output("next/o").as_str()), ("7\n", "7\n"));
     // A receipt proves only what lies in the store: this one names another file.
     let receipt = String::from_utf8(plan.dir.read("plan.run/receipts/pay.json")).unwrap();
     plan.dir.write("plan.run/receipts/pay.json", receipt.replace("out/pay/o", "out/pay/../../plan.json"));

@@ -209,7 +209,9 @@ impl World for Disk {
     }
 
     fn receipt(&mut self, name: &str) -> Result<Option<Receipt>, RunError> {
-        self.read_receipt(&receipts::path_of(&self.root, name), Some(name))
+        let receipt = self.read_receipt(&receipts::path_of(&self.root, name), Some(name))?;
+        receipt.iter().try_for_each(|receipt| self.files.check_outputs(&receipt.made, &self.root))?;
+        Ok(receipt)
     }
 
     fn equal_work(&mut self, job: &Job) -> Result<Option<Made>, RunError> {

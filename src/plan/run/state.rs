@@ -283,8 +283,10 @@ impl State {
                 (instance.work, instance.agent) = (work.clone(), agent.clone());
             }
             Event::Attested { key, done } => {
-                if self.group_mut(*key).attest(key.index, *done) {
-                    self.ending = None;
+                let was_over = self.ending.is_some();
+                if self.group_mut(*key).attest(key.index, *done) && was_over {
+                    // The run goes on after an end, and comes to another one.
+                    self.ending = Some(Ending::Failed);
                 }
             }
             Event::Made { key, made, seconds, .. } => {

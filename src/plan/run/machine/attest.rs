@@ -28,7 +28,8 @@ impl Machine<'_> {
             instance.is_some_and(|found| found.running || found.may_have_happened || found.attested)
         };
         let Some(key) = keys.filter(is_known).find(|key| key.name(self.flow.plan) == name) else {
-            return fault("no attempt of that name may have happened without a receipt".to_owned());
+            let why = "no attempt of that name may have happened without a receipt";
+            return fault(self.of_earlier_iteration(name).unwrap_or_else(|| why.to_owned()));
         };
         let was_attested = self.state.instance(key).is_some_and(|instance| instance.attested);
         let is_fine = self.state.group(key).outcome.is_some_and(Outcome::is_fine);
@@ -42,6 +43,26 @@ impl Machine<'_> {
         }
         self.record(&[Event::Attested { key, done }]);
         self.flush(world)
+    }
+
+    /// Why nothing is left to say of an instance in an iteration behind which another one began.
+    fn of_earlier_iteration(&self, name: &str) -> Option<String> {
+        let plan = self.flow.plan;
+        (0..plan.stages.len()).find_map(|stage| {
+            let looped = &plan.loops[self.state.loop_of(stage)?];
+            let last = self.state.current(stage);
+            let earlier = (1..last.iteration).map(|iteration| Key { iteration, ..last });
+            let mut instances = earlier.flat_map(|key| {
+                let count = self.state.group(key).instances.len() as u32;
+                let indices = (0..count).map(|index| plan.stages[stage].fans_out().then_some(index));
+                indices.map(move |index| Key { index, ..key })
+            });
+            let key = instances.find(|key| key.name(plan) == name)?;
+            Some(format!(
+                "iteration {} of loop `{}` began after iteration {}, so that what came of that one stays",
+                last.iteration, looped.id, key.iteration
+            ))
+        })
     }
 
     /// What a stage makes that the word of the operator cannot stand for.

@@ -9,7 +9,7 @@ use crate::io::digest::known::Known;
 use crate::io::digest::store::Stored;
 use crate::io::folder;
 use crate::plan::run::error::RunError;
-use crate::plan::run::event::{Artifact, Event, Failure};
+use crate::plan::run::event::{Artifact, Event, Failure, Made};
 use crate::plan::run::world::Job;
 use std::collections::BTreeMap;
 use std::io;
@@ -124,6 +124,19 @@ impl Files {
             }
         }
         Ok(())
+    }
+
+    /// Checks the outputs of a result, as [`check_results`](Self::check_results) does.
+    ///
+    /// # Errors
+    ///
+    /// When a file changed, or is missing.
+    pub fn check_outputs(&self, made: &Made, root: &Path) -> Result<(), RunError> {
+        made.outputs.values().try_for_each(|file| {
+            let path = root.join(&file.path);
+            let home = home(&path, file, root);
+            self.output(&path, file, home.as_deref()).map_err(|why| RunError::Result { why })
+        })
     }
 
     /// Checks an output; `home` is the directory of the run or task whose store has it.
