@@ -191,6 +191,28 @@ pub struct Out {
     pub optional: bool,
 }
 
+/// Pairs of outputs, by their places in a list of names and paths, whose files would be one, or one the folder of the
+/// other. Case makes no difference, since some file systems know none.
+pub fn clashes<'o>(outputs: impl Iterator<Item = (&'o str, &'o str)>) -> Vec<[usize; 2]> {
+    let parts = |text: &str| text.split('/').filter(|part| !part.is_empty()).map(str::to_lowercase).collect();
+    let kept = outputs.map(|(name, path)| if path == "-" { name } else { path });
+    let mut files: Vec<(Vec<String>, usize)> =
+        kept.enumerate().map(|(place, file)| (parts(file), place)).collect();
+    files.sort();
+    let mut found = Vec::new();
+    // All files below a folder follow it at once.
+    let mut above = 0;
+    for at in 1..files.len() {
+        if files[at].0.starts_with(&files[above].0) {
+            let (one, other) = (files[above].1, files[at].1);
+            found.push([one.min(other), one.max(other)]);
+        } else {
+            above = at;
+        }
+    }
+    found
+}
+
 impl Stage {
     /// Whether the stage chooses a case.
     pub fn decides(&self) -> bool {

@@ -248,6 +248,8 @@ impl Aggregate {
         }
         let file = Path::new(&model).file_name().map(|name| name.to_string_lossy().into_owned());
         let file = file.unwrap_or_else(|| "merged.safetensors".to_owned());
+        let report =
+            if file.eq_ignore_ascii_case("report.json") { "report-of-round.json" } else { "report.json" };
         let options = ["--report", "{out.report}", "-o", "{out.model}"].map(str::to_owned);
         self.argv.extend(options);
         self.limit("timeout", json!({"run": Friendly(SignedDuration::from_secs(WORK))}));
@@ -255,7 +257,7 @@ impl Aggregate {
         self.plan.insert("goal".to_owned(), json!(format!("merge the round after {model}")));
         self.plan.insert("inputs".to_owned(), Value::Array(self.inputs));
         let stage = json!({"id": "aggregate", "agent": "fedmill", "argv": self.argv, "out": [
-            {"name": "model", "path": escaped(&file)}, {"name": "report", "path": "report.json"}]});
+            {"name": "model", "path": escaped(&file)}, {"name": "report", "path": report}]});
         publish(&self.path, self.plan, &[stage])
     }
 }

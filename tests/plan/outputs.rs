@@ -125,3 +125,52 @@ fn the_copy_of_a_private_plan_is_private() {
     assert_eq!(fedmill(&plan.dir, &["plan", "run", "-q", "plan.json"]).code, Some(0));
     assert_eq!(mode(&plan, "plan.run/plan.json") & 0o004, 0o004);
 }
+
+#[test]
+fn two_outputs_never_become_one_file() {
+    // The paths differ as texts, and come to the same for each instance.
+    let plan = Workflow::new(&json!([{"id": "a", "for_each": {"range": 1}, "sh": "echo x > 0",
+        "out": [{"name": "x", "path": "{index}"}, {"name": "y", "path": "{item}"}]}]));
+    plan.run().assert_fails(2, &["outputs `x` and `y` have the paths 0 and 0, which come to one file"]);
+    assert!(!plan.dir.exists("plan.run/out/a.0"));
+}
+
+#[test]
+fn the_kill_file_has_no_name_that_fedmill_takes() {
+    let plan = Workflow::new(&json!([
+        {"id": "a", "sh": "echo a", "out": [{"name": "o", "path": "-"}], "cache": "content"},
+        {"id": "b", "kind": "plan", "plan": {"file": "inner.json"}, "needs": ["a"]},
+        {"id": "c", "sh": "true", "needs": ["b"], "gate": {"timeout": "100ms", "default": "approve"}},
+    ]));
+    plan.dir.write(
+        "inner.json",
+        r#"{"schema": "fedmill.plan/1", "id": "inner", "stages": [{"id": "g", "gate":
+        {"timeout": "100ms", "default": "approve"}}]}"#,
+    );
+    let run = plan.run();
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    for (target, folder) in [("slurm", "r"), ("snakemake", "s")] {
+        let render = fedmill(&plan.dir, &["plan", "render", "plan.json", "--target", target, "-o", folder]);
+        assert_eq!(render.code, Some(0), "{render:#?}");
+        fedmill(&plan.dir, &["plan", "task", folder, "a"]);
+    }
+    let mut found = 0;
+    for folder in ["plan.run", "plan.run/plans/b", "r", "s"] {
+        for entry in fs::read_dir(plan.dir.path(folder)).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap().to_lowercase();
+            assert!(fedmill::plan::run::claim::OWN.contains(&name.as_str()), "{folder}/{name}");
+            found += 1;
+        }
+    }
+    assert!(found > 30, "{found}");
+}
+
+#[test]
+fn the_plan_of_the_next_round_keeps_a_model_with_the_name_of_the_report() {
+    let dir = round();
+    let merge = "aggregate -q in --base base.safetensors -o report.json --plan-out next.json";
+    let merge: Vec<&str> = merge.split_whitespace().collect();
+    assert_eq!(fedmill(&dir, &merge).code, Some(0));
+    let run = fedmill(&dir, &["plan", "lint", "next.json"]);
+    assert_eq!(run.code, Some(0), "{run:#?}");
+}

@@ -13,6 +13,7 @@ use crate::io::digest::store::{Store, Stored};
 use crate::io::folder;
 use crate::io::source::read_at_most;
 use crate::schema::json::strict;
+use crate::schema::stage::clashes;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -65,6 +66,14 @@ pub fn store_of(run: &Path) -> Store {
 /// When one is missing or no file, lies elsewhere, or a metric is missing.
 pub fn take(job: &Job, places: &Places<'_>) -> Result<Made, Failure> {
     let mut made = Made::default();
+    let outputs = job.outputs.iter().map(|output| (output.name.as_str(), output.path.as_str()));
+    if let Some([one, other]) = clashes(outputs).first().map(|places| places.map(|place| &job.outputs[place]))
+    {
+        return Err(Failure::Outputs(format!(
+            "outputs `{}` and `{}` have the paths {} and {}, which come to one file or its folder",
+            one.name, other.name, one.path, other.path
+        )));
+    }
     for output in &job.outputs {
         let from = place(output, places)?;
         if output.optional && !folder::exists(&from) {

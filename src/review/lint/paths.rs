@@ -2,6 +2,8 @@
 
 use super::finding::Lint;
 use super::rules;
+use crate::plan::run::claim::OWN;
+use crate::schema::stage::{Out, clashes};
 use crate::schema::{Input, Pin};
 use std::path::{Component, Path};
 
@@ -20,6 +22,10 @@ pub(super) fn check(lint: &mut Lint) {
                 lint.add(&rules::PATH, format!("$.stages[{place}].out[{number}].path"), why);
             }
         }
+        // Outputs of a plan lie in a folder with their name each.
+        if stage.plan.is_none() {
+            check_clashes(lint, place);
+        }
         let mut printed = stage.out.iter().enumerate().filter(|(_, out)| out.path == "-");
         if let Some((number, _)) = printed.nth(1) {
             let why = "found `-` again, expected one output that is what the command prints";
@@ -33,31 +39,33 @@ pub(super) fn check(lint: &mut Lint) {
     }
     let first = Path::new(kill_file).components().find(|part| *part != Component::CurDir);
     let first = first.and_then(|part| part.as_os_str().to_str()).unwrap_or_default();
-    if OF_A_RUN.contains(&first) {
+    if OWN.contains(&first.to_lowercase().as_str()) {
         let why = format!("found `{first}`, which the runner makes itself, expected another name");
         lint.add(&rules::PATH, "$.safety.kill_file", why);
     }
 }
 
-/// Names in the directory of a run that the runner takes.
-const OF_A_RUN: [&str; 16] = [
-    "attempts",
-    "cache",
-    "done",
-    "events.jsonl",
-    "failed",
-    "gates",
-    "inputs",
-    "ledgers.json",
-    "ledgers.lock",
-    "lock",
-    "out",
-    "plan.json",
-    "receipts",
-    "start.json",
-    "store",
-    "tasks",
-];
+/// Outputs of a stage whose files would be one.
+fn check_clashes(lint: &mut Lint, place: usize) {
+    let outs = &lint.plan.stages[place].out;
+    for [first, later] in clashes(outs.iter().map(|out| (out.name.as_str(), out.path.as_str()))) {
+        let (one, other) = (&outs[first], &outs[later]);
+        // Two that are printed are a finding as such.
+        if one.path != "-" || other.path != "-" {
+            let shown = |at: &Out| match at.path.as_str() {
+                "-" => format!("`-` (kept as `{}`)", at.name),
+                path => format!("`{path}`"),
+            };
+            let why = format!(
+                "found {} where $.stages[{place}].out[{first}].path has {}; expected paths of which none is the other or \
+                 its folder, whatever their case",
+                shown(other),
+                shown(one)
+            );
+            lint.add(&rules::TWICE, format!("$.stages[{place}].out[{later}].path"), why);
+        }
+    }
+}
 
 /// Whether a path names a file below its folder in the shortest way.
 fn is_plain(path: &str) -> bool {
