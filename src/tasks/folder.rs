@@ -201,7 +201,7 @@ impl Shared {
                 stages.contains(&key.stage) && made.outputs.values().all(is_output)
             }
             Event::Failed { key, .. } | Event::Settled { key, .. } => stages.contains(&key.stage),
-            Event::Iterated { looped, .. } => {
+            Event::Iterated { looped, .. } | Event::Tuned { looped, .. } => {
                 stages.iter().all(|stage| self.plan.loop_of(*stage) == Some(*looped))
             }
             _ => false,

@@ -287,6 +287,9 @@ fn net(shared: &Shared, task: Task, state: &State) -> Vec<Event> {
             events.push(Event::Iterated { looped, iteration, again, exhausted, failed, read });
         }
     }
+    // Stages behind the loop read the value that it came to.
+    let steps = state.tuned.loops.get(&looped).into_iter().flat_map(|tuning| tuning.history.clone());
+    events.extend(steps.map(|(iteration, step)| Event::Tuned { looped, iteration, step }));
     events
 }
 

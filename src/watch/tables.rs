@@ -12,13 +12,17 @@ pub fn status(status: &Status) -> String {
     let why = status.why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
     let runner = status.runner.as_ref().map(|runner| format!(" ({runner})")).unwrap_or_default();
     let mut text = wrapped(&format!("{}: {}{runner}{why}", status.plan, status.state), 0);
-    let started = status.started.as_deref().map_or("not started", |time| time.get(..19).unwrap_or(time));
+    // The tasks of a rendered plan start each for themselves.
+    let started = match &status.started {
+        Some(time) => format!("started {} UTC, {:.1} s", time.get(..19).unwrap_or(time), status.seconds),
+        None if status.seconds > 0.0 => format!("{:.1} s of work", status.seconds),
+        None => "not started".to_owned(),
+    };
     let total = status.stages.iter().filter(|stage| stage.is_current).count();
     let reused = if status.reused > 0 { format!(", {} reused", status.reused) } else { String::new() };
     text += &wrapped(
         &format!(
-            "started {started} UTC, {:.1} s; {} of {total} stages are over{reused}, {:.0} % of the work",
-            status.seconds,
+            "{started}; {} of {total} stages are over{reused}, {:.0} % of the work",
             status.over,
             100.0 * status.progress
         ),

@@ -425,6 +425,48 @@ fn a_controller_that_is_killed_loses_no_task_and_runs_none_twice() {
     }
 }
 
+#[test]
+fn stages_behind_a_loop_read_the_value_that_it_tuned() {
+    let workflow = Workflow::new(&json!([
+        {"id": "step", "agent": "measure", "argv": ["--rate", "{params.x}"], "metrics": ["loss"],
+            "out": [{"name": "m", "path": "-", "metrics": true}]},
+        {"id": "after", "needs": ["step"], "agent": "show", "argv": ["--rate", "{params.x}"],
+            "out": [{"name": "o", "path": "-"}]},
+        {"id": "grown", "needs": ["step"], "when": "params.x > 1.1", "sh": "true"},
+        {"id": "last", "sh": "true", "when": "params.x > 1.1"},
+    ]));
+    let measure = r#"awk -v x="$2" 'BEGIN {printf "{\"loss\": %.6f}", 4 / x}'"#;
+    workflow.script("measure.sh", &format!("#!/bin/sh\n{measure}\n"));
+    workflow.script("show.sh", "#!/bin/sh\necho $2\n");
+    let tune = json!({"param": "/params/x", "bounds": [0.5, 3.0], "every": 2, "max_ratio": 1.5,
+        "validate": {"shadow": ["step"], "metric": "loss", "minimize": true, "replay_rounds": 2}});
+    let dir = written(
+        workflow
+            .with("agents.measure", json!({"kind": "command", "argv": ["./measure.sh"]}))
+            .with("agents.show", json!({"kind": "command", "argv": ["./show.sh"]}))
+            .with("params", json!({"x": 1.0}))
+            .with("on", json!({"exit": ["last"]}))
+            .with("loops", json!([{"id": "l", "over": ["step"], "max_iters": 6, "tune": tune}])),
+    );
+    assert_eq!(fedmill(&dir, &["plan", "run", "-q", "p.json"]).code, Some(0));
+    let expected = String::from_utf8(dir.read("p.run/out/after/o")).unwrap();
+    assert_eq!(expected, "2.25\n");
+    assert_eq!(render(&dir, "slurm", &[]).code, Some(0));
+    let status = fedmill(&dir, &["plan", "status", "rendered"]);
+    assert!(status.stdout.contains("not started; 0 of 4 stages"), "{status:#?}");
+    for name in ["loop-l", "after", "grown", "last"] {
+        let run = task(&dir, name);
+        assert_eq!(
+            run.stdout.lines().last(),
+            Some(format!("{}: ok", name.replace("loop-l", "step@6")).as_str()),
+            "{run:#?}"
+        );
+    }
+    assert_eq!(String::from_utf8(dir.read("rendered/tasks/after/out/after/o")).unwrap(), expected);
+    let status = fedmill(&dir, &["plan", "status", "rendered"]);
+    assert!(status.stdout.contains(" s of work; 4 of 4 stages"), "{status:#?}");
+}
+
 /// A rendered plan: `b` waits for `a`, and `c` for `b`.
 fn chain() -> Dir {
     let dir = written(Workflow::new(&json!([
