@@ -7,12 +7,15 @@ use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::fmt;
 
+/// The most attempts at a stage.
+pub const MOST_ATTEMPTS: u32 = 100;
+
 /// How often a stage is tried, and after which failures.
 #[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema, Debug)]
 #[serde(deny_unknown_fields)]
 pub struct Retry {
-    /// Attempts, the first one included. At least 1.
-    #[schemars(range(min = 1, max = 100))]
+    /// Attempts, the first one included: from 1 to 100.
+    #[schemars(range(min = 1, max = MOST_ATTEMPTS))]
     pub max_attempts: u32,
     /// The failures that are worth another attempt: `signal`, `timeout`, `exit:N`, `http:N`, `schema`, `outputs`,
     /// `connect` or `any`.

@@ -3,7 +3,7 @@
 use super::finding::Lint;
 use super::rules;
 use crate::schema::agent::Agent;
-use crate::schema::policy::{Retry, SideEffects, Timeout};
+use crate::schema::policy::{MOST_ATTEMPTS, Retry, SideEffects, Timeout};
 use crate::settings::duration::Friendly;
 
 pub(super) fn check(lint: &mut Lint) {
@@ -69,6 +69,10 @@ pub(super) fn expect_time(lint: &mut Lint, at: &str, time: Friendly) {
 fn check_retry(lint: &mut Lint, at: &str, retry: &Retry) {
     if retry.max_attempts == 0 {
         let why = "found 0, expected at least 1: the first attempt counts";
+        lint.add(&rules::RETRY, format!("{at}.max_attempts"), why);
+    }
+    if retry.max_attempts > MOST_ATTEMPTS {
+        let why = format!("found {}, expected at most {MOST_ATTEMPTS} attempts", retry.max_attempts);
         lint.add(&rules::RETRY, format!("{at}.max_attempts"), why);
     }
     if retry.max_attempts > 1 && retry.on.is_empty() {

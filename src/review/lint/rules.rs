@@ -38,7 +38,7 @@ rules! {
     CARRY = Error "carry": "A loop carries an output of a stage inside it, and its first iteration has a file.";
     UNTIL = Note "until": "A loop without `until` runs `max_iters` iterations.";
     TIMEOUT = Error "timeout": "A stage with a command has a timeout, and times are longer than 0.";
-    RETRY = Error "retry": "Retries have at least one attempt and a factor of at least 1, and `once` stages have none.";
+    RETRY = Error "retry": "Retries have 1 to 100 attempts and a factor of at least 1, and `once` stages have none.";
     TEMPLATE = Error "template": "A text with references can be parsed, and each reference has a value at its place.";
     PLAIN = Warning "plain": "The arguments of an agent, and the question of a gate, have no references.";
     FIRST = Warning "first": "`{k}` stands in a loop.";

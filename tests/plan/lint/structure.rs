@@ -140,6 +140,14 @@ pub(super) fn broken() -> Vec<Break> {
             "$.stages[2].cases[1].to",
             "case 0 has too",
         ),
+        // Retries have an end.
+        (
+            "/stages/4/retry/max_attempts",
+            json!(4_000_000_000u32),
+            "retry",
+            "$.stages[4].retry.max_attempts",
+            "expected at most 100 attempts",
+        ),
         // Paths.
         ("/inputs/1/glob", s("x"), "path", "$.inputs[1]", "both `path` and `glob`"),
         ("/inputs/1/path", Value::Null, "path", "$.inputs[1]", "neither `path` nor `glob`"),
