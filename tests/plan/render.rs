@@ -467,6 +467,59 @@ fn stages_behind_a_loop_read_the_value_that_it_tuned() {
     assert!(status.stdout.contains(" s of work; 4 of 4 stages"), "{status:#?}");
 }
 
+#[test]
+fn names_for_snakemake_are_unique() {
+    let dir = written(
+        Workflow::new(&json!([
+            {"id": "w", "agent": "a.b", "argv": ["true"]}, {"id": "loop_a", "agent": "a-b", "argv": ["true"]},
+            {"id": "x", "agent": "a_b", "argv": ["true"]}, {"id": "y", "agent": "a_2eb", "argv": ["true"]},
+        ]))
+        .with("loops", json!([{"id": "a", "over": ["w"], "max_iters": 2}]))
+        .with(
+            "agents",
+            ["a.b", "a-b", "a_b", "a_2eb"]
+                .into_iter()
+                .map(|name| (name, json!({"kind": "command", "argv": ["sh", "-c"], "max_parallel": 1})))
+                .collect(),
+        ),
+    );
+    assert_eq!(render(&dir, "snakemake", &[]).code, Some(0));
+    let read = |path: &str| String::from_utf8(dir.read(path)).unwrap();
+    let is_word = |name: &str| name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    let (snakefile, start) = (read("rendered/Snakefile"), read("rendered/run.sh"));
+    let rules = snakefile.lines().filter_map(|line| line.strip_prefix("rule ")?.strip_suffix(':'));
+    let agents = start.split_whitespace().filter(|word| word.starts_with("agent_"));
+    let agents = agents.filter_map(|word| Some(word.split_once('=')?.0));
+    for (names, count) in [(rules.collect::<Vec<_>>(), 5), (agents.collect(), 4)] {
+        let unique: std::collections::BTreeSet<&str> = names.iter().copied().collect();
+        assert_eq!((unique.len(), names.len()), (count, count), "{names:?}");
+        assert!(names.iter().all(|name| is_word(name)), "{names:?}");
+    }
+    if has_engines() {
+        let run = snakemake(&dir);
+        assert_eq!(run.code, Some(0), "{run:#?}");
+    }
+}
+
+#[test]
+fn a_directory_with_a_percent_sign_runs_on_slurm() {
+    if !has_engines() {
+        return;
+    }
+    let dir = written(Workflow::new(&json!([
+        {"id": "a", "for_each": {"range": 3}, "sh": "echo {index}", "out": [{"name": "o", "path": "-"}]},
+        {"id": "r", "kind": "reduce", "needs": ["a"], "reduce": {"by": "concat", "files": ["{a.o}"]},
+            "out": [{"name": "all", "path": "all"}]},
+    ])));
+    let run = fedmill(&dir, &["plan", "render", "p.json", "--target", "slurm", "-o", "50%j %%x"]);
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    // `submit.sh` follows the link, and gives sbatch the folder itself.
+    std::os::unix::fs::symlink("50%j %%x", dir.path("rendered")).unwrap();
+    assert_eq!(Slurm::start("").run(&dir), Some(0));
+    assert_eq!(dir.read("rendered/tasks/r/out/r/all"), b"0\n1\n2\n");
+    assert!(dir.exists("rendered/logs/a.1.log"));
+}
+
 /// A rendered plan: `b` waits for `a`, and `c` for `b`.
 fn chain() -> Dir {
     let dir = written(Workflow::new(&json!([

@@ -32,7 +32,12 @@ fn records(unit: &Unit) -> String {
 
 fn rule(plan: &Plan, units: &Units, unit: &Unit) -> String {
     let fans_out = unit.count.is_some();
-    let mut text = format!("\n\nrule stage_{}:\n", unit.name.replace('-', "_"));
+    // No name of a stage has a hyphen, and each kind has a prefix.
+    let name = match unit.name.strip_prefix("loop-") {
+        Some(looped) => format!("loop_{looped}"),
+        None => format!("stage_{}", unit.name),
+    };
+    let mut text = format!("\n\nrule {name}:\n");
     let inputs = unit.after.iter().map(|after| match after.how {
         How::Each => format!("\"done/{}.{{index}}.json\"", units.all[after.unit].name),
         How::Done | How::Over => records(&units.all[after.unit]),
@@ -59,10 +64,15 @@ fn rule(plan: &Plan, units: &Units, unit: &Unit) -> String {
     text + &format!("    shell:\n        \"{{FEDMILL:q}} plan task . {}{place}\"\n", unit.name)
 }
 
-/// The resource that counts the tasks of an agent.
+/// The resource that counts the tasks of an agent. Characters that no word of Python has become `_` and their code, so
+/// that two agents never share one.
 fn resource(agent: &str) -> String {
-    let word: String = agent.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
-    format!("agent_{word}")
+    let word = agent.bytes().map(|byte| match byte {
+        b'_' => "__".to_owned(),
+        byte if byte.is_ascii_alphanumeric() => char::from(byte).to_string(),
+        byte => format!("_{byte:02x}"),
+    });
+    format!("agent_{}", word.collect::<String>())
 }
 
 /// What runs at the end of the run.

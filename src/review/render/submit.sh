@@ -179,7 +179,8 @@ job() {
     if [ "$count" != - ]; then
         args+=(--array="$(printf '%s\n' "${open[@]}" | ranges)$([ "$most" = - ] || echo "%$most")") log=$name.%a
     fi
-    args+=(--output="$dir/logs/$log.log")
+    # sbatch replaces `%j` and others in the path, and `%%` by `%`.
+    args+=(--output="${dir//%/%%}/logs/$log.log")
     if ((pack > 1)); then
         local minutes
         minutes=$(sed -n 's/^#SBATCH --time=//p' "$dir/jobs/$name.sh")
