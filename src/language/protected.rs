@@ -108,7 +108,13 @@ fn words(name: &str) -> Vec<String> {
 pub(super) fn protects(name: &str) -> bool {
     let words = words(name);
     let joined = words.concat();
+    // `--e_p_s` and `--d-p` spell such words too.
+    let is_spelled = || {
+        let runs = (0..words.len()).flat_map(|from| (from + 1..words.len()).map(move |to| from..=to));
+        runs.into_iter().any(|run| NEVER_TUNED.contains(&words[run].concat().as_str()))
+    };
     words.iter().any(|word| protects_as_word(word))
+        || is_spelled()
         || NEVER_TUNED_PARTS.iter().any(|part| joined.contains(part))
 }
 

@@ -25,14 +25,22 @@ pub const SETTINGS: [&str; 11] =
     ["beta1", "beta2", "gmf", "local-lr", "lr", "momentum", "mu", "q", "steps", "tau", "v0"];
 
 /// Programs that run what their arguments say.
-const WRAPPERS: [&str; 17] = [
-    "awk", "busybox", "doas", "env", "gawk", "make", "mawk", "nice", "nohup", "parallel", "sed", "setsid",
-    "ssh", "stdbuf", "sudo", "timeout", "xargs",
+const WRAPPERS: [&str; 24] = [
+    "awk", "busybox", "bun", "chroot", "deno", "doas", "env", "gawk", "make", "mawk", "nice", "nohup",
+    "parallel", "sed", "setsid", "srun", "ssh", "stdbuf", "sudo", "taskset", "time", "timeout", "toybox",
+    "xargs",
 ];
 
-/// Programs that run a text behind `-c` or `-e`.
-const INTERPRETERS: [&str; 13] =
-    ["ash", "bash", "dash", "fish", "ksh", "lua", "node", "perl", "python", "ruby", "rscript", "sh", "zsh"];
+/// Programs that run a script, or a text that one of many options names: the script must be the first argument.
+const INTERPRETERS: [&str; 32] = [
+    "ash", "bash", "csh", "dash", "elixir", "erl", "expect", "fish", "groovy", "guile", "irb", "jruby",
+    "julia", "ksh", "lua", "luajit", "mksh", "node", "nodejs", "nu", "octave", "perl", "php", "pwsh", "pypy",
+    "python", "r", "rscript", "ruby", "sh", "tcsh", "zsh",
+];
+
+/// Characters beside letters, digits and references that the arguments around a tuned value may have: those of options,
+/// paths and words. A text that a program runs, and that takes a value, needs others.
+const PLAIN: &str = " %+,-./:=@_{}";
 
 /// Fields of a stage that are conditions: they read parameters, and set nothing.
 const CONDITIONS: [&str; 4] = ["cases", "depends", "success_when", "when"];
@@ -191,7 +199,7 @@ impl Sink<'_> {
 
     fn argument(&self, program: &[String], stage: &Stage, place: usize) -> Result<(), Fault> {
         let whole: Vec<&str> = program.iter().chain(&stage.argv).map(String::as_str).collect();
-        expect_program(&whole)?;
+        expect_program(program, &stage.argv)?;
         let text = whole.get(program.len() + place).copied().unwrap_or_default();
         let before = (program.len() + place).checked_sub(1).and_then(|before| whole.get(before).copied());
         let template = Template::parse(text).map_err(|why| Fault::Place(why.to_string()))?;
@@ -259,7 +267,7 @@ impl Sink<'_> {
 
     fn variable(&self, stage: &Stage, variable: &str, text: &str) -> Result<(), Fault> {
         for argv in self.commands(stage) {
-            expect_program(&argv.iter().chain(&stage.argv).map(String::as_str).collect::<Vec<_>>())?;
+            expect_program(argv, &stage.argv)?;
         }
         if variable.starts_with("FEDMILL") && !protects(variable) {
             return Err(Fault::Place("found a variable of fedmill, expected one of the program".to_owned()));
@@ -387,19 +395,36 @@ fn base_name(program: &str) -> &str {
     program.rsplit('/').next().unwrap_or_default()
 }
 
-/// Refuses programs that run what their arguments say: the value could stand anywhere in it.
-fn expect_program(argv: &[&str]) -> Result<(), Fault> {
-    let program = argv.first().copied().map(base_name).unwrap_or_default().to_lowercase();
-    let bare = program.trim_end_matches(|character: char| character.is_ascii_digit() || character == '.');
-    let is_inline = |argument: &&str| {
-        let short = argument.strip_prefix('-').filter(|flags| !flags.starts_with('-'));
-        short.is_some_and(|flags| flags.len() < 4 && flags.contains(['c', 'e'])) || *argument == "--eval"
+/// Refuses programs that run what their arguments say, and arguments that could be a text to run: the value could stand
+/// anywhere in it. A list of the options that take such a text would never end, so an interpreter gets a script first.
+fn expect_program(argv: &[String], more: &[String]) -> Result<(), Fault> {
+    let program = argv.first().map(|program| base_name(program)).unwrap_or_default().to_lowercase();
+    if program == "fedmill" {
+        return Ok(());
+    }
+    let is_version = |character: char| character.is_ascii_digit() || ".-_".contains(character);
+    let bare = program.trim_end_matches(".exe").trim_end_matches(is_version);
+    let first = argv.iter().chain(more).nth(1);
+    let names_script = first.is_some_and(|first: &String| !first.is_empty() && !first.starts_with('-'));
+    if WRAPPERS.contains(&bare) || INTERPRETERS.contains(&bare) && !names_script {
+        return Err(Fault::Place(format!(
+            "found the program `{program}`, which runs what its arguments say, expected the program itself, or a script as \
+             the first argument"
+        )));
+    }
+    let is_plain = |text: &str| text.chars().all(|c| c.is_alphanumeric() || PLAIN.contains(c));
+    let could_run = |argument: &&String| match Template::parse(argument) {
+        Ok(template) => template.parts.iter().any(|part| matches!(part, Part::Text(text) if !is_plain(text))),
+        Err(_) => true,
     };
-    let runs_text = INTERPRETERS.contains(&bare) && argv.iter().skip(1).any(is_inline);
-    match WRAPPERS.contains(&bare) || runs_text {
-        true => Err(Fault::Place(format!(
-            "found the program `{program}`, which runs what its arguments say, expected the program itself or a script"
+    // Those of an agent have no references.
+    let of_agent = argv.iter().skip(1).find(|argument| !is_plain(argument));
+    match of_agent.or_else(|| more.iter().find(could_run)) {
+        Some(text) => Err(Fault::Place(format!(
+            "found the argument `{}` beside it, which could be a text that the program runs, expected options, paths and \
+             words",
+            text.escape_debug()
         ))),
-        false => Ok(()),
+        None => Ok(()),
     }
 }

@@ -183,6 +183,11 @@ fn a_tuned_value_stands_only_where_it_is_known_to_be_harmless() {
         "--trimmed",
         "--ε",
         "--lτ",
+        "--e_p_s",
+        "--e.p.s",
+        "--d-p",
+        "--my-e-p-s",
+        "--ep-s",
         "epsil",
     ] {
         let stage = argv(&[name, "{params.x}"]);
@@ -241,6 +246,18 @@ fn the_program_decides_where_a_tuned_value_may_stand() {
         (&["python3", "-c", "print()"], &["--lr", "{params.x}"], false),
         (&["python3", "train.py"], &["--lr", "{params.x}"], true),
         (&["sh", "train.sh"], &["--lr", "{params.x}"], true),
+        // The options that take a text to run have no end.
+        (&["bash", "-eufc", "train $0"], &["--lr", "{params.x}"], false),
+        (&["python3.12", "-IEbuc", "f"], &["--lr", "{params.x}"], false),
+        (&["perl", "-E", "f"], &["--lr", "{params.x}"], false),
+        (&["perl", "-lane", "f"], &["--lr", "{params.x}"], false),
+        (&["node", "-p", "f"], &["--lr", "{params.x}"], false),
+        (&["pypy3", "-c", "f"], &["--lr", "{params.x}"], false),
+        (&["/opt/php8.1", "-r", "f"], &["--lr", "{params.x}"], false),
+        (&["fish", "--command", "f"], &["--lr", "{params.x}"], false),
+        (&["sh"], &["-c", "f", "--lr", "{params.x}"], false),
+        (&["unheard-of", "--run", "train $1"], &["--lr", "{params.x}"], false),
+        (&["perl", "train.pl", "--name", "first run"], &["--lr", "{params.x}", "--in=a/b.txt"], true),
         (&["env", "A=1", "train"], &["--lr", "{params.x}"], false),
         (&["xargs", "train"], &["--lr", "{params.x}"], false),
     ] {
