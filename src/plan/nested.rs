@@ -2,6 +2,7 @@
 
 use super::read;
 use crate::io::folder;
+use crate::language::template::{Reference, Template};
 use crate::language::tunable;
 use crate::schema::Plan;
 use crate::schema::agent::Agent;
@@ -163,10 +164,14 @@ pub fn exceeds(outer: &Plan, inner: &Inner) -> Option<(String, String)> {
             return Some((at(&format!("params.{name}")), why.to_owned()));
         }
         let text = value.to_string();
-        let tuned = outer
-            .params
-            .keys()
-            .find(|name| text.contains(&format!("params.{name}")) && tunes(outer, name.as_str()));
+        let references =
+            Template::parse(&text).map(|template| template.references().cloned().collect::<Vec<_>>());
+        let reads = |name: &str| {
+            let is_it =
+                |found: &Reference| matches!(found, Reference::Param(found) if found.as_str() == name);
+            references.as_ref().is_ok_and(|references| references.iter().any(is_it))
+        };
+        let tuned = outer.params.keys().find(|name| reads(name.as_str()) && tunes(outer, name.as_str()));
         if let Some(tuned) = tuned {
             let why = format!("found `{tuned}`, which a loop tunes, expected a value that no loop tunes");
             return Some((at(&format!("params.{name}")), why));

@@ -463,3 +463,29 @@ fn a_comparison_of_plans_compares_the_plans_inside_of_them() {
     let expected = "no difference, the plans inside of them left out the plans inside were not compared: new/plan.json: $.stages[0].plan.file:";
     assert!(words.starts_with(expected), "{text}");
 }
+
+#[test]
+fn a_name_that_begins_like_that_of_a_tuned_parameter_is_another_one() {
+    let lint = |name: &str| {
+        let plan = Workflow::new(&json!([
+            {"id": "a", "agent": "train", "argv": ["--rate", "{params.rate}"], "metrics": ["loss"],
+                "out": [{"name": "m", "path": "-", "metrics": true}]},
+            {"id": "sub", "kind": "plan", "needs": ["a"],
+                "plan": {"file": "inner.json", "params": {"n": format!("{{params.{name}}}")}}},
+        ]))
+        .with("params", json!({"rate": 1.0, "rate_two": 2.0}))
+        .with("agents.train", json!({"kind": "command", "argv": ["true"]}))
+        .with(
+            "loops",
+            json!([{"id": "l", "over": ["a"], "max_iters": 3, "tune": {"param": "/params/rate", "bounds": [0.5, 2],
+                "validate": {"shadow": ["a"], "metric": "loss", "minimize": true}}}]),
+        );
+        plan.dir.write("inner.json", inner("true").to_string());
+        plan.write();
+        fedmill(&plan.dir, &["plan", "lint", "plan.json"])
+    };
+    let run = lint("rate_two");
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    let run = lint("rate");
+    assert!(run.code == Some(2) && run.stdout.contains("found `rate`, which a loop tunes"), "{run:#?}");
+}
