@@ -166,6 +166,33 @@ fn the_kill_file_has_no_name_that_fedmill_takes() {
 }
 
 #[test]
+fn a_glob_reads_no_file_of_a_run_unless_it_names_the_run() {
+    let read = |pattern: &str| {
+        let stage = json!([{"id": "a", "sh": "printf '%s\\n' \"$@\"", "out": [{"name": "o", "path": "-"}]}]);
+        Workflow::new(&stage)
+            .with("inputs", json!([{"name": "i", "glob": pattern}]))
+            .with("stages.0.argv", json!(["printf '%s\\n' \"$@\"", "sh", "{in.i}"]))
+    };
+    let plan = read("*/*.json");
+    plan.dir.write("in/a.json", "1");
+    let first = plan.run();
+    assert_eq!(first.code, Some(0), "{first:#?}");
+    let expected = format!("{}\n", plan.dir.path("in/a.json").display());
+    assert_eq!(plan.output("a/o"), expected);
+    // The run is over: the same command finds the same inputs.
+    assert_eq!(plan.run().code, Some(0));
+    let again = fedmill(&plan.dir, &["plan", "run", "-q", "plan.json", "--dir", "other"]);
+    assert_eq!(again.code, Some(0), "{again:#?}");
+    assert_eq!(String::from_utf8(plan.dir.read("other/out/a/o")).unwrap(), expected);
+    let named = read("plan.run/out/*/o");
+    fs::rename(plan.dir.path("plan.run"), named.dir.path("plan.run")).unwrap();
+    named.write();
+    let run = fedmill(&named.dir, &["plan", "run", "-q", "plan.json", "--dir", "third"]);
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    assert!(String::from_utf8(named.dir.read("third/out/a/o")).unwrap().ends_with("plan.run/out/a/o\n"));
+}
+
+#[test]
 fn the_plan_of_the_next_round_keeps_a_model_with_the_name_of_the_report() {
     let dir = round();
     let merge = "aggregate -q in --base base.safetensors -o report.json --plan-out next.json";

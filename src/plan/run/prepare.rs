@@ -1,6 +1,6 @@
 //! Prepares the directory of a run: finds and pins the inputs, and keeps the plan.
 
-use super::claim::{self, BASE};
+use super::claim::{self, BASE, Holds};
 use super::disk::{self, Disk};
 use super::error::RunError;
 use super::event::{Artifact, Event};
@@ -80,11 +80,29 @@ pub fn paths(input: &Input, place: &Place) -> Result<Vec<String>, RunError> {
         }
         (None, None, Some(pattern)) => {
             inside(pattern).map_err(fault)?;
-            names::matching(&place.base, pattern).map_err(fault)?
+            let found = names::matching(&place.base, pattern).map_err(fault)?;
+            outside_of_runs(found, pattern, place)
         }
         _ => return Err(fault("expected either `path` or `glob`".to_owned())),
     };
     Ok(paths)
+}
+
+/// The files that lie in no directory of a run or a rendered plan, unless the pattern names the directory itself.
+fn outside_of_runs(mut files: Vec<String>, pattern: &str, place: &Place) -> Vec<String> {
+    let named = pattern.split('/').take_while(|part| !part.contains(['*', '?', '['])).count();
+    let own = folder::real(&place.root).ok();
+    let mut holds: BTreeMap<PathBuf, bool> = BTreeMap::new();
+    files.retain(|file| {
+        let above = Path::new(file).ancestors().skip(1);
+        !above.filter(|above| above.components().count() > named).any(|above| {
+            *holds.entry(above.to_owned()).or_insert_with(|| {
+                let whole = place.base.join(above);
+                claim::of(&whole) != Holds::Nothing || own.is_some() && folder::real(&whole).ok() == own
+            })
+        })
+    });
+    files
 }
 
 fn files(input: &Input, place: &Place, known: &Known) -> Result<Vec<Artifact>, RunError> {
