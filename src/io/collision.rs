@@ -13,7 +13,9 @@ use crate::io::source::{identity_of, open_regular};
 use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+
 use target::Target;
+pub use target::destination;
 
 /// An output that would replace what the command reads or writes elsewhere.
 #[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]

@@ -5,7 +5,7 @@ use super::search::Filter;
 use super::status::Watched;
 use super::{cloud, figures, trace};
 use crate::io::source::identity_of;
-use crate::io::{collision, folder, publish};
+use crate::io::{collision, folder};
 use crate::plan::run::claim::{self, Holds, is_run};
 use crate::plan::run::error::RunError;
 use crate::plan::run::journal::JOURNAL;
@@ -95,7 +95,7 @@ impl Export {
 ///
 /// When the output is in such a directory; the error names it.
 pub fn check_outside(output: &Path) -> Result<(), RunError> {
-    let whole = publish::resolved(output);
+    let whole = collision::destination(output);
     let Some(kept) = whole.ancestors().skip(1).find(|above| claim::of(above) != Holds::Nothing) else {
         return Ok(());
     };
@@ -112,10 +112,9 @@ pub fn check_outside(output: &Path) -> Result<(), RunError> {
 ///
 /// The first export that it may not write.
 pub fn check_all(exports: &[(Export, &Path)], root: &Path) -> Result<(), RunError> {
-    let whole = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     for (export, path) in exports {
         export.check(path)?;
-        if whole(path).starts_with(whole(root)) {
+        if collision::destination(path).starts_with(collision::destination(root)) {
             return Err(RunError::Kept { path: (*path).to_owned(), directory: root.to_owned() });
         }
     }

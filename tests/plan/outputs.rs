@@ -193,6 +193,38 @@ fn a_glob_reads_no_file_of_a_run_unless_it_names_the_run() {
 }
 
 #[test]
+fn a_run_begins_in_no_directory_that_a_runner_keeps() {
+    let plan = plan();
+    let dir = &plan.dir;
+    assert_eq!(fedmill(dir, &["plan", "run", "-q", "plan.json"]).code, Some(0));
+    let rendered = ["plan", "render", "plan.json", "--target", "slurm", "-o", "r"];
+    assert_eq!(fedmill(dir, &rendered).code, Some(0));
+    symlink("r/tasks", dir.path("link")).unwrap();
+    for inside in ["plan.run/out/z", "plan.run/plans/a", "r/tasks/a", "link/a"] {
+        let run = fedmill(dir, &["plan", "run", "-q", "plan.json", "--dir", inside]);
+        run.assert_fails(2, &[inside, "is inside of", "which a runner keeps"]);
+        let run = fedmill(dir, &["plan", "render", "plan.json", "--target", "slurm", "-o", inside]);
+        run.assert_fails(2, &[inside, "is inside of", "which a runner keeps"]);
+        assert!(!dir.exists(inside), "{inside}");
+    }
+    let run = fedmill(dir, &["plan", "task", "r", "a"]);
+    assert_eq!(run.code, Some(0), "{run:#?}");
+}
+
+#[test]
+fn an_export_by_way_of_a_link_into_the_run_is_refused_before_it() {
+    let plan = plan();
+    let dir = &plan.dir;
+    symlink("plan.run", dir.path("link")).unwrap();
+    symlink("plan.run/figures", dir.path("file")).unwrap();
+    for target in ["link/figures", "file"] {
+        let run = fedmill(dir, &["plan", "run", "-q", "plan.json", "--prometheus", target]);
+        run.assert_fails(2, &["figures: is inside of"]);
+        assert!(!dir.exists("plan.run"), "{target}: a run began");
+    }
+}
+
+#[test]
 fn the_plan_of_the_next_round_keeps_a_model_with_the_name_of_the_report() {
     let dir = round();
     let merge = "aggregate -q in --base base.safetensors -o report.json --plan-out next.json";

@@ -10,6 +10,7 @@ use crate::review::lint::report::refuse_errors;
 use crate::review::render::loss::{Level, Report, Target, losses, text};
 use crate::review::render::{File, slurm, snakemake};
 use crate::tasks::folder::prepare;
+use crate::watch::export::check_outside;
 use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
 
@@ -55,6 +56,7 @@ impl Arguments {
     pub(super) fn run(&self, _: &Common) -> Result<Outcome, Failure> {
         let (plan, source) = read::with_text(&self.plan).map_err(Failure::of)?;
         refuse_errors(&plan, &source, &self.plan).map_err(Failure::of)?;
+        check_outside(&self.output).map_err(Failure::of)?;
         let named = files_of(&self.inputs);
         let readers = Readers::of(&self.plan);
         let (root, base) = (self.output.clone(), base_of(&self.plan));

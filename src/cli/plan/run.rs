@@ -16,7 +16,7 @@ use crate::review::lint::report::refuse_errors;
 use crate::schema::Plan;
 use crate::telemetry::console;
 use crate::watch::directory::directory_for;
-use crate::watch::export;
+use crate::watch::export::{self, check_outside};
 use crate::watch::failures::failures;
 use crate::watch::results::{results, summary};
 use clap::Args;
@@ -99,6 +99,7 @@ impl Arguments {
             (None, true) => return Err(anyhow::anyhow!("a plan from standard input needs --dir").into()),
             (None, false) => directory_for(&self.plan, &read::digest(&plan), self.reuse.as_deref()),
         };
+        check_outside(&root).map_err(Failure::of)?;
         let readers = Readers::of(&self.plan);
         let earlier = self.reuse.as_deref().map(|dir| Earlier::open(dir, holder));
         let earlier = earlier.transpose().map_err(Failure::of)?;

@@ -26,6 +26,31 @@ pub enum Target {
     File(PathBuf),
 }
 
+/// The absolute path of a file or folder with all links on the way and at its end followed, as far as it exists.
+pub fn destination(path: &Path) -> PathBuf {
+    let Ok(whole) = std::path::absolute(path) else { return path.to_owned() };
+    let parts =
+        |path: &Path| path.components().rev().map(|part| part.as_os_str().to_owned()).collect::<Vec<_>>();
+    let mut left = parts(&whole);
+    let (mut at, mut links) = (PathBuf::new(), 0);
+    while let Some(part) = left.pop() {
+        if part == ".." {
+            at.pop();
+            continue;
+        }
+        // A part that begins at the root replaces what is before it.
+        let next = at.join(part);
+        match fs::read_link(&next) {
+            Ok(target) if links < MOST_LINKS => {
+                links += 1;
+                left.extend(parts(&target));
+            }
+            _ => at = next,
+        }
+    }
+    at
+}
+
 impl Target {
     /// Where the output of this name goes. A link leads to what it names, which need not exist.
     ///
