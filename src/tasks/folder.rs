@@ -17,7 +17,7 @@ use crate::plan::run::bound::check_instances;
 use crate::plan::run::claim::{START, check_free_for_tasks, kept};
 use crate::plan::run::error::RunError;
 use crate::plan::run::event::{Artifact, Ending, Event};
-use crate::plan::run::prepare::{Place, keep_plan, pin};
+use crate::plan::run::prepare::{Place, absolute, keep_plan, pin};
 use crate::plan::run::publish::is_output;
 use crate::plan::run::publish::reads::{Files, SEEN};
 use crate::plan::run::state::State;
@@ -69,9 +69,8 @@ pub struct Shared {
 ///
 /// When an input is not as the plan says, the directory belongs to another plan, or a file cannot be written.
 pub fn prepare(plan: &Plan, place: &Place, shards: u32) -> Result<Shared, RunError> {
-    let absolute = |path: &Path| {
-        std::path::absolute(path).map_err(|source| RunError::Write { path: path.to_owned(), source })
-    };
+    let absolute =
+        |path: &Path| absolute(path).map_err(|why| RunError::Plan { at: "--output".to_owned(), why });
     let place = Place { root: absolute(&place.root)?, base: absolute(&place.base)?, ..place.clone() };
     let digest = read::digest(plan);
     let path = place.root.join(START);

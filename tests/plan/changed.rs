@@ -240,4 +240,19 @@ fn a_folder_whose_name_is_not_utf8_is_named() {
     assert_eq!(run.status.code(), Some(2), "{stderr}");
     assert!(stderr.contains("plans\\xff: the name is not UTF-8"), "{stderr}");
     assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+    for (file, into) in
+        [(folder.join("plan.json"), plan.dir.path("r")), (plan.dir.path("plan.json"), folder.join("r"))]
+    {
+        let mut command = Command::new(program());
+        let run = command
+            .args(["plan", "render", "--target", "slurm"])
+            .arg(file)
+            .arg("-o")
+            .arg(&into)
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8(run.stderr).unwrap();
+        assert_eq!(run.status.code(), Some(2), "{stderr}");
+        assert!(stderr.contains("the name is not UTF-8") && !into.exists(), "{stderr}");
+    }
 }

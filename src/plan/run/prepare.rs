@@ -165,7 +165,11 @@ fn listed(base: &Path, path: &str) -> Result<Vec<String>, String> {
 }
 
 /// The path of a folder from the root. Commands get it as text, so it must be one.
-fn absolute(path: &Path) -> Result<PathBuf, String> {
+///
+/// # Errors
+///
+/// When its name is not UTF-8.
+pub fn absolute(path: &Path) -> Result<PathBuf, String> {
     let whole = std::path::absolute(path).map_err(|why| format!("{}: {why}", path.display()))?;
     if whole.to_str().is_none() {
         return Err(names::is_no_text(&whole));

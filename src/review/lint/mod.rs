@@ -5,7 +5,7 @@
 //! - `names`: names that stand twice, and names of nothing. `work`: who does the work of a stage, and with which fields.
 //! - `paths`: inputs and outputs. `graph`: cycles. `unreachable`: stages that never run.
 //! - `loops`: ranges, bounds and carried files. `policy`: retries, timeouts and gates.
-//! - `templates`: references. `texts`: characters that no text may have. `conditions`: syntax and types. `variables`:
+//! - `templates`: references. `texts`: characters that no text, and no name of a variable, may have. `conditions`: syntax and types. `variables`:
 //!   what conditions read.
 //! - `metrics`: who measures what. `order`: whether what a stage reads is there before it.
 //! - `votes`: decisions and votes. `limits`: limits, invariants and frozen values. `tuning`: tuned parameters.

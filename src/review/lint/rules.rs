@@ -45,7 +45,7 @@ rules! {
     SEVERAL = Warning "several": "A reference inside a longer text stands for one file.";
     ORDER = Error "order": "A stage waits for each stage whose files, metrics or outcome it reads.";
     CONDITION = Error "condition": "A condition can be parsed, and comes to true or false.";
-    VARIABLE = Error "variable": "A variable of a condition exists.";
+    VARIABLE = Error "variable": "A variable of a condition exists, and one of a command has a name without `=`.";
     CASE = Warning "case": "A condition compares a choice with a case or option that there is.";
     METRIC = Error "metric": "A metric is measured by a stage with a file of metrics, and by one stage at a time.";
     VOTE = Error "vote": "A vote has at least two voters and two options, and one option can win.";

@@ -182,6 +182,9 @@ pub(super) fn broken() -> Vec<Break> {
             "$.stages[4].metrics",
             "found metric `score`, which stage `keep` measures too",
         ),
+        // Variables of commands.
+        ("/stages/0/env", json!({"A=B": "x"}), "variable", "$.stages[0].env.A=B", "found the variable `A=B`"),
+        ("/agents/sh/env", json!(["A", ""]), "variable", "$.agents.sh.env[1]", "found the variable ``"),
         // Votes.
         (
             "/stages/5/for_each",
