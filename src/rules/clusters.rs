@@ -96,6 +96,12 @@ struct Join {
     clients: [usize; 2],
 }
 
+/// Clusters that one thread looks at in a row.
+const PART: usize = 1024;
+
+/// The time of reading a distance, in additions: the distances of a cluster lie far apart in the triangle.
+const READ: usize = 32;
+
 /// The distances of clusters. A cluster is named by one of its clients.
 struct Distances(Triangle<f32>);
 
@@ -106,27 +112,43 @@ impl Distances {
 
     /// The cluster nearest to `of`. On a tie it is `preferred`, else the first: a chain that prefers its last link ends.
     fn nearest(&self, of: usize, sizes: &[usize], preferred: Option<usize>) -> Option<(usize, f32)> {
-        let mut nearest = preferred.map(|other| (other, self.0.at(of, other)));
-        for other in (0..sizes.len()).filter(|other| sizes[*other] > 0 && *other != of) {
-            let distance = self.0.at(of, other);
-            if nearest.is_none_or(|(_, least)| distance < least) {
-                nearest = Some((other, distance));
-            }
-        }
-        nearest
+        let nearer = |nearest: Option<(usize, f32)>, (other, distance): (usize, f32)| {
+            if nearest.is_none_or(|(_, least)| distance < least) { Some((other, distance)) } else { nearest }
+        };
+        let parts = self.map_others(sizes, |others| {
+            let others = others.filter(|other| *other != of).map(|other| (other, self.0.at(of, other)));
+            others.fold(None, nearer)
+        });
+        let preferred = preferred.map(|other| (other, self.0.at(of, other)));
+        parts.into_iter().flatten().fold(preferred, nearer)
     }
 
     /// Joins cluster `gone` to `kept`: its mean distances to all others are weighted by the numbers of clients.
     fn join(&mut self, kept: usize, gone: usize, sizes: &mut [usize]) {
         let [a, b] = [kept, gone].map(|cluster| sizes[cluster] as f64);
-        for other in (0..sizes.len()).filter(|other| ![kept, gone].contains(other)) {
-            if sizes[other] > 0 {
+        let parts = self.map_others(sizes, |others| {
+            let mean = |other: usize| {
                 let [to_kept, to_gone] = [kept, gone].map(|cluster| f64::from(self.0.at(cluster, other)));
-                *self.0.at_mut(kept, other) = ((a * to_kept + b * to_gone) / (a + b)) as f32;
-            }
-        }
+                (other, ((a * to_kept + b * to_gone) / (a + b)) as f32)
+            };
+            others.filter(|other| ![kept, gone].contains(other)).map(mean).collect::<Vec<_>>()
+        });
+        parts.into_iter().flatten().for_each(|(other, mean)| *self.0.at_mut(kept, other) = mean);
         sizes[kept] += sizes[gone];
         sizes[gone] = 0;
+    }
+
+    /// The results of `of` for parts of the clusters that are left, in order.
+    fn map_others<T: Send>(
+        &self,
+        sizes: &[usize],
+        of: impl Fn(&mut dyn Iterator<Item = usize>) -> T + Sync,
+    ) -> Vec<T> {
+        parallel::map(sizes.len().div_ceil(PART), PART * READ, |part| {
+            let first = part * PART;
+            let end = sizes.len().min(first + PART);
+            of(&mut (first..end).filter(|other| sizes[*other] > 0))
+        })
     }
 }
 

@@ -17,9 +17,18 @@ use crate::rules::mixing::Mixing;
 use crate::rules::numeric::triangle::Triangle;
 use std::sync::Arc;
 
-/// The inner product of two lists.
+/// The inner product of two lists, from eight sums side by side: a sum alone waits for each of its additions.
 pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
+    let (a_eights, a_rest) = a.as_chunks::<8>();
+    let (b_eights, b_rest) = b.as_chunks::<8>();
+    let mut sums = [0.0; 8];
+    for (a, b) in a_eights.iter().zip(b_eights) {
+        for k in 0..8 {
+            sums[k] += a[k] * b[k];
+        }
+    }
+    let rest: f64 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
+    sums.iter().sum::<f64>() + rest
 }
 
 /// The points of a round and the geometry between them.
