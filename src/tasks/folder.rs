@@ -27,6 +27,39 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+/// Names that fedmill takes in the directory of a run, of a task and of a rendered plan, in lower case.
+pub const OWN: [&str; 29] = [
+    ".snakemake",
+    "attempts",
+    "cache",
+    "done",
+    "events.jsonl",
+    "failed",
+    "gates",
+    "given.json",
+    "inputs",
+    "jobs",
+    "ledgers.json",
+    "ledgers.lock",
+    "lock",
+    "logs",
+    "out",
+    "plan.json",
+    "plans",
+    "receipts",
+    "report.json",
+    "report.txt",
+    "run.sh",
+    "seen.json",
+    "snakefile",
+    "start.json",
+    "store",
+    "submit.boot",
+    "submit.lock",
+    "submit.sh",
+    "tasks",
+];
+
 /// What came of a task.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 #[serde(deny_unknown_fields)]

@@ -158,7 +158,7 @@ fn the_kill_file_has_no_name_that_fedmill_takes() {
     for folder in ["plan.run", "plan.run/plans/b", "r", "s"] {
         for entry in fs::read_dir(plan.dir.path(folder)).unwrap() {
             let name = entry.unwrap().file_name().into_string().unwrap().to_lowercase();
-            assert!(fedmill::plan::run::claim::OWN.contains(&name.as_str()), "{folder}/{name}");
+            assert!(fedmill::tasks::folder::OWN.contains(&name.as_str()), "{folder}/{name}");
             found += 1;
         }
     }

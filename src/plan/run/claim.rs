@@ -17,39 +17,6 @@ pub const START: &str = "start.json";
 /// The folder of the answers of people.
 const GATES: &str = "gates";
 
-/// Names that fedmill takes in the directory of a run, of a task and of a rendered plan, in lower case.
-pub const OWN: [&str; 29] = [
-    ".snakemake",
-    "attempts",
-    BASE,
-    "cache",
-    "done",
-    "failed",
-    GATES,
-    GIVEN,
-    "jobs",
-    JOURNAL,
-    "ledgers.json",
-    "ledgers.lock",
-    LOCK,
-    "logs",
-    "out",
-    PLAN,
-    "plans",
-    "receipts",
-    "report.json",
-    "report.txt",
-    "run.sh",
-    "seen.json",
-    "snakefile",
-    START,
-    "store",
-    "submit.boot",
-    "submit.lock",
-    "submit.sh",
-    "tasks",
-];
-
 /// The most bytes of a path.
 const MOST_OF_A_PATH: u64 = 64 << 10;
 

@@ -2,9 +2,9 @@
 
 use super::finding::Lint;
 use super::rules;
-use crate::plan::run::claim::OWN;
 use crate::schema::stage::{Out, clashes};
 use crate::schema::{Input, Pin};
+use crate::tasks::folder::OWN;
 use std::path::{Component, Path};
 
 pub(super) fn check(lint: &mut Lint) {
