@@ -48,9 +48,7 @@ pub fn run(shared: &Shared, name: &str, settled: &[(String, bool)], parallel: u3
     let lock = disk::lock(&root)?;
     let root = folder::real(&root).map_err(|source| RunError::Read { path: root, source })?;
     let files = shared.files(task);
-    if let Some(record) = shared.done(task)?
-        && still_holds(shared, task, &record)?
-    {
+    if let Some(record) = done_before(shared, task)? {
         files.check_results(record.events.iter(), &root)?;
         // Written anew, since some programs compare times.
         shared.keep(task, &record)?;
@@ -103,15 +101,17 @@ fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-/// Whether the record of a task that is done still holds: its work happened, or what it waited for is what it was then.
-fn still_holds(shared: &Shared, task: Task, record: &Record) -> Result<bool, RunError> {
+/// The record of a task that is done: its work happened, or what it waited for is what it was then.
+fn done_before(shared: &Shared, task: Task) -> Result<Option<Record>, RunError> {
+    let Some(record) = shared.done(task)? else { return Ok(None) };
     let worked = record.events.iter().any(|event| matches!(event, Event::Made { .. }));
-    if worked || shared.units.all[task.unit].handler.is_some() {
-        return Ok(true);
+    let mut before = vec![shared.start.clone()];
+    match events_before(shared, task) {
+        Ok(events) if !worked && shared.units.all[task.unit].handler.is_none() => before.extend(events),
+        _ => return Ok(Some(record)),
     }
-    let Ok(before) = events_before(shared, task) else { return Ok(true) };
     let events = Journal::read(&shared.folder(task))?.events();
-    Ok(events.strip_prefix(std::slice::from_ref(&shared.start)).is_some_and(|rest| rest.starts_with(&before)))
+    Ok(events.starts_with(&before).then_some(record))
 }
 
 /// Whether the journal of a task goes on: it began after the same events, and a stage of the end has not ended.

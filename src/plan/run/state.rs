@@ -1,5 +1,6 @@
-//! What the events of a run add up to. [`shadows`] has the part of trials, and [`reconsidered`] opens stages again whose
-//! cause is open again.
+//! What the events of a run add up to.
+//!
+//! [`shadows`] has the part of trials, and [`reconsidered`] opens stages again whose cause is open again.
 
 mod reconsidered;
 pub mod shadows;
@@ -283,10 +284,9 @@ impl State {
                 (instance.work, instance.agent) = (work.clone(), agent.clone());
             }
             Event::Attested { key, done } => {
-                let was_over = self.ending.is_some();
-                if self.group_mut(*key).attest(key.index, *done) && was_over {
-                    // The run goes on after an end, and comes to another one.
-                    self.ending = Some(Ending::Failed);
+                if self.group_mut(*key).attest(key.index, *done) {
+                    // A run that goes on after an end comes to another one.
+                    self.ending = self.ending.take().map(|_| Ending::Failed);
                 }
             }
             Event::Made { key, made, seconds, .. } => {
