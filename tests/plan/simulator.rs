@@ -444,9 +444,17 @@ fn mend(seed: u64) -> bool {
     if broken.is_empty() || first.iter().any(stays) {
         return false;
     }
+    // The verdict on a trial stays, with the failure that it names.
+    let has_trials = disk.events.iter().any(|event| matches!(event, Event::Tuned { .. }));
+    let lines = |mut lines: Vec<String>| {
+        if has_trials {
+            lines.remove(lines.len() - 2);
+        }
+        lines
+    };
     let (mended, _) = run(&plan, &mut rng, 0, &[], &mut disk);
     let plan = serde_json::to_string(&plan).unwrap();
-    assert_eq!(mended, fresh, "seed {seed}: {broken:?} in {plan}");
+    assert_eq!(lines(mended), lines(fresh), "seed {seed}: {broken:?} in {plan}");
     true
 }
 
