@@ -7,7 +7,7 @@ use super::words::plain;
 use super::{Input, Plan};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use serde_path_to_error::{Path, Segment};
 
 /// The most faults of one stage, or of another member of a plan.
@@ -29,20 +29,28 @@ pub struct Fault {
 /// What is wrong with it: at least one fault.
 pub fn read(value: Value) -> Result<Plan, Vec<Fault>> {
     let mut found = Vec::new();
-    if let Ok(plan) = Plan::deserialize(&value) {
-        check_lists(&value, &plan, "$", &mut found);
-        return if found.is_empty() { Ok(plan) } else { Err(found) };
-    }
+    let first = match Plan::deserialize(&value) {
+        Ok(plan) => {
+            check_lists(&value, &plan, "$", &mut found);
+            return if found.is_empty() { Ok(plan) } else { Err(found) };
+        }
+        Err(first) => first.to_string(),
+    };
     let mut rest = value;
     members::<Stage>(&mut rest, "stages", &mut found);
     members::<Loop>(&mut rest, "loops", &mut found);
     members::<Input>(&mut rest, "inputs", &mut found);
     if let Some(Value::Object(agents)) = rest.get_mut("agents") {
-        for (name, agent) in std::mem::take(agents) {
+        // The names stay, with an agent that has no fault.
+        for (name, agent) in agents.iter_mut() {
+            let agent = std::mem::replace(agent, json!({"kind": "command", "argv": ["true"]}));
             of_agent(agent, &format!("$.agents.{name}"), &mut found);
         }
     }
     of::<Plan>(rest, "$", &mut found);
+    if found.is_empty() {
+        found.push(Fault { at: "$".to_owned(), why: plain(&first) });
+    }
     Err(found)
 }
 
@@ -134,7 +142,6 @@ fn list_for_object(given: &Value, read: &Value, at: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn a_fault_hides_no_other() {
@@ -173,5 +180,14 @@ mod tests {
             "$.stages[4].retry",
         ];
         assert_eq!(places, expected, "{found:#?}");
+    }
+
+    #[test]
+    fn the_name_of_an_agent_may_be_the_fault() {
+        let agent = json!({"kind": "command", "argv": ["true"]});
+        let plan = json!({"schema": "fedmill.plan/1", "id": "p", "agents": {"fine": agent, "m,": agent}, "stages": []});
+        let found = read(plan).unwrap_err();
+        let [Fault { at, why }] = found.as_slice() else { panic!("{found:?}") };
+        assert!(at.starts_with("$.agents") && why.contains("m,"), "{found:?}");
     }
 }
