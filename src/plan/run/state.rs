@@ -1,6 +1,6 @@
 //! What the events of a run add up to.
 //!
-//! [`shadows`] has the part of trials, and [`reconsidered`] opens stages again whose cause is open again.
+//! [`shadows`] has the part of trials, and `reconsidered` opens stages again whose cause is open again.
 
 mod reconsidered;
 pub mod shadows;
