@@ -87,7 +87,7 @@ pub const FIGURES: &[Figure] = &[
     gauge(
         "plan_progress_ratio",
         None,
-        "Seconds that are over by all seconds, along the longest chain of stages, 0 to 1",
+        "Part of the run that is done, where each stage counts alike, 0 to 1",
         |run| one(run.status.progress),
     ),
     gauge("plan_rest_seconds", None, "Seconds that the run may still take, as plan status has them", |run| {

@@ -5,7 +5,7 @@ use super::search::Filter;
 use super::status::Watched;
 use crate::io::folder::{self, EntryKind};
 use crate::io::interrupt;
-use crate::plan::run::claim;
+use crate::plan::run::claim::{self, Holds};
 use crate::plan::run::error::RunError;
 use crate::plan::run::event::{Ending, Event, Line};
 use crate::plan::run::key::Key;
@@ -29,7 +29,7 @@ pub struct PastRun {
     pub seconds: f64,
     /// Stages that are over.
     pub over: usize,
-    /// The stages of the plan.
+    /// The stages of the plan. A task of a rendered plan counts as one.
     pub stages: usize,
     /// Why it ended so, or why it cannot be read.
     pub why: String,
@@ -121,14 +121,19 @@ fn summary(watched: &Watched, run: String) -> PastRun {
         _ => watched.why(),
     };
     let why = why.unwrap_or_default();
+    // A task of a rendered plan does one stage, one instance or one loop, and takes the rest from other tasks.
+    let (over, stages) = match claim::of(&watched.root) {
+        Holds::Task(_) => (usize::from(watched.state.ending.is_some()), 1),
+        _ => (watched.over(), watched.plan.stages.len()),
+    };
     PastRun {
         run,
         plan: watched.plan.id.to_string(),
         state: watched.word().to_owned(),
         started: watched.started().map(str::to_owned),
         seconds: watched.seconds(),
-        over: watched.over(),
-        stages: watched.plan.stages.len(),
+        over,
+        stages,
         why,
         found: Vec::new(),
         value: None,

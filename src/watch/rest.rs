@@ -114,26 +114,40 @@ impl Times<'_> {
         Rest { seconds: has_any.then_some(chain), unknown }
     }
 
-    /// The part of the run that is done, from 0 to 1: seconds that are over by all seconds, along the longest chain of stages.
+    /// The part of the run that is done, from 0 to 1: each stage counts alike, except those of `on.failure`.
     ///
-    /// A stage without a past time counts as the mean of those that have one; if none has one, each stage counts as 1 s.
+    /// A fan-out is done by its instances, and a stage of a loop by the iterations up to `max_iters`. Times count
+    /// nowhere: what is known of them changes while the run goes on, and the part that is done must not fall.
     pub fn progress(&self) -> f64 {
         if self.state.ending == Some(Ending::Succeeded) {
             return 1.0;
         }
-        let known: Vec<f64> = (0..self.plan.stages.len()).filter_map(|stage| self.known(stage)).collect();
-        let mean = if known.is_empty() { 1.0 } else { known.iter().sum::<f64>() / known.len() as f64 };
-        let cost = |stage: usize| match self.known(stage) {
-            _ if self.is_last(stage) => 0.0,
-            Some(seconds) => seconds,
-            None if self.plan.stages[stage].works() => mean,
+        let on = &self.plan.on;
+        let counts = |stage: &usize| {
+            let name = &self.plan.stages[*stage].id;
+            on.exit.contains(name) || !on.failure.contains(name)
+        };
+        let parts: Vec<f64> =
+            (0..self.plan.stages.len()).filter(counts).map(|stage| self.done(stage)).collect();
+        parts.iter().fold(0.0, |sum, part| sum + part) / parts.len().max(1) as f64
+    }
+
+    /// The part of a stage that is done, from 0 to 1.
+    fn done(&self, stage: usize) -> f64 {
+        let groups = &self.state.groups[stage];
+        let over = |group: &Group| match group.outcome {
+            Some(outcome) => f64::from(u8::from(outcome.is_fine())),
+            None if self.plan.stages[stage].for_each.is_some() => {
+                let made = group.instances.iter().filter(|instance| instance.made.is_some()).count();
+                made as f64 / group.instances.len().max(1) as f64
+            }
             None => 0.0,
         };
-        let all = self.longest(cost);
-        if all > 0.0 {
-            (1.0 - self.longest(|stage| self.left(stage, cost(stage))) / all).clamp(0.0, 1.0)
-        } else {
-            1.0
+        let all = groups.iter().map(over).fold(0.0, |sum, part| sum + part);
+        match self.state.loop_of(stage) {
+            Some(looped) if self.state.loops[looped].is_over => groups.last().map_or(0.0, over),
+            Some(looped) => (all / f64::from(self.plan.loops[looped].max_iters.max(1))).min(1.0),
+            None => all,
         }
     }
 

@@ -43,7 +43,7 @@ pub struct Status {
     pub reused: usize,
     /// How long it may still take.
     pub rest: Rest,
-    /// The part that is done, from 0 to 1: seconds that are over by all seconds, along the longest chain of stages.
+    /// The part that is done, from 0 to 1, where each stage counts alike.
     pub progress: f64,
     /// The stage that takes most of the time.
     pub bottleneck: Option<Bottleneck>,
@@ -174,6 +174,9 @@ impl Watched {
     ///
     /// When it holds no run, or its plan or journal cannot be read.
     pub fn read(root: &Path) -> Result<Self, RunError> {
+        if folder::is_plain_file(root) {
+            return Err(RunError::NoRun { path: root.to_owned() });
+        }
         let runner = disk::holder(root)?;
         let (plan, _, journal) = read_run(root)?;
         let (graph, state) = replay(&plan, journal.lines.iter().map(|line| &line.entry.data))?;

@@ -22,9 +22,10 @@ pub fn status(status: &Status) -> String {
     let reused = if status.reused > 0 { format!(", {} reused", status.reused) } else { String::new() };
     text += &wrapped(
         &format!(
-            "{started}; {} of {total} stages are over{reused}, {:.0} % of the work",
+            "{started}; {} of {total} stages are over{reused}, {:.0} % by count",
             status.over,
-            100.0 * status.progress
+            // No run is shown as done while something of it runs.
+            (100.0 * status.progress + 1e-9).floor()
         ),
         0,
     );

@@ -320,6 +320,38 @@ fn a_folder_of_runs_has_a_limit() {
 }
 
 #[test]
+fn the_part_that_is_done_never_falls_and_is_whole_at_the_end_alone() {
+    // Stages with times that differ, a fan-out, a loop that may end early, and a stage of the end that never runs.
+    let plan = Workflow::new(&json!([
+        {"id": "a", "sh": "true"},
+        {"id": "fan", "needs": ["a"], "for_each": {"range": 4}, "sh": "sleep 0.1"},
+        {"id": "turn", "needs": ["fan"], "sh": "sleep 0.1"},
+        {"id": "b", "needs": ["turn"], "sh": "until test -e $HOME/mended; do sleep 0.05; done"},
+        {"id": "mend", "sh": "true"},
+    ]))
+    .with("loops", json!([{"id": "turns", "over": ["turn"], "max_iters": 4}]))
+    .with("limits.max_parallel", json!(1))
+    .with("on", json!({"failure": ["mend"]}));
+    let mut runner = start(&plan);
+    wait_until("the run", || plan.dir.exists("plan.run/plan.json"));
+    let parts = std::cell::RefCell::new(vec![0.0]);
+    wait_until("stage b", || {
+        let run = fedmill(&plan.dir, &["plan", "status", "--json", "plan.run"]);
+        let Ok(found) = serde_json::from_str::<Value>(&run.stdout) else { return false };
+        parts.borrow_mut().push(found["progress"].as_f64().unwrap());
+        found["stages"].as_array().unwrap().iter().any(|row| row["name"] == "b" && row["state"] == "running")
+    });
+    let parts = parts.into_inner();
+    assert!(parts.is_sorted(), "{parts:?}");
+    assert_eq!(parts.last(), Some(&0.75), "three of four stages: {parts:?}");
+    let table = told(&plan, &["status", "plan.run"]).stdout;
+    assert!(table.contains("75 % by count"), "{table}");
+    plan.dir.write("mended", "");
+    assert_eq!(runner.wait().unwrap().code(), Some(0));
+    assert_eq!(status(&plan)["progress"], json!(1.0));
+}
+
+#[test]
 fn a_run_ends_at_its_longest_time() {
     let plan =
         Workflow::new(&json!([{"id": "a", "sh": "sleep 60"}, {"id": "b", "needs": ["a"], "sh": "true"}]))
@@ -379,6 +411,7 @@ fn a_rendered_plan_shows_its_tasks_and_is_cancelled() {
     assert_eq!((status().as_str(), runs()), ("failed: a ok 2, b failed 1", 3));
     let table = fedmill(&["history", "rendered"]).stdout;
     assert!(["a.0", "a.1", "b"].iter().all(|task| table.contains(task)), "{table}");
+    assert_eq!(table.matches(" 1/1").count(), 3, "a task is one stage that is over: {table}");
     fedmill(&["resume", "rendered"])
         .assert_fails(2, &["holds a rendered plan", "rendered/submit.sh`", "Snakefile"]);
     fedmill(&["cancel", "rendered", "--now"]).assert_fails(2, &["--now ends a runner on this machine"]);
