@@ -45,6 +45,17 @@ const PLAIN: &str = " %+,-./:=@_{}";
 /// Fields of a stage that are conditions: they read parameters, and set nothing.
 const CONDITIONS: [&str; 4] = ["cases", "depends", "success_when", "when"];
 
+/// Whether a program of this name runs a script or a text, as `sh -c TEXT` does. Digits of a version may follow.
+pub fn is_interpreter(program: &str) -> bool {
+    let name = program.rsplit('/').next().unwrap_or_default();
+    INTERPRETERS.contains(&name.trim_end_matches(|letter: char| letter.is_ascii_digit() || letter == '.'))
+}
+
+/// Whether a program of this name runs another command that its arguments say, as `env` does.
+pub fn is_wrapper(program: &str) -> bool {
+    WRAPPERS.contains(&program.rsplit('/').next().unwrap_or_default())
+}
+
 /// Why a loop may not tune its parameter: it protects clients, it stands at a place that may, or the plan freezes it.
 pub enum Forbidden {
     /// What the parameter sets.

@@ -131,6 +131,17 @@ fn what_a_stage_waits_for_through_others_counts() {
             json!("metrics.score > 0.5 && size(history.score) > 2 && mean(history.loss) < 1.0"),
         ),
         ("/stages/1/argv/3", json!("{{k}} {key} {in.base}")),
+        // A stage with the condition of the gate, and one that asks how the gate ended.
+        (
+            "/stages/-",
+            json!({"id": "far", "needs": ["ask"], "when": "choices.judge == 'accept'", "agent": "sh", "argv": ["true"]}),
+        ),
+        (
+            "/stages/-",
+            json!({"id": "far", "needs": ["ask"], "when": "stages.ask.ok", "agent": "sh", "argv": ["true"]}),
+        ),
+        // A file name that is an argument of the text, and a number in it.
+        ("/stages/0/argv", json!(["cat \"$1\" | head -n {params.n}", "sh", "{in.updates}"])),
     ] {
         assert_eq!(findings(&with(pointer, value.clone())), [], "{value}");
     }
@@ -230,4 +241,20 @@ fn braces_of_other_languages_are_explained() {
     assert_eq!(found.iter().map(|found| found.rule).collect::<Vec<_>>(), ["plain"]);
     let found = findings(&with("/stages/2/when", json!("{step.loss} < 1.0")));
     assert!(found[0].why.contains("names values without braces"), "{found:?}");
+}
+
+#[test]
+fn a_run_shows_the_warnings_of_lint() {
+    let plan = Workflow::new(&json!([
+        {"id": "ask", "when": "1 > 2", "gate": {"timeout": "1h", "default": "reject"}},
+        {"id": "publish", "needs": ["ask"], "sh": "true"},
+    ]));
+    let shown = "warning: plan.json:";
+    let run = plan.run();
+    assert!(
+        run.code == Some(0) && run.stderr.contains(shown) && run.stderr.contains("$.stages[1].needs[0]"),
+        "{run:#?}"
+    );
+    let run = fedmill(&plan.dir, &["plan", "run", "-q", "plan.json", "--dir", "quiet.run"]);
+    assert!(run.code == Some(0) && !run.stderr.contains("warning"), "{run:#?}");
 }

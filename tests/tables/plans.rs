@@ -11,7 +11,7 @@ use serde_json::Value;
 /// The text of a description in one line.
 fn about(schema: &Value) -> String {
     let text = schema["description"].as_str().unwrap_or_default();
-    text.split("See [").next().unwrap().split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|")
+    text.split("See [").next().unwrap().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// What a value may be.

@@ -15,6 +15,7 @@ use crate::plan::run::publish::receipts::Earlier;
 use crate::review::lint::report::refuse_errors;
 use crate::schema::Plan;
 use crate::telemetry::console;
+use crate::telemetry::escape::escaped;
 use crate::watch::directory::directory_for;
 use crate::watch::export::{self, check_outside};
 use crate::watch::failures::failures;
@@ -93,7 +94,10 @@ impl Jobs {
 impl Arguments {
     pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
         let (plan, source) = read::with_text(&self.plan).map_err(Failure::of)?;
-        refuse_errors(&plan, &source, &self.plan).map_err(Failure::of)?;
+        let warnings = refuse_errors(&plan, &source, &self.plan).map_err(Failure::of)?;
+        if !common.quiet {
+            warnings.iter().for_each(|warning| console::tell(&format!("warning: {}", escaped(warning))));
+        }
         let root = match (&self.dir, self.plan.as_os_str() == "-") {
             (Some(dir), _) => dir.clone(),
             (None, true) => return Err(anyhow::anyhow!("a plan from standard input needs --dir").into()),

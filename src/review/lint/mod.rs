@@ -70,6 +70,7 @@ pub fn lint(plan: &Plan) -> Vec<Finding> {
     unreachable::check(&mut lint);
     loops::check(&mut lint);
     policy::check(&mut lint);
+    texts::shells::check(&mut lint);
     templates::check(&mut lint);
     conditions::check(&mut lint);
     metrics::check(&mut lint);

@@ -4,9 +4,11 @@ use super::finding::Lint;
 use super::rules;
 use crate::schema::agent::Agent;
 use crate::schema::policy::{MOST_ATTEMPTS, Retry, SideEffects, Timeout};
+use crate::schema::stage::Stage;
 use crate::settings::duration::Friendly;
 
 pub(super) fn check(lint: &mut Lint) {
+    check_skipped_gates(lint);
     let plan = lint.plan;
     if let Some(timeout) = &plan.limits.timeout {
         check_timeout(lint, "$.limits.timeout", timeout);
@@ -90,4 +92,35 @@ fn check_retry(lint: &mut Lint, at: &str, retry: &Retry) {
             lint.add(&rules::RETRY, format!("{at}.backoff.{key}"), why);
         }
     }
+}
+
+/// Finds gates that may be skipped, and so open the way to the stages behind them.
+fn check_skipped_gates(lint: &mut Lint) {
+    let plan = lint.plan;
+    for (place, stage) in plan.stages.iter().enumerate() {
+        for (index, need) in stage.needs.iter().enumerate() {
+            let Some((_, gate)) = lint.index.stage(need.as_str()) else { continue };
+            let Some(condition) = open_condition(gate, stage) else { continue };
+            let why = format!(
+                "found a gate that may be skipped, behind which `{}` runs without an answer, expected {condition} here \
+                 too",
+                stage.id
+            );
+            lint.add(&rules::SKIPPED_GATE, format!("$.stages[{place}].needs[{index}]"), why);
+        }
+    }
+}
+
+/// The condition of a gate that a stage behind it lacks.
+fn open_condition(gate: &Stage, stage: &Stage) -> Option<String> {
+    gate.gate.as_ref()?;
+    let own = stage.when.as_deref().unwrap_or_default();
+    // A stage that asks how the gate ended decides for itself.
+    if own.contains(&format!("stages.{}.", gate.id)) {
+        return None;
+    }
+    let when = gate.when.as_ref().filter(|when| !own.contains(when.as_str()));
+    let branch = gate.branch.as_ref().filter(|branch| stage.branch.as_ref() != Some(branch));
+    let when = when.map(|when| format!("`\"when\": \"{when}\"`"));
+    when.or_else(|| branch.map(|branch| format!("`\"branch\": \"{branch}\"`")))
 }

@@ -25,6 +25,11 @@ pub fn missing(plan: &Plan, folder: &Path, path: &[PathBuf], exists: &dyn Fn(&Pa
                 let why = format!("found `{program}`, expected a program: {} is not there", whole.display());
                 findings.push(finding(&rules::PROGRAM, at, why));
             }
+        } else if let Some((first, _)) = program.split_once(' ') {
+            let why = format!(
+                "found `{program}`, expected a program: each argument is an element, as in `[\"{first}\", ...]`"
+            );
+            findings.push(finding(&rules::INSTALLED, at, why));
         } else if !path.iter().any(|folder| exists(&folder.join(program))) {
             let why = format!(
                 "found `{program}`, which no folder of PATH has; a program beside the plan is `./{program}`"

@@ -122,25 +122,33 @@ impl<'f> Report<'f> {
         self.findings.iter().map(block).collect()
     }
 
+    /// A finding in a line.
+    fn line(&self, finding: &Finding) -> String {
+        format!("{}: {}: {}", self.place_of(finding), finding.at, finding.explanation())
+    }
+
     /// The refusal of the plan, if it has an error.
     fn refusal(&self) -> Option<Faulty> {
         let summary = self.count()?;
-        let line = |finding: &Finding| {
-            format!("{}: {}: {}", self.place_of(finding), finding.at, finding.explanation())
-        };
-        let mut lines: Vec<String> = self.errors().take(MOST_LISTED).map(line).collect();
+        let mut lines: Vec<String> =
+            self.errors().take(MOST_LISTED).map(|finding| self.line(finding)).collect();
         lines.push(format!("{}: {summary}, so nothing was run", self.path.display()));
         Some(Faulty { summary, lines })
     }
 }
 
-/// Refuses a plan with errors, whose file has the text `source`.
+/// Refuses a plan with errors, whose file has the text `source`. Returns a line for each warning.
 ///
 /// # Errors
 ///
 /// When the plan has an error.
-pub fn refuse_errors(plan: &Plan, source: &str, path: &Path) -> Result<(), Faulty> {
-    Report::of(plan.clone(), source, path).refusal().map_or(Ok(()), Err)
+pub fn refuse_errors(plan: &Plan, source: &str, path: &Path) -> Result<Vec<String>, Faulty> {
+    let report = Report::of(plan.clone(), source, path);
+    let warnings = report.findings.iter().filter(|finding| finding.level == Level::Warning);
+    match report.refusal() {
+        Some(refusal) => Err(refusal),
+        None => Ok(warnings.map(|finding| report.line(finding)).collect()),
+    }
 }
 
 /// What is wrong with a text that is no plan, and the places.

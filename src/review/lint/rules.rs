@@ -33,6 +33,9 @@ rules! {
     NEEDS = Error "needs": "A stage has `needs` or `depends`, not both.";
     CYCLE = Error "cycle": "No stages wait for each other, loops and handlers included.";
     NEVER = Warning "never": "Each stage can run.";
+    SKIPPED_GATE = Warning "skipped-gate": "A stage behind a gate with `when` or `branch` has the same condition: a gate that is skipped stops nothing.";
+    CODE = Warning "code": "A text that a shell or an interpreter runs has no file name and no parameter that is a text.";
+    NO_SHELL = Warning "no-shell": "An argument of a program that is no shell is one word, and no redirection, variable or pattern of a shell.";
     NO_FILES = Error "no-files": "A stage reads no files of stages that never run.";
     LOOP = Error "loop": "A loop names a range of stages that no other loop has, and at least one iteration.";
     CARRY = Error "carry": "A loop carries an output of a stage inside it, and its first iteration has a file.";

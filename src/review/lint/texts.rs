@@ -1,4 +1,8 @@
 //! Characters that no text of a plan, and no name of a variable, may have.
+//!
+//! [`shells`] finds texts that run as code, and shell syntax where no shell reads it.
+
+pub(super) mod shells;
 
 use super::finding::Lint;
 use super::rules;

@@ -40,6 +40,32 @@ pub(super) fn broken() -> Vec<Break> {
             "$.stages[10].reduce.files[0]",
             "does not wait for `keep`",
         ),
+        // Gates that may be skipped, texts that run as code, and shell syntax without a shell.
+        (
+            "/stages/-",
+            json!({"id": "publish", "needs": ["ask"], "agent": "sh", "argv": ["true"]}),
+            "skipped-gate",
+            "$.stages[12].needs[0]",
+            "expected `\"when\": \"choices.judge == 'accept'\"` here too",
+        ),
+        (
+            "/stages/0/argv/0",
+            s("cat {in.updates}"),
+            "code",
+            "$.stages[0].argv[0]",
+            "pass it as an argument, as in `[\"-c\", \"cat \\\"$1\\\"\", \"sh\", \"{item}\"]`",
+        ),
+        ("/stages/0/argv/0", s("echo {params.rule}"), "code", "$.stages[0].argv[0]", "found `{params.rule}`"),
+        ("/stages/1/argv/3", s(">"), "no-shell", "$.stages[1].argv[3]", "found `>`"),
+        ("/stages/1/argv/3", s("$HOME"), "no-shell", "$.stages[1].argv[3]", "no shell expands it"),
+        ("/stages/1/argv/3", s("in/*.txt"), "no-shell", "$.stages[1].argv[3]", "no shell expands it"),
+        (
+            "/stages/1/argv/3",
+            s("--rule mean"),
+            "no-shell",
+            "$.stages[1].argv[3]",
+            "expected one argument in each element: `--rule`, `mean`",
+        ),
         // Names.
         ("/stages/9/id", s("make"), "twice", "$.stages[9].id", "found `make`, which $.stages[0].id has too"),
         ("/inputs/1/name", s("updates"), "twice", "$.inputs[1].name", "found `updates`"),
