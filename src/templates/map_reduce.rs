@@ -3,6 +3,7 @@
 use super::parts::{head, input, shell};
 use super::settings::{Given, Setting, TemplateError};
 use crate::schema::reduce::Reducer;
+use crate::settings::nearest::nearest;
 use serde_json::{Value, json};
 
 /// What the plan does.
@@ -44,6 +45,7 @@ pub fn build(given: &Given) -> Result<Value, TemplateError> {
     let map = json!({"id": "map", "agent": "map", "for_each": for_each, "argv": ["{item}"],
         "out": [{"name": "part", "path": "-"}]});
     let by = given.text("reduce")?;
+    check_word(by)?;
     let mut reduce = json!({"id": "reduce", "needs": ["map"], "out": [{"name": "result", "path": "result"}]});
     if Reducer::ALL.iter().any(|reducer| reducer.word() == by) {
         reduce["kind"] = json!("reduce");
@@ -66,4 +68,19 @@ fn values(given: &Given) -> Result<Vec<&str>, TemplateError> {
         return Err(TemplateError::Value { key, found, expected: "one value or more" });
     }
     Ok(values)
+}
+
+/// Refuses a word that is almost that of a reducer: a command of this name can be written with its path.
+fn check_word(by: &str) -> Result<(), TemplateError> {
+    if !by.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-') {
+        return Ok(());
+    }
+    let words: Vec<&str> = Reducer::ALL.iter().map(|reducer| reducer.word()).collect();
+    match nearest(by, words.iter().copied()).filter(|_| !words.contains(&by)) {
+        Some(word) => Err(TemplateError::Plan(format!(
+            "--set reduce: found `{by}`, expected {} or a command; the nearest is `{word}`",
+            words.join(", ")
+        ))),
+        None => Ok(()),
+    }
 }

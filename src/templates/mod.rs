@@ -16,6 +16,7 @@ pub mod shards;
 pub mod swarm;
 pub mod sweep;
 
+use crate::plan::error::PlanError;
 use crate::plan::read;
 use crate::schema::Plan;
 use crate::schema::agent::{Agent, able};
@@ -64,8 +65,16 @@ pub fn plan(name: &str, given: &[String], registered: &BTreeMap<Name, Agent>) ->
     })?;
     let given = Given::read(template.name, template.settings, given, registered)?;
     let plan = (template.build)(&given)?;
-    let plan = read::parse(&plan.to_string(), Path::new(name))
-        .map_err(|why| TemplateError::Plan(why.to_string()))?;
+    let unfit = |why| match why {
+        // No file has the text whose places these are.
+        PlanError::Malformed { faults, .. } => {
+            let lines = faults.iter().map(|(_, fault)| format!("{}: {}", fault.at, fault.why));
+            format!("template {name}: {}", lines.collect::<Vec<_>>().join("; "))
+        }
+        other => other.to_string(),
+    };
+    let plan =
+        read::parse(&plan.to_string(), Path::new(name)).map_err(|why| TemplateError::Plan(unfit(why)))?;
     match wanted(&plan) {
         // With a registry, `resolve` knows more.
         Some(capability) if registered.is_empty() => {

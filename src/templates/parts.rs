@@ -1,7 +1,9 @@
 //! Parts that plans of several templates have.
 
 use super::settings::{Given, TemplateError};
+use crate::rules::{self, Rule};
 use crate::schema::SCHEMA;
+use crate::settings::Definition;
 use serde_json::{Value, json};
 
 /// The head of a plan: its schema, its name, and the limits that all templates have.
@@ -21,6 +23,11 @@ pub(super) fn input(name: &str, path: &str) -> Value {
         return json!({"name": name, "glob": path});
     }
     json!({"name": name, "path": path})
+}
+
+/// The rule that a setting names.
+pub(super) fn rule(key: &str, text: &str) -> Result<Box<dyn Rule>, TemplateError> {
+    rules::parse(text, Definition::Paper).map_err(|why| TemplateError::Plan(format!("--set {key}: {why}")))
 }
 
 /// The options of a merge that all its commands share: the rule, the number of hostile clients, the base.

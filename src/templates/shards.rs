@@ -1,7 +1,8 @@
 //! A round merged in shards of the model: the bytes of one process, by several.
 
-use super::parts::{head, merge_inputs, merge_options};
+use super::parts::{head, merge_inputs, merge_options, rule};
 use super::settings::{Given, Setting, TemplateError};
+use crate::rules::Needs;
 use serde_json::{Value, json};
 
 /// What the plan does.
@@ -41,14 +42,7 @@ pub fn build(given: &Given) -> Result<Value, TemplateError> {
         json!({"id": id, "agent": "fedmill", "needs": needs, "argv": argv, "out": out})
     };
     let shard = ["--shard", "{shard}/{shards}"];
-    let passes = match given.text("passes")? {
-        "1" => 1,
-        "2" => 2,
-        other => {
-            let (key, found) = ("passes".to_owned(), other.to_owned());
-            return Err(TemplateError::Value { key, found, expected: "1 or 2" });
-        }
-    };
+    let passes = passes(given)?;
     let decided: &[&str] = if passes == 1 { &[] } else { &["--decision", "{decide.decision}"] };
     let (after_decide, to_merge): (&[&str], &[&str]) =
         if passes == 1 { (&[], &["combine"]) } else { (&["decide"], &["decide", "combine"]) };
@@ -94,4 +88,20 @@ pub(super) fn params(given: &Given) -> Result<Value, TemplateError> {
         params["byzantine"] = given.json("byzantine")?;
     }
     Ok(params)
+}
+
+/// How often the shards are read: once only by a rule that works on each coordinate.
+fn passes(given: &Given) -> Result<u32, TemplateError> {
+    let name = given.text("rule")?;
+    match given.text("passes")? {
+        "1" if rule("rule", name)?.needs() != Needs::Nothing => Err(TemplateError::Plan(format!(
+            "--set passes: found 1, expected 2: rule `{name}` compares whole updates"
+        ))),
+        "1" => Ok(1),
+        "2" => Ok(2),
+        other => {
+            let (key, found) = ("passes".to_owned(), other.to_owned());
+            Err(TemplateError::Value { key, found, expected: "1 or 2" })
+        }
+    }
 }

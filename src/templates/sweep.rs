@@ -1,6 +1,6 @@
 //! Several rules on one round: each is merged and evaluated, and the best model is the result.
 
-use super::parts::{head, merge_inputs, shell};
+use super::parts::{head, merge_inputs, rule, shell};
 use super::round::evaluation;
 use super::settings::{Given, Setting, TemplateError};
 use serde_json::{Value, json};
@@ -48,6 +48,7 @@ pub fn build(given: &Given) -> Result<Value, TemplateError> {
             expected: "two rules or more with semicolons between them, such as mean;median",
         });
     }
+    check_rules(given, &rules)?;
     let mut plan = head(given, format!("find the best of {} rules", rules.len()))?;
     plan["inputs"] = json!(merge_inputs(given)?);
     let mut argv = vec!["aggregate", "--rule", "{item}"];
@@ -84,3 +85,21 @@ pub fn build(given: &Given) -> Result<Value, TemplateError> {
     plan["stages"] = json!(stages);
     Ok(plan)
 }
+
+/// Refuses rules that tolerate no hostile client where some are assumed: their merges would fail.
+fn check_rules(given: &Given, rules: &[&str]) -> Result<(), TemplateError> {
+    let assumes = given.has("byzantine") && given.json("byzantine")?.as_f64() != Some(0.0);
+    for text in rules {
+        if rule("rules", text)?.tolerates(MANY) == 0 && assumes {
+            let byzantine = given.text("byzantine")?;
+            return Err(TemplateError::Plan(format!(
+                "--set rules: found `{text}`, which tolerates no hostile client, expected rules that tolerate \
+                 byzantine={byzantine}; leave out `{text}`, or byzantine"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// A number of clients at which each rule that tolerates any hostile client does.
+const MANY: usize = 1_000_000;

@@ -40,8 +40,8 @@ pub(crate) const ARROWS: &Table = &[
     ("round", "codecs privacy config updates"),
     // The names and numbers that the keys of `fedmill.toml` take.
     ("config", "codecs intake fleet io rules settings strategies telemetry"),
-    // `round`, `config` and `budget` for the plan of the next round.
-    ("templates", "round config budget plan language schema io settings telemetry"),
+    // `round`, `config` and `budget` for the plan of the next round, `rules` for what the rule of a merge tolerates.
+    ("templates", "round config budget plan language schema rules io settings telemetry"),
     // `io` for the programs that a plan needs.
     ("review", "plan endpoint language schema tasks io settings telemetry"),
     ("tasks", "plan endpoint language schema io"),

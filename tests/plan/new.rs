@@ -179,6 +179,31 @@ fn settings_that_make_no_plan_are_refused() {
         ),
         (&["--template", "sweep", "--set", "updates=a", "--set", "rules=mean"], "expected two rules or more"),
         (
+            &[
+                "--template",
+                "sweep",
+                "--set",
+                "updates=a",
+                "--set",
+                "rules=krum;mean",
+                "--set",
+                "byzantine=4",
+            ],
+            "--set rules: found `mean`, which tolerates no hostile client",
+        ),
+        (
+            &["--template", "shards", "--set", "updates=a", "--set", "rule=krum", "--set", "passes=1"],
+            "--set passes: found 1, expected 2: rule `krum` compares whole updates",
+        ),
+        (
+            &["--template", "map-reduce", "--set", "files=a", "--set", "map=wc", "--set", "reduce=line"],
+            "--set reduce: found `line`, expected concat, lines, json-merge or a command; the nearest is `lines`",
+        ),
+        (
+            &["--template", "shards", "--set", "updates=a", "--set", "timeout=5"],
+            "error: template shards: $.limits.timeout.run: found",
+        ),
+        (
             &["--template", "refine", "--set", "start=a", "--set", "review=true"],
             "has the capability `propose`",
         ),
