@@ -139,7 +139,7 @@ fn bad_values_are_named_all_at_once() {
             "compression.bytes_per_update = 0",
             "compression.bytes_per_update: found 0, expected a count above 0",
         ),
-        ("evaluation.timeout = '-1s'", "evaluation.timeout: found 1s ago, expected a time above 0"),
+        ("evaluation.timeout = '-1s'", "evaluation.timeout: found -1s, expected a time above 0"),
         (
             "evaluation.max_regression = -0.1",
             "evaluation.max_regression: found -0.1, expected a finite number that is not negative",

@@ -69,6 +69,11 @@ impl Function {
             return Err(format!("found {} numbers behind the list, expected {}", rest.len(), self.arguments));
         }
         let value = (self.of)(list, rest).filter(|value| value.is_finite());
-        value.ok_or_else(|| format!("found {} values, which are too few", list.len()))
+        value.ok_or_else(|| {
+            format!(
+                "found {} values, which are too few; ask for their number before, as in size(history.loss) > 2 && ...",
+                list.len()
+            )
+        })
     }
 }

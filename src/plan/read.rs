@@ -50,7 +50,8 @@ pub fn parse(text: &str, path: &Path) -> Result<Plan, PlanError> {
     let no_json = |at: String, why: serde_json::Error| {
         let (line, column) = (why.line(), why.column());
         let place = (line > 0).then_some(Place { line, column });
-        let why = why.to_string().replace(&format!(" at line {line} column {column}"), "");
+        let found = if why.is_syntax() { found_at(text, line, column) } else { String::new() };
+        let why = why.to_string().replace(&format!(" at line {line} column {column}"), "") + &found;
         PlanError::NoJson { path: path.to_owned(), place, at, why }
     };
     let mut json = serde_json::Deserializer::from_str(text);
@@ -87,6 +88,24 @@ pub fn parse(text: &str, path: &Path) -> Result<Plan, PlanError> {
         return Err(PlanError::Malformed { path: path.to_owned(), faults: vec![(place, Fault { at, why })] });
     }
     faults::read(value).map_err(malformed)
+}
+
+/// What stands at the place where a text stops being JSON, and what to write in its place.
+fn found_at(text: &str, line: usize, column: usize) -> String {
+    let line = text.lines().nth(line.saturating_sub(1)).unwrap_or_default();
+    let Some(found) = line.get(column.saturating_sub(1)..).map(str::trim_end) else { return String::new() };
+    let starts = |words: &[&str]| words.iter().any(|word| found.starts_with(word));
+    let advice = match found.chars().next() {
+        None => return String::new(),
+        Some('\'') => "; write \" before and behind a text",
+        Some('/' | '#') => "; JSON has no comments: a key with the prefix `x-` may hold one",
+        _ if starts(&["True", "False", "None"]) => "; write true, false or null",
+        _ if starts(&["NaN", "Infinity", "-Infinity"]) => "; JSON has finite numbers alone",
+        Some('"') => "; a comma or a colon may be missing before it",
+        Some(_) => "",
+    };
+    let shown: String = found.chars().take(20).collect();
+    format!(": found `{shown}`{advice}")
 }
 
 /// BLAKE3 of a plan, in lower-case hex: equal for two files that differ only in layout, order of keys, or extensions.

@@ -254,7 +254,7 @@ impl Checker<'_, '_> {
             },
             _ => None,
         };
-        ok.unwrap_or_else(|| self.fault(format!("found `{sign}` between {a} and {b}")))
+        ok.unwrap_or_else(|| self.fault(format!("found `{sign}` between {a} and {b}{}", advice(a, b))))
     }
 
     fn function(&mut self, name: &str, on: Option<Type>, with: &[Type]) -> Type {
@@ -338,4 +338,16 @@ fn sum_of_lists(a: &Type, b: &Type) -> Type {
 
 fn list_of(types: &[Type]) -> String {
     types.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// What to write where an operator stands between values of two kinds.
+fn advice(a: &Type, b: &Type) -> &'static str {
+    let is_list = |of: &Type| matches!(of, Type::List(_));
+    if is_list(a) != is_list(b) {
+        "; of a list take one value, as in last(x), max(x) or x[0], or ask for all with x.all(y, ...)"
+    } else if (*a == Type::Text) != (*b == Type::Text) {
+        "; write a number without quotes, or a text on both sides"
+    } else {
+        ""
+    }
 }

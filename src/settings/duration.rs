@@ -36,7 +36,11 @@ impl FromStr for Friendly {
 
 impl fmt::Display for Friendly {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:#}", self.0)
+        // A negative time would read as one that lies in the past: `5s ago`.
+        match self.0.checked_neg().filter(|_| self.0.is_negative()) {
+            Some(positive) => write!(f, "-{positive:#}"),
+            None => write!(f, "{:#}", self.0),
+        }
     }
 }
 

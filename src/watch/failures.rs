@@ -19,16 +19,19 @@ pub fn failures(plan: &Plan, state: &State, root: &Path) -> Vec<String> {
         let index =
             worst.filter(|_| plan.stages[key.stage].fans_out()).and_then(|place| place.try_into().ok());
         let name = Key { index, ..key }.name(plan);
-        lines.push(format!("stage `{}`: {}", key.name(plan), group.why));
-        if worst.is_some() && lines.len() <= MOST_QUOTED {
-            printed.extend(last_words(&root.join("attempts").join(&name).join("stderr")));
-        }
+        let log = root.join("attempts").join(&name).join("stderr");
+        let quoted = if worst.is_some() { last_words(&log) } else { Vec::new() };
+        let is_quoted = lines.len() < MOST_QUOTED;
+        let at =
+            if is_quoted || quoted.is_empty() { String::new() } else { format!("; see {}", log.display()) };
+        lines.push(format!("stage `{}`: {}{at}", key.name(plan), group.why));
+        printed.extend(quoted.into_iter().filter(|_| is_quoted));
     }
     let loops = plan.loops.iter().zip(&state.loops).filter(|(_, state)| !state.failed.is_empty());
     lines.extend(loops.map(|(looped, state)| format!("loop `{}` {}", looped.id, state.failed)));
     match (&state.stop, lines.is_empty()) {
         (Some((why, _)), true) => printed.push(why.clone()),
-        _ => printed.push(lines.join("; ")),
+        _ => printed.extend(lines),
     }
     printed
 }

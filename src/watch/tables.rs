@@ -15,7 +15,9 @@ pub fn status(status: &Status) -> String {
     // The tasks of a rendered plan start each for themselves.
     let started = match &status.started {
         Some(time) => format!("started {} UTC, {:.1} s", time.get(..19).unwrap_or(time), status.seconds),
-        None if status.seconds > 0.0 => format!("{:.1} s of work", status.seconds),
+        None if status.seconds > 0.0 || status.state == "running" => {
+            format!("{:.1} s of work", status.seconds)
+        }
         None => "not started".to_owned(),
     };
     let total = status.stages.iter().filter(|stage| stage.is_current).count();

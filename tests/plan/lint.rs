@@ -244,6 +244,75 @@ fn braces_of_other_languages_are_explained() {
 }
 
 #[test]
+fn a_text_that_is_no_json_says_what_stands_there_and_what_to_write() {
+    let dir = crate::harness::Dir::new();
+    for (text, expected) in [
+        ("{'id': 1}", "found `'id': 1}`; write \" before and behind a text"),
+        ("{\"id\": True}", "found `True}`; write true, false or null"),
+        (
+            "{\"id\": 1\n \"goal\": 2}",
+            "2:2: $: is no JSON: expected `,` or `}`: found `\"goal\": 2}`; a comma or a colon",
+        ),
+        ("{\"id\": 1, // one\n}", "found `// one`; JSON has no comments"),
+    ] {
+        dir.write("p.json", text);
+        let run = fedmill(&dir, &["plan", "run", "p.json"]);
+        run.assert_fails(2, &["p.json:", expected]);
+    }
+}
+
+#[test]
+fn messages_of_stages_name_what_to_change() {
+    let measure = |text: &str| {
+        json!([{"id": "a", "sh": format!("echo '{{{{{text}}}}}'"), "out": [{"name": "m", "path": "-", "metrics": true}],
+            "metrics": ["acc"]}])
+    };
+    let run = |stages: &Value| Workflow::new(stages).run();
+    run(&measure("\"acc\": \"0.5\""))
+        .assert_fails(2, &["metric `acc`: found \"0.5\", expected a number without quotes"]);
+    run(&measure("\"accuracy\": 0.5, \"loss\": 1"))
+        .assert_fails(2, &["metric `acc` is missing from its outputs, which have `accuracy`, `loss`"]);
+    let plan = Workflow::new(&json!([{"id": "a", "sh": "true", "timeout": {"run": "-5s"}}]));
+    plan.run().assert_fails(2, &["$.stages[0].timeout.run: found -5s, expected a time longer than 0"]);
+    // A path that is not there, and one in the home folder.
+    for (input, expected) in [("inn/x", "found 0 files of inn/x in /"), ("~/in", "; `~` stands for itself")] {
+        let plan = Workflow::new(&json!([{"id": "a", "sh": "true"}]));
+        plan.with("inputs", json!([{"name": "u", "path": input}]))
+            .run()
+            .assert_fails(2, &["input `u`", expected]);
+    }
+    // A list, and a number, where a number and a text do not fit.
+    for (until, expected) in [
+        ("history.acc > 0.4", "; of a list take one value"),
+        ("metrics.acc < '0.9'", "; write a number without quotes"),
+        ("mean(history.acc) > 0.9", "too few; ask for their number before, as in size(history.loss)"),
+    ] {
+        let plan = Workflow::new(&measure("\"acc\": 0.5"));
+        let turns = json!([{"id": "turns", "over": ["a"], "max_iters": 2, "until": until}]);
+        plan.with("loops", turns).run().assert_fails(2, &[expected]);
+    }
+    // A plan where the directory of a run is expected.
+    for command in ["status", "resume"] {
+        fedmill(&plan.dir, &["plan", command, "plan.json"]).assert_fails(2, &["plan.json: holds no run"]);
+    }
+    let plan = Workflow::new(&json!([{"id": "a", "agent": "script", "argv": ["x"]}]))
+        .with("agents.script", json!({"kind": "command", "argv": ["./script.sh"]}));
+    plan.dir.write("script.sh", "#!/bin/sh\n");
+    plan.run().assert_fails(2, &["cannot be started", "chmod +x", "script.sh"]);
+}
+
+#[test]
+fn each_stage_that_failed_has_a_line_and_those_not_quoted_their_logs() {
+    let stages: Vec<Value> =
+        (0..5).map(|place| json!({"id": format!("s{place}"), "sh": "echo bad >&2; exit 3"})).collect();
+    let run = Workflow::new(&json!(stages)).with("limits.on_failure", json!("keep_going")).run();
+    let lines = |text: &str| run.stderr.lines().filter(|line| line.starts_with(text)).count();
+    assert_eq!((run.code, lines("error: stage `s")), (Some(2), 5), "{}", run.stderr);
+    let last = "error: stage `s4`: exited with status 3; see plan.run/attempts/s4/stderr";
+    assert!(lines(last) == 1 && lines("error: stage `s0`: exited with status 3; see") == 0, "{}", run.stderr);
+}
+
+#[test]
 fn a_run_shows_the_warnings_of_lint() {
     let plan = Workflow::new(&json!([
         {"id": "ask", "when": "1 > 2", "gate": {"timeout": "1h", "default": "reject"}},

@@ -111,9 +111,12 @@ fn files(input: &Input, place: &Place, known: &Known) -> Result<Vec<Artifact>, R
     let count = paths.len() as u64;
     if count < input.min || input.max.is_some_and(|most| count > most) {
         let most = input.max.map_or(String::new(), |most| format!(" and at most {most}"));
-        let glob = input.glob.as_ref().filter(|_| !place.named.contains_key(input.name.as_str()));
-        let of = glob.map_or(String::new(), |glob| format!(" of {glob} in {}", place.base.display()));
-        return Err(fault(format!("found {count} files{of}, expected at least {}{most}", input.min)));
+        let searched = input.glob.as_ref().or(input.path.as_ref());
+        let searched = searched.filter(|_| !place.named.contains_key(input.name.as_str()));
+        let of = searched.map_or(String::new(), |name| format!(" of {name} in {}", place.base.display()));
+        let home = searched.is_some_and(|name| name.starts_with('~'));
+        let home = if home { "; `~` stands for itself: write the whole path" } else { "" };
+        return Err(fault(format!("found {count} files{of}, expected at least {}{most}{home}", input.min)));
     }
     // An operator may name any file: its path is absolute, and stays as it is.
     let is_named = place.named.contains_key(input.name.as_str());

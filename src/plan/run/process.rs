@@ -74,7 +74,14 @@ pub struct Invocation<'a> {
 pub fn run(invocation: &Invocation<'_>) -> Result<(), Failure> {
     let started = |why: io::Error| {
         let program = invocation.argv.first().map_or("", String::as_str);
-        Failure::Start(format!("`{program}` cannot be started: {why}"))
+        // A script without the right to run it.
+        let advice = match why.kind() {
+            io::ErrorKind::PermissionDenied if program.contains('/') => {
+                format!("; `chmod +x {program}` makes a script a program")
+            }
+            _ => String::new(),
+        };
+        Failure::Start(format!("`{program}` cannot be started: {why}{advice}"))
     };
     let mut group = start(invocation).map_err(started)?;
     // Only all together name the processes of one attempt; the runner of an inner plan has no stage.

@@ -65,7 +65,7 @@ pub fn store_of(run: &Path) -> Store {
 ///
 /// When one is missing or no file, lies elsewhere, or a metric is missing.
 pub fn take(job: &Job, places: &Places<'_>) -> Result<Made, Failure> {
-    let mut made = Made::default();
+    let (mut made, mut texts) = (Made::default(), BTreeMap::new());
     let outputs = job.outputs.iter().map(|output| (output.name.as_str(), output.path.as_str()));
     if let Some([one, other]) = clashes(outputs).first().map(|places| places.map(|place| &job.outputs[place]))
     {
@@ -84,12 +84,12 @@ pub fn take(job: &Job, places: &Places<'_>) -> Result<Made, Failure> {
             return Err(Failure::Outputs(why));
         }
         if output.metrics {
-            made.metrics.extend(metrics(output, &from)?);
+            made.metrics.extend(metrics(output, &from, &mut texts)?);
         }
         made.outputs.insert(output.name.clone(), keep(job, output, &from, places)?);
     }
     if let Some(missing) = job.metrics.iter().find(|name| !made.metrics.contains_key(*name)) {
-        return Err(Failure::Outputs(format!("metric `{missing}` is missing from its outputs")));
+        return Err(Failure::Outputs(missing_metric(missing, &made, &texts)));
     }
     Ok(made)
 }
@@ -152,8 +152,25 @@ fn keep(job: &Job, output: &Output, from: &Path, places: &Places<'_>) -> Result<
     Ok(Artifact { path: name.to_string_lossy().into_owned(), blake3, bytes })
 }
 
-/// The numbers of a JSON object, or of `metrics` in a report of fedmill.
-fn metrics(output: &Output, path: &Path) -> Result<BTreeMap<String, f64>, Failure> {
+/// What to say of a metric that the outputs of an attempt lack.
+fn missing_metric(name: &str, made: &Made, texts: &BTreeMap<String, Value>) -> String {
+    if let Some(found) = texts.get(name) {
+        return format!("metric `{name}`: found {found}, expected a number without quotes");
+    }
+    let there: Vec<String> = made.metrics.keys().take(MOST_NAMED).map(|name| format!("`{name}`")).collect();
+    let there = if there.is_empty() { "no number".to_owned() } else { there.join(", ") };
+    format!("metric `{name}` is missing from its outputs, which have {there}")
+}
+
+/// The most metrics that a message names.
+const MOST_NAMED: usize = 10;
+
+/// The numbers of a JSON object, or of `metrics` in a report of fedmill; `texts` gets what is a text.
+fn metrics(
+    output: &Output,
+    path: &Path,
+    texts: &mut BTreeMap<String, Value>,
+) -> Result<BTreeMap<String, f64>, Failure> {
     let fault = |why: String| Failure::Outputs(format!("output `{}`, {}: {why}", output.name, output.path));
     let text = read_at_most(path, MOST_BYTES).map_err(|why| match why.kind() {
         ErrorKind::NotFound => fault("the command did not make it".to_owned()),
@@ -166,5 +183,7 @@ fn metrics(output: &Output, path: &Path) -> Result<BTreeMap<String, f64>, Failur
         Some(Value::Object(metrics)) => metrics,
         _ => object,
     };
+    let found = numbers.iter().filter(|(_, value)| value.is_string());
+    texts.extend(found.map(|(name, value)| (name.clone(), value.clone())));
     Ok(numbers.iter().filter_map(|(name, value)| Some((name.clone(), value.as_f64()?))).collect())
 }

@@ -263,6 +263,7 @@ while [ $missing != 0 ]; do
     give_up
     if [ -z "$submits" ] && [ $queued = 0 ] && [ $missing != 0 ]; then
         echo "submit.sh: $missing tasks are not done; failed:" "$(cd "$dir/failed" && echo -- *.json | sed 's/^-- //; s/\.json//g')" >&2
+        echo "submit.sh: \`fedmill plan status $dir\` shows the reasons; the logs of jobs are in $dir/logs" >&2
         exit 2
     fi
 done
