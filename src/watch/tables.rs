@@ -12,14 +12,7 @@ pub fn status(status: &Status) -> String {
     let why = status.why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
     let runner = status.runner.as_ref().map(|runner| format!(" ({runner})")).unwrap_or_default();
     let mut text = wrapped(&format!("{}: {}{runner}{why}", status.plan, status.state), 0);
-    // The tasks of a rendered plan start each for themselves.
-    let started = match &status.started {
-        Some(time) => format!("started {} UTC, {:.1} s", time.get(..19).unwrap_or(time), status.seconds),
-        None if status.seconds > 0.0 || status.state == "running" => {
-            format!("{:.1} s of work", status.seconds)
-        }
-        None => "not started".to_owned(),
-    };
+    let started = started(status);
     let total = status.stages.iter().filter(|stage| stage.is_current).count();
     let reused = if status.reused > 0 { format!(", {} reused", status.reused) } else { String::new() };
     text += &wrapped(
@@ -69,6 +62,17 @@ pub fn status(status: &Status) -> String {
         text.extend(tuning.steps.iter().map(line));
     }
     text
+}
+
+/// When the run started, and its seconds. The tasks of a rendered plan start each for themselves.
+fn started(status: &Status) -> String {
+    match &status.started {
+        Some(time) => format!("started {} UTC, {:.1} s", time.get(..19).unwrap_or(time), status.seconds),
+        None if status.seconds > 0.0 || status.state == "running" => {
+            format!("{:.1} s of work", status.seconds)
+        }
+        None => "not started".to_owned(),
+    }
 }
 
 /// The loops that failed, or that ended without their condition.
