@@ -66,7 +66,7 @@ fn advice(program: &str) -> String {
 /// The first reference of a text whose value comes from outside of the plan: a file name, or a parameter that is a text.
 fn from_outside(plan: &Plan, stage: &Stage, text: &str) -> Option<String> {
     let template = Template::parse(text).ok()?;
-    let found = template.references().find_map(|reference| match reference {
+    template.references().find_map(|reference| match reference {
         Reference::Item if matches!(stage.for_each, Some(ForEach::Input(_))) => Some("{item}".to_owned()),
         Reference::Input(name) => Some(format!("{{in.{name}}}")),
         Reference::Param(name) => {
@@ -74,8 +74,7 @@ fn from_outside(plan: &Plan, stage: &Stage, text: &str) -> Option<String> {
             is_text.then(|| format!("{{params.{name}}}"))
         }
         _ => None,
-    });
-    found
+    })
 }
 
 /// What is wrong with an argument that no shell reads.
