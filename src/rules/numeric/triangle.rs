@@ -11,12 +11,14 @@ pub struct Triangle<T = f64> {
     values: Vec<T>,
 }
 
-/// The most parts that a product with a vector is summed in. They depend on the size alone, so the sums have the same
-/// bits on any number of threads.
-const MOST_PARTS: usize = 32;
+/// Rows whose products with a vector are added at once: they stay in the cache for both halves of the square.
+const ROWS: usize = 64;
 
-/// Values of the triangle that make a part worth its sums.
-const PART: usize = 1 << 15;
+/// Rows that are summed side by side, since each sum waits for its last addition.
+const ABREAST: usize = 8;
+
+/// Columns that one thread takes at once.
+const COLUMNS: usize = 512;
 
 impl<T: Copy + Default + Send> Triangle<T> {
     /// The matrix whose value at row `i` and column `j`, and at row `j` and column `i`, is `at(i, j)` for `i <= j`. The
@@ -128,63 +130,66 @@ impl Triangle {
         }
     }
 
-    /// The product with a vector.
+    /// The product with a vector. Each sum adds its terms in the order of columns, on any number of threads.
     pub fn times(&self, x: &[f64]) -> Vec<f64> {
         self.times_from(0, x)
     }
 
-    /// The product of the rows and columns from `from` on with a vector. Reads each value once.
+    /// The product of the rows and columns from `from` on with a vector.
     pub fn times_from(&self, from: usize, x: &[f64]) -> Vec<f64> {
-        let n = self.size - from;
-        assert_eq!(x.len(), n, "a factor for each column");
-        let bounds = bounds(n);
-        let parts = bounds.len() - 1;
-        let each = parallel::map(parts, n * n / (2 * parts), |k| {
-            let mut sums = vec![0.0; n - bounds[k]];
-            for row in bounds[k]..bounds[k + 1] {
-                let own = add_row(self.tail(from + row), &x[row..], &mut sums[row - bounds[k]..]);
-                sums[row - bounds[k]] += own;
+        let n = self.size;
+        assert_eq!(x.len(), n - from, "a factor for each column");
+        let mut sums = vec![-0.0; n - from];
+        for first in (from..n).step_by(ROWS) {
+            let end = (first + ROWS).min(n);
+            let (_, rest) = sums.split_at_mut(first - from);
+            let (own, rest) = rest.split_at_mut(end - first);
+            // Below the diagonal of these rows' own square.
+            for i in first..end {
+                add_times(&self.tail(i)[1..end - i], x[i - from], &mut own[i + 1 - first..]);
             }
-            sums
-        });
-        let mut each = each.into_iter();
-        let mut sums = each.next().unwrap_or_default();
-        for (part, first) in each.zip(&bounds[1..]) {
-            sums[*first..].iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
+            parallel::for_each_part(own, ABREAST, ABREAST * (n - first), |at, own| {
+                self.add_tails(first + at, &x[first + at - from..], own);
+            });
+            parallel::for_each_part(rest, COLUMNS, ROWS * COLUMNS, |at, rest| {
+                for i in first..end {
+                    add_times(&self.tail(i)[end + at - i..][..rest.len()], x[i - from], rest);
+                }
+            });
         }
         sums
     }
-}
 
-/// The rows at which the parts of a triangle begin, and the number of rows. All parts hold about as many values.
-fn bounds(size: usize) -> Vec<usize> {
-    let parts = (len(size) / PART).clamp(1, MOST_PARTS);
-    // The rows from `row` on hold the share `(1 - row / size)^2` of all values.
-    let first = |k: usize| size - (size as f64 * (1.0 - k as f64 / parts as f64).sqrt()).round() as usize;
-    (0..=parts).map(first).collect()
-}
-
-/// The product of a row, from the diagonal on, with its part of `x`. Adds what the row gives to the sums of the columns
-/// right of the diagonal.
-fn add_row(row: &[f64], x: &[f64], sums: &mut [f64]) -> f64 {
-    let (factor, diagonal) = (x[0], row[0] * x[0]);
-    let (eights, rest) = row[1..].as_chunks::<8>();
-    let (x_eights, x_rest) = x[1..].as_chunks::<8>();
-    let (sum_eights, sum_rest) = sums[1..].as_chunks_mut::<8>();
-    // Eight sums side by side: a sum alone waits for each of its additions.
-    let mut own = [0.0; 8];
-    for ((a, x), sums) in eights.iter().zip(x_eights).zip(sum_eights) {
-        for k in 0..8 {
-            sums[k] += a[k] * factor;
-            own[k] += a[k] * x[k];
+    /// Adds the products of the rows from `first` on, from their diagonals on, to their sums; `x` starts there.
+    fn add_tails(&self, first: usize, x: &[f64], sums: &mut [f64]) {
+        let count = sums.len();
+        for (r, sum) in sums.iter_mut().enumerate() {
+            self.tail(first + r)[..count - r].iter().zip(&x[r..]).for_each(|(a, x)| *sum += a * x);
+        }
+        let x = &x[count..];
+        let tail = |r: usize| &self.tail(first + r)[count - r..][..x.len()];
+        if let Ok(sums) = <&mut [f64; ABREAST]>::try_from(&mut *sums) {
+            let tails: [&[f64]; ABREAST] = std::array::from_fn(tail);
+            let mut own = *sums;
+            for (k, x) in x.iter().enumerate() {
+                for r in 0..ABREAST {
+                    own[r] += tails[r][k] * x;
+                }
+            }
+            *sums = own;
+        } else {
+            for (r, sum) in sums.iter_mut().enumerate() {
+                tail(r).iter().zip(x).for_each(|(a, x)| *sum += a * x);
+            }
         }
     }
-    let mut last = 0.0;
-    for ((a, x), sum) in rest.iter().zip(x_rest).zip(sum_rest) {
+}
+
+/// Adds `factor` times a row to the sums.
+fn add_times(row: &[f64], factor: f64, sums: &mut [f64]) {
+    for (sum, a) in sums.iter_mut().zip(row) {
         *sum += a * factor;
-        last += a * x;
     }
-    diagonal + own.iter().sum::<f64>() + last
 }
 
 /// The number of values of a triangle with `size` rows.
@@ -206,35 +211,13 @@ mod tests {
     }
 
     #[test]
-    fn a_product_is_that_of_whole_rows_on_any_threads() {
+    fn a_product_has_the_bits_of_sums_over_whole_rows() {
         for n in [1, 2, 7, 8, 9, 63, 64, 65, 150, 700, 1100] {
             let (triangle, x) = (sample(n), (0..n).map(|i| (i as f64 * 1.7).cos()).collect::<Vec<f64>>());
-            let products = triangle.times(&x);
-            for (i, got) in products.iter().enumerate() {
-                let terms: Vec<f64> = (0..n).map(|j| triangle.at(i, j) * x[j]).collect();
-                let size = terms.iter().map(|term| term.abs()).sum::<f64>();
-                let want = terms.iter().sum::<f64>();
-                assert!((got - want).abs() <= 1e-15 * size, "row {i} of {n}: {got} {want}");
-            }
-            let bits = |products: &[f64]| products.iter().map(|y| y.to_bits()).collect::<Vec<u64>>();
-            let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
-            assert_eq!(bits(&products), bits(&one.install(|| triangle.times(&x))), "{n} rows");
-            let from = n / 3;
-            let below = Triangle::new(n - from, |i, j| triangle.at(from + i, from + j));
-            assert_eq!(bits(&triangle.times_from(from, &x[from..])), bits(&below.times(&x[from..])));
-        }
-    }
-
-    #[test]
-    fn parts_cover_all_rows_and_hold_about_as_many_values() {
-        for n in [0, 1, 255, 256, 1000, 3000, 10_000] {
-            let bounds = bounds(n);
-            assert_eq!((bounds[0], bounds[bounds.len() - 1]), (0, n));
-            for part in bounds.windows(2) {
-                let values = len(n - part[0]) - len(n - part[1]);
-                let even = len(n) / (bounds.len() - 1);
-                assert!(values.abs_diff(even) <= 2 * n, "{part:?} of {n}: {values}, {even} is even");
-            }
+            let plain: Vec<u64> =
+                (0..n).map(|i| (0..n).map(|j| triangle.at(i, j) * x[j]).sum::<f64>().to_bits()).collect();
+            let got: Vec<u64> = triangle.times(&x).iter().map(|y| y.to_bits()).collect();
+            assert_eq!(got, plain, "{n} rows");
         }
     }
 
