@@ -29,7 +29,8 @@
 //! - [`strategies`], [`rules`], [`codecs`], [`privacy`]: the mathematics, one file per idea; no files, no clocks.
 //! - [`gpu`] and [`kernels`]: the numeric primitives, as shaders and on every instruction set.
 //! - [`io`]: the only room that opens files. [`telemetry`]: report, progress, messages. [`record`]: sealed lines.
-//!   [`parallel`]: loops whose results depend on no thread. [`settings`]: `name:key=value`. [`model`]: dtypes, layouts, tiles, state tensors.
+//!   [`parallel`]: loops whose results depend on no thread. [`settings`]: `name:key=value`. [`model`]: dtypes, layouts,
+//!   tiles, state tensors.
 
 pub mod bench;
 pub mod budget;

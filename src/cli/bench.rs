@@ -19,7 +19,8 @@ use std::path::{Path, PathBuf};
 
 /// Measure kernels and whole merges on the CPU and on every GPU.
 ///
-/// Prints times, shares of the machine's limits, and the least number of clients with which a GPU is faster. Writes synthetic updates to temporary files and removes them afterwards.
+/// Prints times, shares of the machine's limits, and the least number of clients with which a GPU is faster. Writes
+/// synthetic updates to temporary files and removes them afterwards.
 #[derive(Args, Debug)]
 #[command(next_help_heading = INPUTS)]
 pub(super) struct Arguments {

@@ -43,8 +43,8 @@ pub(super) struct Arguments {
     /// Choose codecs so that the squared error is at most E times the squared norm.
     #[arg(long, value_name = "E", value_parser = numbers::not_negative, group = "how", conflicts_with = "codec")]
     max_nmse: Option<f64>,
-    /// Write a patch that turns BASE into exactly this file: no bit, key or header differs. Refused if the patch would not
-    /// be smaller than the file.
+    /// Write a patch that turns BASE into exactly this file: no bit, key or header differs. Refused if the patch would
+    /// not be smaller than the file.
     ///
     /// `decompress PATCH --base BASE` applies it. It suits models that a server sends to its clients.
     #[arg(long, group = "how", requires = "base")]

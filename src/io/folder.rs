@@ -456,8 +456,8 @@ pub fn each_chunk(path: &Path, mut take: impl FnMut(&[u8]) -> io::Result<()>) ->
     }
 }
 
-/// Writes a whole file, and creates its folder. If it has `readers`, no other account may read it; a group may only if the
-/// file can get that group.
+/// Writes a whole file, and creates its folder. If it has `readers`, no other account may read it; a group may only if
+/// the file can get that group.
 ///
 /// # Errors
 ///

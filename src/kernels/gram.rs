@@ -209,7 +209,8 @@ dispatch! {
     }
 }
 
-/// Adds the sums of row `i` with `C` rows from `j` on to the sums of row `i`. The order of additions does not depend on `C`.
+/// Adds the sums of row `i` with `C` rows from `j` on to the sums of row `i`. The order of additions does not depend on
+/// `C`.
 #[inline(always)]
 fn add_wide_sums<T: Term, const C: usize>(rows: &Rows<f64>, i: usize, j: usize, sums: &mut [f64]) {
     let (a, a_rest) = rows.row(i).as_chunks::<WIDE_PARTS>();

@@ -34,7 +34,8 @@ const OTHER_SIGNS: [(&str, &str); 13] = [
     ("~", "x.contains('text') for a part of a text"),
 ];
 
-/// What is wrong with a text that is no condition: a sign or word of another language, or else what the parser says first.
+/// What is wrong with a text that is no condition: a sign or word of another language, or else what the parser says
+/// first.
 pub(super) fn explained(text: &str, why: &str) -> String {
     let outside = match outside(text) {
         Ok(outside) => outside,

@@ -1,7 +1,7 @@
 //! What differs between two plans.
 //!
-//! Stages, loops and inputs are compared by their names, so that a plan in another order differs only in `order`. A change
-//! inside of one has its path: `stages.merge.argv[2]`.
+//! Stages, loops and inputs are compared by their names, so that a plan in another order differs only in `order`. A
+//! change inside of one has its path: `stages.merge.argv[2]`.
 
 use crate::plan::nested::{self, Inner};
 use crate::plan::read::digest;

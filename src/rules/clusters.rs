@@ -1,11 +1,11 @@
 //! Clusters of clients: groups whose deltas point in similar directions.
 //!
 //! The distance of two clients is one minus the cosine of their deltas. Average linkage joins the two nearest clusters
-//! until one is left; the mean distance of two clusters is that of all their pairs. Cosines as the distance of clients are
-//! from Sattler et al., Clustered federated learning, 2019; hierarchical clusters from Briggs et al., Federated learning
-//! with hierarchical clustering of local updates, 2020. The tree comes from the nearest-neighbour chain (Muellner, Modern
-//! hierarchical, agglomerative clustering algorithms, 2011): n^2 time, and n (n + 1) / 2 distances, in f32 for their
-//! memory. So clusters whose distances differ by less than f32 tells may be joined in either order.
+//! until one is left; the mean distance of two clusters is that of all their pairs. Cosines as the distance of clients
+//! are from Sattler et al., Clustered federated learning, 2019; hierarchical clusters from Briggs et al., Federated
+//! learning with hierarchical clustering of local updates, 2020. The tree comes from the nearest-neighbour chain
+//! (Muellner, Modern hierarchical, agglomerative clustering algorithms, 2011): n^2 time, and n (n + 1) / 2 distances, in
+//! f32 for their memory. So clusters whose distances differ by less than f32 tells may be joined in either order.
 //!
 //! The cut is the one with the largest mean silhouette (Rousseeuw, Silhouettes, 1987). Below [`LEAST_SILHOUETTE`] all
 //! clients are one cluster: Kaufman and Rousseeuw, Finding groups in data, 1990, find no substantial structure there.
@@ -115,7 +115,7 @@ impl Distances {
         let nearer = |nearest: Option<(usize, f32)>, (other, distance): (usize, f32)| {
             if nearest.is_none_or(|(_, least)| distance < least) { Some((other, distance)) } else { nearest }
         };
-        let parts = self.map_others(sizes, |others| {
+        let parts = map_left(sizes, |others| {
             let others = others.filter(|other| *other != of).map(|other| (other, self.0.at(of, other)));
             others.fold(None, nearer)
         });
@@ -126,7 +126,7 @@ impl Distances {
     /// Joins cluster `gone` to `kept`: its mean distances to all others are weighted by the numbers of clients.
     fn join(&mut self, kept: usize, gone: usize, sizes: &mut [usize]) {
         let [a, b] = [kept, gone].map(|cluster| sizes[cluster] as f64);
-        let parts = self.map_others(sizes, |others| {
+        let parts = map_left(sizes, |others| {
             let mean = |other: usize| {
                 let [to_kept, to_gone] = [kept, gone].map(|cluster| f64::from(self.0.at(cluster, other)));
                 (other, ((a * to_kept + b * to_gone) / (a + b)) as f32)
@@ -137,19 +137,15 @@ impl Distances {
         sizes[kept] += sizes[gone];
         sizes[gone] = 0;
     }
+}
 
-    /// The results of `of` for parts of the clusters that are left, in order.
-    fn map_others<T: Send>(
-        &self,
-        sizes: &[usize],
-        of: impl Fn(&mut dyn Iterator<Item = usize>) -> T + Sync,
-    ) -> Vec<T> {
-        parallel::map(sizes.len().div_ceil(PART), PART * READ, |part| {
-            let first = part * PART;
-            let end = sizes.len().min(first + PART);
-            of(&mut (first..end).filter(|other| sizes[*other] > 0))
-        })
-    }
+/// The results of `of` for parts of the clusters that are left, in order.
+fn map_left<T: Send>(sizes: &[usize], of: impl Fn(&mut dyn Iterator<Item = usize>) -> T + Sync) -> Vec<T> {
+    parallel::map(sizes.len().div_ceil(PART), PART * READ, |part| {
+        let first = part * PART;
+        let end = sizes.len().min(first + PART);
+        of(&mut (first..end).filter(|other| sizes[*other] > 0))
+    })
 }
 
 /// The distance of two clients by their cosine.

@@ -430,7 +430,8 @@ impl Geometry {
         }
     }
 
-    /// The inner products and the spreads of points that are old points times factors: the origin takes the rest up to one.
+    /// The inner products and the spreads of points that are old points times factors: the origin takes the rest up to
+    /// one.
     fn of_singles(&self, singles: &[(usize, f64)]) -> (Triangle, Vec<f64>) {
         let origin = self.origin();
         let to_origin: Vec<f64> = (0..self.points()).map(|p| self.gram.at(p, origin)).collect();

@@ -29,7 +29,8 @@ pub struct Verdict {
     /// The share of the repeated iterations in which the candidate was better.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wins: Option<f64>,
-    /// The worst metric of the iterations that were repeated, as they ran: a change is taken back if later ones are worse.
+    /// The worst metric of the iterations that were repeated, as they ran: a change is taken back if later ones are
+    /// worse.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bar: Option<f64>,
 }

@@ -62,8 +62,8 @@ fn bracket(tune: &Tune) -> u32 {
     REDUCTION.saturating_pow(rungs(tune).len().saturating_sub(1) as u32)
 }
 
-/// The next trial of `asha`: of the best quarter of a rung one that has not gone on, from the highest rung down, else a new
-/// candidate. `None` if no new one is left.
+/// The next trial of `asha`: of the best quarter of a rung one that has not gone on, from the highest rung down, else a
+/// new candidate. `None` if no new one is left.
 pub(super) fn asha(tune: &Tune, tuning: &Tuning) -> Option<Proposal> {
     let rungs = rungs(tune);
     let promoted = promoted(&rungs, &tuning.tried);
@@ -128,8 +128,8 @@ pub(super) fn give_up(tune: &Tune, tuning: &mut Tuning) {
     }
 }
 
-/// Replaces the worst fifth of a population by the best fifth, each times 0.8 or 1.2. A member without a gain is worse than
-/// all others; that in use has the gain 0, and one that was taken back has none.
+/// Replaces the worst fifth of a population by the best fifth, each times 0.8 or 1.2. A member without a gain is worse
+/// than all others; that in use has the gain 0, and one that was taken back has none.
 fn evolve(tune: &Tune, tuning: &mut Tuning) {
     let mut gains = tuning.tried.iter().map(|tried| tried.gain);
     let gain = |(place, member): (usize, &Scalar)| {

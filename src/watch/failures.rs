@@ -7,7 +7,8 @@ use crate::plan::run::state::State;
 use crate::schema::Plan;
 use std::path::Path;
 
-/// The stages and loops that failed, each with a line; and before them the ends of what their commands printed to standard error.
+/// The stages and loops that failed, each with a line; and before them the ends of what their commands printed to
+/// standard error.
 pub fn failures(plan: &Plan, state: &State, root: &Path) -> Vec<String> {
     let stages = (0..plan.stages.len()).map(|stage| state.current(stage));
     let failed = stages.filter(|key| state.group(*key).outcome.is_some_and(Outcome::is_failure));

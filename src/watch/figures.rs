@@ -170,8 +170,8 @@ impl Exported {
     }
 }
 
-/// The textfile of a run, or of the runs in a folder: for each plan and state the number of runs, and the figures of those
-/// that run, of the last of each plan, and of the last of each plan that succeeded, [`MOST_RUNS`] at most.
+/// The textfile of a run, or of the runs in a folder: for each plan and state the number of runs, and the figures of
+/// those that run, of the last of each plan, and of the last of each plan that succeeded, [`MOST_RUNS`] at most.
 ///
 /// # Errors
 ///

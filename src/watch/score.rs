@@ -15,8 +15,8 @@ pub struct Attempt {
     pub seconds: f64,
 }
 
-/// The attempts of agents, in the order of their ends. Results that were used again are no attempts, and neither are those
-/// that the runner ended, or that crashes interrupted.
+/// The attempts of agents, in the order of their ends. Results that were used again are no attempts, and neither are
+/// those that the runner ended, or that crashes interrupted.
 pub fn attempts(events: &[Event]) -> Vec<Attempt> {
     let mut agents: BTreeMap<Key, &str> = BTreeMap::new();
     let mut found = Vec::new();

@@ -28,7 +28,8 @@ const CLIENT: u8 = 3;
 /// The kind of all other spans.
 const INTERNAL: u8 = 1;
 
-/// Whether a sample of this share, from 0 to 1, has a run. Every program that samples by the id of the trace decides alike.
+/// Whether a sample of this share, from 0 to 1, has a run. Every program that samples by the id of the trace decides
+/// alike.
 pub fn is_sampled(run: &str, share: f64) -> bool {
     let id = run.get(TRACE_ID - RANDOM..TRACE_ID).unwrap_or_default();
     let random = u64::from_str_radix(id, 16).unwrap_or(0) as f64;

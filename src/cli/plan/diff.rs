@@ -10,8 +10,8 @@ use std::path::PathBuf;
 
 /// Compare two plans.
 ///
-/// Stages, loops and inputs are compared by their names, and so are the plans that stages run. Layout, the order of keys and `x-` fields are no difference. The
-/// exit status is 0, whether the plans differ or not.
+/// Stages, loops and inputs are compared by their names, and so are the plans that stages run. Layout, the order of keys
+/// and `x-` fields are no difference. The exit status is 0, whether the plans differ or not.
 #[derive(Args, Debug)]
 pub(in crate::cli) struct Arguments {
     /// The first plan.

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 /// Write what runs did for Prometheus, OpenTelemetry or a message broker.
 ///
-/// Takes the directory of a run, or a folder that holds such directories. docs/monitoring.md has the figures. Exit status: 0, or 2 if the directory is neither or cannot be read.
+/// Takes the directory of a run, or a folder that holds such directories. docs/monitoring.md has the figures. Exit
+/// status: 0, or 2 if the directory is neither or cannot be read.
 #[derive(Args, Debug)]
 #[command(group = ArgGroup::new("what").required(true).multiple(true).args(["prometheus", "trace", "events"]))]
 pub(in crate::cli) struct Arguments {

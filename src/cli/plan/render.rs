@@ -17,8 +17,8 @@ use std::path::{Path, PathBuf};
 /// Make a directory from which another program runs a plan.
 ///
 /// The directory has a script for each stage, which runs `fedmill plan task`, and a script for bash that starts all:
-/// `submit.sh` for Slurm, `run.sh` for Snakemake. Prints what of the plan the program does in another way, and writes it to
-/// report.txt and report.json. If something is lost, the command refuses with exit status 1.
+/// `submit.sh` for Slurm, `run.sh` for Snakemake. Prints what of the plan the program does in another way, and writes it
+/// to report.txt and report.json. If something is lost, the command refuses with exit status 1.
 #[derive(Args, Debug)]
 pub(in crate::cli) struct Arguments {
     /// The plan; `-` is standard input.

@@ -27,9 +27,11 @@ use std::path::{Path, PathBuf};
 
 /// Run a plan to its end.
 ///
-/// Nothing starts if `fedmill plan lint` finds an error. Prints the paths of the results: the outputs that no other stage goes on with. Metrics are results if there are no others. If the directory holds a run of the plan that is not over,
-/// the command goes on with it. Under GNU make, attempts beyond the first take places of its jobserver. Exit status: 0 if every stage succeeded or was skipped, 1 if a limit, an invariant, a
-/// gate or the kill file ended the run, 2 if a stage failed.
+/// Nothing starts if `fedmill plan lint` finds an error. Prints the paths of the results: the outputs that no other
+/// stage goes on with. Metrics are results if there are no others. If the directory holds a run of the plan that is not
+/// over, the command goes on with it. Under GNU make, attempts beyond the first take places of its jobserver. Exit
+/// status: 0 if every stage succeeded or was skipped, 1 if a limit, an invariant, a gate or the kill file ended the run,
+/// 2 if a stage failed.
 #[derive(Args, Debug)]
 pub(in crate::cli) struct Arguments {
     /// The plan; `-` is standard input.

@@ -63,8 +63,8 @@ impl Places {
         }
     }
 
-    /// What `MAKEFLAGS` has to say so that another program shares these places; `None` where nothing limits jobs. The pipe
-    /// has its name as long as this process holds it.
+    /// What `MAKEFLAGS` has to say so that another program shares these places; `None` where nothing limits jobs. The
+    /// pipe has its name as long as this process holds it.
     pub fn makeflags(&self) -> Option<String> {
         match self {
             Self::Free => None,

@@ -71,8 +71,8 @@ impl Store {
         Ok(stored)
     }
 
-    /// Gives a file of the store, whose content the caller knows, a name in place of what has it. Where the file system has no hard links, the name is
-    /// that of a copy.
+    /// Gives a file of the store, whose content the caller knows, a name in place of what has it. Where the file system
+    /// has no hard links, the name is that of a copy.
     ///
     /// # Errors
     ///

@@ -3,7 +3,8 @@
 //! A shard is a range of whole [`sections`](crate::engine::passes::sections). [`gram`] measures one shard and writes a
 //! shard file. [`decide`] judges by the shard files of all shards. [`combine`] merges one shard by the decision and
 //! writes a shard file. [`merge`] joins those and publishes. Rules that work on each coordinate alone need neither
-//! `gram` nor `decide`. [`measured`] reads what `gram` measured, for metrics. Each command opens all updates and runs the code of an aggregate run on its part.
+//! `gram` nor `decide`. [`measured`] reads what `gram` measured, for metrics. Each command opens all updates and runs
+//! the code of an aggregate run on its part.
 //!
 //! [`identity`] tells the files of two runs apart. [`file`](mod@file) is the format of all shard files. `sections`
 //! stores sums in such a file, `tensors` a part of a model.

@@ -115,8 +115,8 @@ impl Failure {
         !matches!(self, Self::Start(_))
     }
 
-    /// Whether a signal that asks programs to end explains it: the command died of it, or exited as shells and this program
-    /// do after it.
+    /// Whether a signal that asks programs to end explains it: the command died of it, or exited as shells and this
+    /// program do after it.
     pub fn may_be_a_request(&self) -> bool {
         match self {
             Self::Signal(signal) => REQUESTS.contains(signal),

@@ -49,8 +49,8 @@ impl Key {
 /// The most instances that a text names.
 const MOST_NAMED: usize = 8;
 
-/// The instances of a fan-out that failed, the first with its reason: `3 of 40 instances failed: s.2 (exited with status 3),
-/// s.17, s.31`. Leaves names out after some.
+/// The instances of a fan-out that failed, the first with its reason: `3 of 40 instances failed: s.2 (exited with status
+/// 3), s.17, s.31`. Leaves names out after some.
 pub fn some_failed(names: &[String], all: usize, why: &str) -> String {
     let (failed, others) = (names.len(), names.len().saturating_sub(MOST_NAMED));
     let (first, rest) = names.split_first().map_or(("", names), |(first, rest)| (first.as_str(), rest));

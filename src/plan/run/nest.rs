@@ -1,7 +1,7 @@
 //! Runs a plan inside of a plan: a runner of its run, as the command of an attempt.
 //!
-//! The run lies in `plans/STAGE` of the directory of the outer run, and stays there between attempts. So an attempt that a
-//! crash interrupted goes on with it: stages of the inner plan that are done stay done. The inner runner prints errors
+//! The run lies in `plans/STAGE` of the directory of the outer run, and stays there between attempts. So an attempt that
+//! a crash interrupted goes on with it: stages of the inner plan that are done stay done. The inner runner prints errors
 //! alone; this one shows the questions of its gates.
 
 use super::disk::{self, orphans};

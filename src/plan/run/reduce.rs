@@ -1,7 +1,7 @@
 //! Makes one file of several, in the runner itself.
 //!
-//! The files stand in the order of the stage, those of a fan-out in the order of its instances, so the bytes do not depend
-//! on which instance ended first.
+//! The files stand in the order of the stage, those of a fan-out in the order of its instances, so the bytes do not
+//! depend on which instance ended first.
 
 use super::event::Failure;
 use super::world::AttemptLimits;
@@ -23,7 +23,8 @@ const MOST_BYTES: u64 = 64 << 20;
 ///
 /// # Errors
 ///
-/// When a file cannot be read or is no JSON object, the result cannot be written, the time is over, or the runner ends it.
+/// When a file cannot be read or is no JSON object, the result cannot be written, the time is over, or the runner ends
+/// it.
 pub fn reduce(
     by: Reducer,
     files: &[String],

@@ -6,8 +6,8 @@ use crate::schema::Plan;
 use crate::schema::agent::Agent;
 use std::path::{Path, PathBuf};
 
-/// The programs of a plan in this folder that are not there, as the runner looks for them; `exists` says whether a file is
-/// there, and `path` has the folders of the variable PATH.
+/// The programs of a plan in this folder that are not there, as the runner looks for them; `exists` says whether a file
+/// is there, and `path` has the folders of the variable PATH.
 pub fn missing(plan: &Plan, folder: &Path, path: &[PathBuf], exists: &dyn Fn(&Path) -> bool) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (name, agent) in &plan.agents {

@@ -9,8 +9,8 @@ use crate::parallel;
 use crate::rules::geometry::dot;
 use crate::rules::numeric::eigen::leading_pair_of_tridiagonal;
 
-/// The largest length of `A u - theta u` over `theta`, for the pair that is found. Inner products of
-/// updates are exact to 4e-6 at worst, so a closer pair would be one of their rounding.
+/// The largest length of `A u - theta u` over `theta`, for the pair that is found. Inner products of updates are exact
+/// to 4e-6 at worst, so further digits of the pair would show their rounding alone.
 pub(in crate::rules) const TOLERANCE: f64 = 1e-9;
 
 /// The most vectors of a basis. Then the iteration starts again from the best vector so far.
@@ -94,8 +94,8 @@ fn divided(vector: &[f64], by: f64) -> Vec<f64> {
     vector.iter().map(|x| x / by).collect()
 }
 
-/// A start for a matrix with this diagonal: signs from a hash of all its bits. A client that changes its update changes all
-/// signs, so no client can make the start orthogonal to a direction of its choice.
+/// A start for a matrix with this diagonal: signs from a hash of all its bits. A client that changes its update changes
+/// all signs, so no client can make the start orthogonal to a direction of its choice.
 pub(in crate::rules) fn start(diagonal: &[f64]) -> Vec<f64> {
     let mut state = diagonal.iter().fold(0, |state, x| mixed(state ^ x.to_bits()));
     let mut sign = || {

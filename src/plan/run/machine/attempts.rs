@@ -200,8 +200,8 @@ impl Machine<'_> {
         }
     }
 
-    /// Whether a result of an earlier run may stand in for the work of an instance: it is work alone, and says nothing about
-    /// what a person, a vote or tuning came to in that run.
+    /// Whether a result of an earlier run may stand in for the work of an instance: it is work alone, and says nothing
+    /// about what a person, a vote or tuning came to in that run.
     fn may_take_over(&self, key: Key) -> bool {
         let stage = self.stage(key);
         let looped = self.state.loop_of(key.stage).map(|looped| &self.flow.plan.loops[looped]);

@@ -1,8 +1,9 @@
 //! Decides what a run does next. It writes each step to the journal before it acts.
 //!
 //! `consider` looks at a stage that nothing holds back, `attempts` begins and ends attempts at its work, and `settle`
-//! ends stages, iterations and the run. `attest` takes the word of the operator. `budget` keeps the limits of privacy. `votes` has the stages that vote, `trial`
-//! tunes the parameters of loops between iterations, and `turns` gives work to new agents.
+//! ends stages, iterations and the run. `attest` takes the word of the operator. `budget` keeps the limits of privacy.
+//! `votes` has the stages that vote, `trial` tunes the parameters of loops between iterations, and `turns` gives work to
+//! new agents.
 
 use super::bound::check_instances;
 use super::error::RunError;

@@ -140,8 +140,8 @@ impl Machine<'_> {
         if has_failed { self.fail(why, world) } else { Ok(()) }
     }
 
-    /// The stage whose end lets no iteration follow, in the iteration of a loop that runs or ran last: the first that failed,
-    /// or else the first that did not succeed.
+    /// The stage whose end lets no iteration follow, in the iteration of a loop that runs or ran last: the first that
+    /// failed, or else the first that did not succeed.
     pub(super) fn cut_short_by(&self, looped: usize) -> Option<Key> {
         let members = self.flow.plan.members(&self.flow.plan.loops[looped])?;
         let outcome = |key: &Key| self.state.group(*key).outcome;

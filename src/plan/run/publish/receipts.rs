@@ -1,7 +1,7 @@
 //! Receipts, and the results of an earlier run that a run of an edited plan takes over.
 //!
-//! A result is taken over if the key of the work is equal: see [`fill`](crate::plan::run::fill). The journal of the earlier run has the
-//! keys, its receipts prove the results, and its store has the files.
+//! A result is taken over if the key of the work is equal: see [`fill`](crate::plan::run::fill). The journal of the
+//! earlier run has the keys, its receipts prove the results, and its store has the files.
 
 use super::reads::SEEN;
 use super::{is_output, outputs_of, store_of};
@@ -20,8 +20,8 @@ use std::path::{Path, PathBuf};
 /// The most bytes of a receipt.
 const MOST_BYTES: u64 = 256 << 20;
 
-/// Reads the receipt in a file of a run's directory, of the instance with this name where one is stated. `None` if the file
-/// proves nothing: the store has not what it says.
+/// Reads the receipt in a file of a run's directory, of the instance with this name where one is stated. `None` if the
+/// file proves nothing: the store has not what it says.
 ///
 /// # Errors
 ///
@@ -124,8 +124,8 @@ impl Earlier {
         self.root.join(SEEN)
     }
 
-    /// The result of equal work, with its files among the outputs of a job; of the instance with the name of the job, or of
-    /// another one outside of loops.
+    /// The result of equal work, with its files among the outputs of a job; of the instance with the name of the job, or
+    /// of another one outside of loops.
     ///
     /// # Errors
     ///
@@ -154,8 +154,8 @@ impl Earlier {
     }
 }
 
-/// Whether a program or another file that a command line names changed since a time. The key has the content of inputs and
-/// outputs alone.
+/// Whether a program or another file that a command line names changed since a time. The key has the content of inputs
+/// and outputs alone.
 fn changed_since(job: &Job, time: u64) -> bool {
     let Task::Command { argv, .. } = &job.task else { return false };
     let is_read = |path: &Path| job.reads.iter().any(|(read, _)| Path::new(read) == path);
