@@ -19,7 +19,13 @@ const TILE_BYTES: usize = 3 << 20;
 /// Bytes of one row of a tile: enough to read at full speed.
 const ROW_BYTES: Range<usize> = 32 << 10..256 << 10;
 
-/// The most bytes of a tile with many rows. Rows are shorter than [`ROW_BYTES`] if needed.
+/// Bytes of a tile from which on rows are shorter than [`ROW_BYTES`], down to [`SHORT_ROW_BYTES`].
+const LARGE_TILE_BYTES: usize = 16 << 20;
+
+/// Bytes of a row of a large tile. Shorter reads than these cost more than they copy.
+const SHORT_ROW_BYTES: usize = 16 << 10;
+
+/// The most bytes of a tile with many rows. Rows are shorter than [`SHORT_ROW_BYTES`] if needed.
 const MAX_TILE_BYTES: usize = 40 << 20;
 
 /// A range of coordinates that a pass works on at once.
@@ -238,6 +244,7 @@ impl Stretch {
 fn tile_columns(rows: usize, value_bytes: usize) -> usize {
     let rows = rows.max(1);
     let row_bytes = (TILE_BYTES / rows).clamp(ROW_BYTES.start, ROW_BYTES.end);
+    let row_bytes = row_bytes.min((LARGE_TILE_BYTES / rows).max(SHORT_ROW_BYTES));
     let row_bytes = row_bytes.min(MAX_TILE_BYTES / rows).max(LINE_BYTES * size_of::<f64>());
     (row_bytes / value_bytes).next_multiple_of(LINE_BYTES)
 }

@@ -20,6 +20,14 @@ const ABREAST: usize = 8;
 /// Columns that one thread takes at once.
 const COLUMNS: usize = 512;
 
+/// Sums of a product that one thread adds to, from some rows: one wait for the threads serves both kinds.
+enum Part<'a> {
+    /// Those of some of the rows themselves, and the place of the first.
+    Own(usize, &'a mut [f64]),
+    /// Those of columns behind all of the rows, and the place of the first.
+    Behind(usize, &'a mut [f64]),
+}
+
 impl<T: Copy + Default + Send> Triangle<T> {
     /// The matrix whose value at row `i` and column `j`, and at row `j` and column `i`, is `at(i, j)` for `i <= j`. The
     /// rows are filled on several threads.
@@ -148,12 +156,14 @@ impl Triangle {
             for i in first..end {
                 add_times(&self.tail(i)[1..end - i], x[i - from], &mut own[i + 1 - first..]);
             }
-            parallel::for_each_part(own, ABREAST, ABREAST * (n - first), |at, own| {
-                self.add_tails(first + at, &x[first + at - from..], own);
-            });
-            parallel::for_each_part(rest, COLUMNS, ROWS * COLUMNS, |at, rest| {
-                for i in first..end {
-                    add_times(&self.tail(i)[end + at - i..][..rest.len()], x[i - from], rest);
+            let own = own.chunks_mut(ABREAST).enumerate().map(|(k, sums)| Part::Own(k * ABREAST, sums));
+            let rest = rest.chunks_mut(COLUMNS).enumerate().map(|(k, sums)| Part::Behind(k * COLUMNS, sums));
+            parallel::for_each(own.chain(rest).collect(), ABREAST * (n - first), |_, part| match part {
+                Part::Own(at, sums) => self.add_tails(first + at, &x[first + at - from..], sums),
+                Part::Behind(at, sums) => {
+                    for i in first..end {
+                        add_times(&self.tail(i)[end + at - i..][..sums.len()], x[i - from], sums);
+                    }
                 }
             });
         }
