@@ -29,7 +29,7 @@ const ROWS: &[(&str, &[&str], f64)] = &[
     ("monna", &["--rule", "monna:trusted=client-00000"], 1.5),
     ("outliers, mean", &["--pre", "outliers", "--rule", "mean"], 1.5),
     ("nnm, mean", &["--pre", "nnm", "--rule", "mean"], 1.5),
-    ("metrics, mean", &["--metrics", "geometry", "--rule", "mean"], 1.5),
+    ("metrics, krum", &["--metrics", "geometry", "--rule", "krum"], 1.5),
     ("caf", &["--rule", "caf"], 3.0),
 ];
 
