@@ -5,10 +5,11 @@ use crate::engine::intake::fault::Fault;
 use crate::engine::intake::opening;
 use crate::engine::intake::policy::Policy;
 use crate::engine::intake::update::{self, BadBase, Update};
+use crate::engine::passes::angles::cosines_to_median;
 use crate::engine::passes::error::PassError;
 use crate::engine::passes::kind_sample::likely_deltas;
 use crate::engine::passes::machine::Machine;
-use crate::engine::passes::survey::{Measured, cosines_to_median, measure};
+use crate::engine::passes::survey::{Measured, measure};
 use crate::io::discover::{self, DiscoverError};
 use crate::io::model_file::{ModelFile, TablePool};
 use crate::io::source::OpenFiles;
@@ -87,6 +88,13 @@ pub enum InspectError {
 }
 
 impl Explain for InspectError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Pass(why) => why.hint(),
+            _ => None,
+        }
+    }
+
     fn signal(&self) -> Option<i32> {
         match self {
             Self::Pass(why) => why.signal(),

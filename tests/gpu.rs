@@ -6,6 +6,7 @@
 mod codecs;
 mod compress;
 mod failures;
+mod inspect;
 mod limits;
 mod order;
 mod pairs;

@@ -1,8 +1,11 @@
 //! `fedmill inspect`: measures updates and lists their faults, without merging them.
 
 use super::{Common, Failure, INPUTS, OUTPUT, Outcome, UpdatePaths, print};
+use crate::engine::backend::request::BackendName;
 use crate::engine::intake::policy::Policy;
-use crate::inspect::{self, InspectedUpdate, Inspection};
+use crate::engine::passes::gpu_ring::GpuRing;
+use crate::gpu::Gpu;
+use crate::inspect::{self, InspectError, InspectedUpdate, Inspection};
 use crate::telemetry::escape;
 use clap::Args;
 use std::path::PathBuf;
@@ -30,14 +33,19 @@ pub(super) struct Arguments {
 
 impl Arguments {
     pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
-        common.refuse_gpu("inspect")?;
         let inspection = Inspection {
             updates: self.paths.resolve()?,
             base: self.base.clone(),
             policy: Policy { round: self.round, claims: self.paths.claims(), ..Policy::default() },
         };
         let (pool, progress) = (common.pool()?, common.progress());
-        let updates = inspection.run(&common.machine(&pool, &progress)).map_err(Failure::of)?;
+        let machine = common.machine(&pool, &progress);
+        if common.backend_name() == BackendName::Gpu {
+            let ring =
+                Gpu::open(&common.gpu_options()).and_then(|gpu| GpuRing::new(gpu, machine.threads(), false));
+            machine.use_gpu(ring.map_err(|why| Failure::of(InspectError::Pass(why.into())))?);
+        }
+        let updates = inspection.run(&machine).map_err(Failure::of)?;
         print(&if self.json { json_lines(&updates)? } else { inspect::text(&updates) })?;
         let faulty = updates.iter().filter(|update| !update.faults.is_empty()).count();
         if self.check && faulty > 0 {

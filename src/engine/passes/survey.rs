@@ -1,6 +1,5 @@
-//! Measures each update alone: bad or unfitting values, its norm, its angle to the median.
+//! Measures each update alone: bad or unfitting values, and its norm.
 
-use crate::engine::passes::blocks::add_rows;
 use crate::engine::passes::drive::Clock;
 use crate::engine::passes::error::PassError;
 use crate::engine::passes::machine::Machine;
@@ -10,14 +9,12 @@ use crate::engine::passes::reader::TileReader;
 use crate::engine::passes::row_limits::row_limits;
 use crate::engine::passes::variances::negative;
 use crate::kernels::convert::all_fit;
-use crate::kernels::coordinate_median::coordinate_median;
 use crate::kernels::element::Element;
 use crate::kernels::finite::{all_finite, non_finite};
 use crate::kernels::lanes::Isa;
-use crate::kernels::norms::{dot, largest_magnitude, squared_norm};
+use crate::kernels::norms::{largest_magnitude, squared_norm};
 use crate::model::dtype::Kind;
 use crate::model::layout::Layout;
-use crate::model::tile::Rows;
 use crate::updates::fault::{BadValue, Inexact, Negative, NonFinite, Onto, Unfit};
 use crate::updates::metadata::{SCAFFOLD_CONTROL, UpdateKind};
 use crate::updates::set::UpdateSet;
@@ -54,27 +51,6 @@ pub fn measure(machine: &Machine, set: &UpdateSet) -> Result<Vec<Measured>, Pass
         return Ok(Vec::new());
     }
     machine.run(&Survey::new(machine, set, Magnitudes))
-}
-
-/// The cosine of the angle between each delta and the coordinate median of all deltas, in one read. All updates must be
-/// finite, and `squared_norms` are those of the deltas. `None` if the delta or the median is zero.
-///
-/// # Errors
-///
-/// When an update cannot be read.
-pub fn cosines_to_median(
-    machine: &Machine,
-    set: &UpdateSet,
-    squared_norms: &[f64],
-) -> Result<Vec<Option<f64>>, PassError> {
-    let mut sums = machine.run(&Survey::new(machine, set, Angles))?;
-    // The last sum is the median's own squared norm.
-    let median = sums.pop().unwrap_or(0.0);
-    let cosine = |(dot, norm): (f64, &f64)| {
-        let product = (norm * median).sqrt();
-        (product > 0.0).then(|| (dot / product).clamp(-1.0, 1.0))
-    };
-    Ok(sums.into_iter().zip(squared_norms).map(cosine).collect())
 }
 
 /// A pass that reads every update once and keeps a few numbers for each.
@@ -204,50 +180,6 @@ impl Quantity for Magnitudes {
     fn add(&self, all: &mut [Measured], tile: &[Measured]) {
         add_measured(all, tile);
     }
-}
-
-/// Measures the inner product of each delta with the coordinate median. The last value is the median's squared norm.
-struct Angles;
-
-impl Quantity for Angles {
-    type Value = f64;
-
-    fn none(&self, clients: usize) -> Vec<f64> {
-        vec![0.0; clients + 1]
-    }
-
-    fn of_rows<E: Element>(
-        &self,
-        isa: Isa,
-        reader: &mut TileReader,
-        tile: &Tile,
-        clients: usize,
-    ) -> Result<Vec<f64>, PassError> {
-        if tile.dtype.kind() != Kind::Float {
-            return Ok(Vec::new());
-        }
-        read_all::<E>(reader, tile, clients)?;
-        reader.subtract_base::<E>(tile, &(0..clients).collect::<Vec<usize>>());
-        let rows = reader.rows::<E>(tile, clients);
-        let median = median_delta(isa, &rows, reader.base_of(0));
-        let row_dot = |row| dot(isa, rows.row(row), reader.base_of(row), &median);
-        let mut sums: Vec<f64> = (0..rows.len()).map(row_dot).collect();
-        sums.push(squared_norm(isa, &median, &[]));
-        Ok(sums)
-    }
-
-    fn add(&self, all: &mut [f64], tile: &[f64]) {
-        add_rows(all, tile);
-    }
-}
-
-fn median_delta<E: Element>(isa: Isa, rows: &Rows<E>, base: &[f64]) -> Vec<f64> {
-    let mut median = vec![0.0; rows.columns()];
-    coordinate_median(isa, rows, &mut median);
-    for (median, base) in median.iter_mut().zip(base) {
-        *median -= base;
-    }
-    median
 }
 
 /// Measures a row with values that are not finite; its first coordinate is `start`.

@@ -1,0 +1,55 @@
+//! `inspect` on a GPU: the table of the CPU, with angles that differ by rounding alone.
+
+use super::rounds::{Round, on_gpus};
+use crate::harness::{Run, fedmill};
+use fedmill::gpu::job::Options;
+use serde_json::Value;
+
+/// The options that name the base of a round.
+const WITH_BASE: &[&str] = &["--base", "base.safetensors"];
+
+fn rows(run: &Run) -> Vec<Value> {
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
+    run.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Takes the angle out of a row.
+fn angle(row: &mut Value) -> Option<f64> {
+    row["cosine_to_median"].take().as_f64()
+}
+
+#[test]
+fn angles_are_those_of_the_cpu_and_the_rest_has_the_same_bits() {
+    for (dtype, base) in [("F32", true), ("BF16", false), ("F16", true)] {
+        // One hostile client, whose angle differs from that of the others.
+        let round = Round::new(7, 1, dtype, base);
+        let args = [&["inspect", "--json", "updates"][..], if base { WITH_BASE } else { &[] }].concat();
+        let of = |backend: &[&str]| rows(&fedmill(&round.dir, &[&args, backend].concat()));
+        let mut cpu = of(&["--backend", "cpu"]);
+        let angles: Vec<f64> = cpu.iter_mut().map(|row| angle(row).unwrap()).collect();
+        assert!(angles.iter().any(|x| *x < 0.9) && angles.iter().all(|x| x.abs() <= 1.0), "{angles:?}");
+        for backend in on_gpus(&Options::default()) {
+            let adapter = backend.options.adapter.unwrap();
+            let mut gpu = of(&["--backend", "gpu", "--adapter", &adapter]);
+            for (row, expected) in gpu.iter_mut().zip(&angles) {
+                let found = angle(row).unwrap();
+                assert!(
+                    (found - expected).abs() < 1e-5,
+                    "{dtype} on {adapter}: {found}, expected {expected}"
+                );
+            }
+            assert_eq!(gpu, cpu, "{dtype} on {adapter}");
+        }
+    }
+}
+
+#[test]
+fn an_adapter_that_there_is_not_ends_the_command() {
+    let round = Round::new(2, 0, "F32", true);
+    let run =
+        fedmill(&round.dir, &["inspect", "updates", "--backend", "gpu", "--adapter", "no such adapter"]);
+    run.assert_fails(
+        2,
+        &["no adapter is called `no such adapter`", "hint: `fedmill doctor` lists the adapters"],
+    );
+}
