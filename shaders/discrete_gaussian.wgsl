@@ -1,4 +1,4 @@
-// Draws discrete Gaussian noise: `columns` coordinates, one per invocation, two words each.
+// Adds discrete Gaussian noise of `rows` streams to integers: `columns` coordinates, one per invocation, two words each.
 //
 // Bits. The kernel computes in integers alone and does the same work for every draw: no branch depends on a draw. Ten
 // halvings of the table in workgroup memory find a magnitude.
@@ -13,19 +13,22 @@
 const GROUP: u32 = 256u;
 const MAGNITUDES: u32 = 861u;
 
-struct Numbers {
+struct Stream {
     key_low: vec4<u32>,
     key_high: vec4<u32>,
-    // Number of the first coordinate's first block.
-    first: vec2<u32>,
     domain: u32,
     segment: u32,
+    // Whether its noise is subtracted.
+    is_negative: u32,
+    unused: u32,
 }
 
+// The number of the first coordinate's first block of random words, then the integers.
+@group(0) @binding(2) var<storage, read> integers: array<vec2<u32>>;
 // Thresholds of 128 bits, the lowest word first.
-@group(0) @binding(2) var<storage, read> thresholds: array<vec4<u32>>;
-@group(0) @binding(3) var<storage, read> numbers: Numbers;
-@group(0) @binding(4) var<storage, read_write> noise: array<vec2<u32>>;
+@group(0) @binding(3) var<storage, read> thresholds: array<vec4<u32>>;
+@group(0) @binding(4) var<storage, read> streams: array<Stream>;
+@group(0) @binding(5) var<storage, read_write> noised: array<vec2<u32>>;
 
 var<workgroup> table: array<vec4<u32>, MAGNITUDES>;
 
@@ -50,15 +53,26 @@ fn value(bits: vec4<u32>) -> i32 {
     return select(i32(magnitude), -i32(magnitude), bits.w >> 31u == 1u);
 }
 
-// The sum of the four draws of the block with this number.
-fn of_block(number: vec2<u32>) -> i32 {
-    let block = block_of(numbers.key_low, numbers.key_high, vec4<u32>(number, numbers.domain, numbers.segment));
+// The sum of the four draws of a stream's block with this number.
+fn of_block(stream: Stream, number: vec2<u32>) -> i32 {
+    let last = vec4<u32>(number, stream.domain, stream.segment);
+    let block = block_of(stream.key_low, stream.key_high, last);
     let narrow = value(block.words[0]) + 32 * value(block.words[1]);
     return narrow + 1024 * (value(block.words[2]) + 32 * value(block.words[3]));
 }
 
 fn widened(x: i32) -> vec2<u32> {
     return vec2<u32>(bitcast<u32>(x), bitcast<u32>(x >> 31u));
+}
+
+// A stream's noise of the coordinate whose first block has this number.
+fn noise_of(stream: Stream, number: vec2<u32>) -> vec2<u32> {
+    var sum = widened(of_block(stream, number));
+    if BLOCKS == 2u {
+        let second = of_block(stream, wide_sum(number, vec2<u32>(1u, 0u)));
+        sum = wide_sum(sum, vec2<u32>(bitcast<u32>(second) << 10u, bitcast<u32>(second >> 22u)));
+    }
+    return wide_signed(sum, stream.is_negative != 0u);
 }
 
 @compute @workgroup_size(GROUP)
@@ -73,13 +87,12 @@ fn main(
     workgroupBarrier();
     let column = column_of(group, groups, GROUP, lane);
     if column < shape.columns {
-        let number = wide_sum(numbers.first, vec2<u32>(BLOCKS * column, 0u));
-        var sum = widened(of_block(number));
-        if BLOCKS == 2u {
-            let second = of_block(wide_sum(number, vec2<u32>(1u, 0u)));
-            sum = wide_sum(sum, vec2<u32>(bitcast<u32>(second) << 10u, bitcast<u32>(second >> 22u)));
+        let number = wide_sum(integers[0], wide_product(BLOCKS, column));
+        var sum = integers[column + 1u];
+        for (var i = 0u; i < shape.rows; i += 1u) {
+            sum = wide_sum(sum, noise_of(streams[i], number));
         }
-        noise[column] = sum;
+        noised[column] = sum;
     }
     finish(lane, 0u);
 }

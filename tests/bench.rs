@@ -48,15 +48,27 @@ fn rows(results: &Value) -> &[Value] {
 
 #[test]
 fn every_kernel_and_rule_has_a_row_at_every_size() {
-    let args = ["--backend", "cpu", "--kernels", "all", "--rules", "mean,krum", "--dtype", "f32,bf16,f16"];
+    let args = [
+        "--backend",
+        "cpu",
+        "--kernels",
+        "all",
+        "--rules",
+        "mean,private-mean,krum",
+        "--dtype",
+        "f32,bf16,f16",
+    ];
     let found = results(&Dir::new(), &args, &[]);
     // A fifth of 3 clients is no hostile client, so krum is measured at 5 alone.
-    assert_eq!(rows(&found).len(), (7 + 1) * 2 * 3 + 3);
+    assert_eq!(rows(&found).len(), (9 + 2) * 2 * 3 + 3);
     assert!(rows(&found).iter().all(|row| checked(row) == "cpu"));
     for (work, name, dtype, clients) in [
         ("kernel", "mixing-median", "F16", 5),
         ("aggregate", "krum", "BF16", 5),
         ("kernel", "pairs", "F32", 3),
+        ("kernel", "integers", "F16", 3),
+        ("kernel", "noise", "F32", 5),
+        ("aggregate", "private-mean", "BF16", 5),
     ] {
         let is_it = |row: &&Value| {
             row["work"] == work && row["name"] == name && row["dtype"] == dtype && row["clients"] == clients

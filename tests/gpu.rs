@@ -11,6 +11,7 @@ mod limits;
 mod order;
 mod pairs;
 mod private;
+mod private_rounds;
 mod ring;
 mod rounds;
 mod sample;

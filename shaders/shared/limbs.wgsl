@@ -29,3 +29,10 @@ fn wide_shifted(a: vec2<u32>, by: u32) -> vec2<u32> {
     let within = vec2<u32>((a.x >> bits) | ((a.y << 1u) << (31u - bits)), a.y >> bits);
     return select(within, vec2<u32>(within.y, 0u), by > 31u);
 }
+
+// A left shift by up to 63 bits, which drops the upper bits.
+fn wide_shifted_left(a: vec2<u32>, by: u32) -> vec2<u32> {
+    let bits = by & 31u;
+    let within = vec2<u32>(a.x << bits, (a.y << bits) | ((a.x >> 1u) >> (31u - bits)));
+    return select(within, vec2<u32>(0u, within.x), by > 31u);
+}

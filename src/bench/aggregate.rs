@@ -13,6 +13,7 @@ use crate::kernels::lanes::Isa;
 use crate::rules;
 use crate::settings::Definition;
 use crate::telemetry::progress::Progress;
+use crate::telemetry::report::Report;
 use rayon::ThreadPool;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,12 +46,17 @@ pub fn merge(
     let progress = Progress::hidden();
     let machine = Machine::new(isa, pool, &progress);
     let (total, report) = timed(|| run(request, machine));
-    let timings = report?.timings;
-    let computed = Duration::from_secs_f64((timings.first_compute_s + timings.compute_s).max(0.0));
-    Ok(Sample { compute: Some(computed), ..Sample::whole(total) })
+    Ok(Sample { compute: Some(computed(&report?)), ..Sample::whole(total) })
 }
 
-fn backend(side: Side) -> BackendRequest {
+/// The time of a merge that was spent on computing.
+pub(super) fn computed(report: &Report) -> Duration {
+    let timings = &report.timings;
+    Duration::from_secs_f64((timings.first_compute_s + timings.compute_s).max(0.0))
+}
+
+/// The side as the backend of a request.
+pub(super) fn backend(side: Side) -> BackendRequest {
     match side {
         Side::Cpu => BackendRequest::new(BackendName::Cpu),
         Side::Gpu(gpu) => {

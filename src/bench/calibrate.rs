@@ -67,7 +67,12 @@ fn rates(
     let mut measured: BTreeMap<(&'static str, usize), (usize, f64)> = BTreeMap::new();
     for kernel in Kernel::ALL.into_iter().filter(|kernel| *kernel != Kernel::Norms) {
         for rows in ROWS {
-            let is_wanted = kernel != Kernel::MixingMedian || MIXED_ROWS.contains(&rows);
+            let is_wanted = match kernel {
+                Kernel::MixingMedian => MIXED_ROWS.contains(&rows),
+                // The number of rows changes nothing but the number of values.
+                Kernel::Noise => rows == ROWS[0],
+                _ => true,
+            };
             if let Some(found) = if is_wanted { measure(kernel, rows)? } else { None } {
                 measured.insert((kernel.name(), rows), found);
             }
@@ -93,6 +98,8 @@ fn rates(
         near_values_per_s: curve(Kernel::MeanNearMedian, &values, false),
         pairs_multiply_adds_per_s: curve(Kernel::Pairs, &sums(Kernel::Pairs), true),
         mix_multiply_adds_per_s: curve(Kernel::MixingMedian, &sums(Kernel::MixingMedian), true),
+        integer_bytes_per_s: curve(Kernel::Integers, &bytes, false),
+        noise_values_per_s: curve(Kernel::Noise, &values, false),
     })
 }
 

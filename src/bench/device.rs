@@ -1,10 +1,11 @@
 //! Kernels on a GPU, over rows that pass through a ring of slots or stay on the device.
 
 use super::BenchError;
-use super::kernel::{Kernel, Value, coefficient};
+use super::kernel::{Kernel, LEVEL, STREAM, Value, coefficient, scale};
 use super::sampling::{Sample, timed};
+use crate::gpu::integers::{IntegersJob, NoiseJob};
 use crate::gpu::job::{CombineJob, DeviceTime, GpuError, PairsJob, Reduction, TileShape};
-use crate::gpu::{CombineProgram, Gpu, PairsProgram, ResidentTile, RingSlot};
+use crate::gpu::{CombineProgram, Gpu, IntegersProgram, NoiseProgram, PairsProgram, ResidentTile, RingSlot};
 use crate::io::synthetic;
 use rayon::ThreadPool;
 use std::ops::Range;
@@ -45,6 +46,8 @@ impl HostMatrix {
 enum Program {
     Combine(CombineProgram),
     Pairs(PairsProgram),
+    Integers(IntegersProgram),
+    Noise(NoiseProgram),
 }
 
 /// A compiled kernel and its slots.
@@ -69,6 +72,18 @@ impl<'a> DeviceCase<'a> {
         let shape = TileShape { rows: n, stored: E::DTYPE.working(), references: 0, columns };
         let program = match kernel {
             Kernel::Pairs => Program::Pairs(PairsProgram::new(gpu, &PairsJob::of_rows(shape))?),
+            Kernel::Integers => {
+                let (scales, less_base) = (vec![scale(); n], vec![false; n]);
+                Program::Integers(gpu.compile_integers(&IntegersJob { shape, scales, less_base })?)
+            }
+            Kernel::Noise => {
+                let streams = &[(STREAM, false)];
+                Program::Noise(gpu.compile_noise(&NoiseJob {
+                    level: LEVEL,
+                    streams,
+                    columns: n * columns,
+                })?)
+            }
             _ => Program::Combine(CombineProgram::new(gpu, &combine_job(kernel, shape))?),
         };
         let tiles = matrix.parameters.div_ceil(columns);
@@ -76,6 +91,8 @@ impl<'a> DeviceCase<'a> {
         let slot = || match &program {
             Program::Combine(program) => RingSlot::for_combine(gpu, program),
             Program::Pairs(program) => RingSlot::for_pairs(gpu, program),
+            Program::Integers(program) => RingSlot::for_integers(gpu, program),
+            Program::Noise(program) => RingSlot::for_noise(gpu, program),
         };
         let slots = (0..slots).map(|_| slot().map(Mutex::new)).collect::<Result<_, _>>()?;
         Ok(Self { gpu, matrix, program, slots, columns })
@@ -144,6 +161,9 @@ impl<'a> DeviceCase<'a> {
     }
 
     fn fill(&self, slot: &mut RingSlot, tile: Range<usize>) -> Result<(), GpuError> {
+        if let Program::Noise(_) = self.program {
+            return slot.fill_integers(LEVEL, 0, &vec![0; self.matrix.rows.len() * tile.len()]);
+        }
         let bytes = tile.start * self.matrix.value_bytes..tile.end * self.matrix.value_bytes;
         slot.fill(tile.len(), |row, out| {
             out.copy_from_slice(&self.matrix.rows[row][bytes.clone()]);
@@ -160,6 +180,8 @@ impl<'a> DeviceCase<'a> {
         match &self.program {
             Program::Combine(program) => slot.combine(program, kept, merged).map(drop),
             Program::Pairs(program) => slot.pairs(program, kept).map(drop),
+            Program::Integers(program) => slot.integers(program, kept).map(drop),
+            Program::Noise(program) => slot.noise(program, kept).map(drop),
         }
     }
 }
@@ -167,9 +189,11 @@ impl<'a> DeviceCase<'a> {
 /// Columns of a tile: the most that a slot and every buffer of the kernel hold.
 fn columns(kernel: Kernel, gpu: &Gpu, matrix: &HostMatrix) -> usize {
     let n = matrix.rows.len();
-    let in_slot = gpu.options().slot_bytes / (n * matrix.value_bytes);
-    // The widest buffer holds all points in f32.
-    let bound = gpu.binding_bytes() / ((n + 2) * size_of::<f32>());
+    // Noise reads and writes integers.
+    let value_bytes = if kernel == Kernel::Noise { size_of::<i64>() } else { matrix.value_bytes };
+    let in_slot = gpu.options().slot_bytes / (n * value_bytes);
+    // The widest buffer holds all points in f32, or all integers.
+    let bound = gpu.binding_bytes() / ((n + 2) * value_bytes.max(size_of::<f32>()));
     let most = if kernel == Kernel::Pairs { PairsProgram::most_columns(gpu, n + 1) } else { usize::MAX };
     let columns = in_slot.min(bound).min(most) / COLUMN_STEP * COLUMN_STEP;
     columns.max(COLUMN_STEP).min(matrix.parameters)
@@ -188,7 +212,10 @@ fn combine_job(kernel: Kernel, shape: TileShape) -> CombineJob {
             Kernel::Median | Kernel::MixingMedian => Reduction::Median,
             Kernel::TrimmedMean => Reduction::TrimmedMean { cut: Kernel::left_out(n) },
             Kernel::MeanNearMedian => Reduction::MeanNearMedian { kept: n - Kernel::left_out(n) },
-            Kernel::WeightedSum | Kernel::Norms | Kernel::Pairs => Reduction::WeightedSum,
+            // Those behind norms have programs that are no merge.
+            Kernel::WeightedSum | Kernel::Norms | Kernel::Pairs | Kernel::Integers | Kernel::Noise => {
+                Reduction::WeightedSum
+            }
         },
         norms: (kernel == Kernel::Norms).then(|| vec![false; n]),
         step: None,

@@ -6,6 +6,7 @@ use super::device::{DeviceCase, HostMatrix};
 use super::host::HostRows;
 use super::kernel::{Kernel, Value};
 use super::limits::{DeviceLimits, HostLimits, ReadFloor};
+use super::private;
 use super::results::{
     AdapterRow, Backend, LeftOut, Limit, Limits, Machine, Results, Row, SCHEMA, SettingsRow, Subject, Tool,
     Work, crossovers,
@@ -30,7 +31,7 @@ use std::sync::Arc;
 pub struct Grid {
     /// Kernels, over rows in memory.
     pub kernels: Vec<Kernel>,
-    /// Rules, as merges from files to file.
+    /// Rules, as merges from files to file; and [`private::NAME`].
     pub rules: Vec<String>,
     /// Numbers of clients.
     pub clients: Vec<usize>,
@@ -266,7 +267,10 @@ impl Run<'_> {
         let case =
             format!("{} clients, {subject} on {}", size.clients, backend.1.as_deref().unwrap_or("the CPU"));
         tracing::info!("{case}");
-        let run = || aggregate::merge(rule, updates, side, self.grid.isa, self.pool);
+        let run = || match rule {
+            private::NAME => private::release(updates, size.parameters, side, self.grid.isa, self.pool),
+            _ => aggregate::merge(rule, updates, side, self.grid.isa, self.pool),
+        };
         match sample(self.grid.repeats, run) {
             Ok(latency) => self.add(subject, size, backend, latency, limit),
             // A rule may need more clients than a case has.
@@ -325,5 +329,8 @@ fn device_limit(kernel: Kernel, size: Size, limits: &DeviceLimits) -> Limit {
 ///
 /// When the rule does not exist.
 pub fn check_rule(rule: &str) -> Result<(), SpecError> {
-    crate::rules::parse(rule, crate::settings::Definition::Paper).map(drop)
+    match rule {
+        private::NAME => Ok(()),
+        _ => crate::rules::parse(rule, crate::settings::Definition::Paper).map(drop),
+    }
 }

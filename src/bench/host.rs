@@ -1,9 +1,11 @@
 //! Kernels on the CPU: tiles in memory, all threads at once.
 
-use super::kernel::{Kernel, Value, coefficient};
+use super::kernel::{Kernel, LEVEL, STREAM, Value, coefficient, scale};
 use super::sampling::{Sample, timed};
 use crate::io::synthetic;
+use crate::kernels::clip_integers::add_quantized;
 use crate::kernels::coordinate_median::coordinate_median;
+use crate::kernels::discrete_gaussian::noise;
 use crate::kernels::element::Merged;
 use crate::kernels::gram::{BLOCK, Product, add_pair_sums, centre};
 use crate::kernels::lanes::Isa;
@@ -36,6 +38,7 @@ struct Tile {
 struct Scratch<E: Value> {
     weights: Vec<f64>,
     sums: Vec<f64>,
+    integers: Vec<i64>,
     medians: Vec<E::Median>,
     middle: Vec<E::Mixed>,
     panel: TileBuffer,
@@ -90,6 +93,7 @@ impl<E: Value> HostRows<E> {
         Scratch {
             weights: (0..self.rows).map(|i| (100 + i) as f64).collect(),
             sums: vec![0.0; columns],
+            integers: vec![0; columns],
             medians: vec![E::Median::default(); columns],
             middle: vec![E::Mixed::default(); columns],
             panel: TileBuffer::new(points, columns * size_of::<f32>()),
@@ -121,6 +125,17 @@ impl<E: Value> Scratch<E> {
             }
             Kernel::MeanNearMedian => {
                 black_box(mean_near_median(isa, rows, rows.len() - left_out, sums));
+            }
+            Kernel::Integers => {
+                let integers = &mut self.integers[..columns];
+                integers.fill(0);
+                (0..rows.len()).for_each(|i| {
+                    black_box(add_quantized(isa, rows.row(i), &[], scale(), integers));
+                });
+            }
+            Kernel::Noise => {
+                let integers = &mut self.integers[..columns];
+                (0..rows.len()).for_each(|_| noise(isa, STREAM, LEVEL, 0, integers));
             }
             Kernel::Pairs => self.look_at_pairs(isa, rows),
             Kernel::MixingMedian => self.mix(isa, rows),

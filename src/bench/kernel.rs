@@ -3,6 +3,9 @@
 use half::{bf16, f16};
 use serde::{Serialize, Serializer};
 
+use crate::kernels::chacha20::Stream;
+use crate::kernels::clip_integers::Scale;
+use crate::kernels::discrete_gaussian::Level;
 use crate::kernels::element::Element;
 use crate::model::dtype::Dtype;
 
@@ -23,11 +26,15 @@ pub enum Kernel {
     Norms,
     /// The median of mixtures. There is one mixture for each row.
     MixingMedian,
+    /// The integers of rows on a grid, added up, and the sum of the squares of every row.
+    Integers,
+    /// Discrete Gaussian noise on integers, one row of them for each row.
+    Noise,
 }
 
 impl Kernel {
     /// Every kernel.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::WeightedSum,
         Self::Median,
         Self::TrimmedMean,
@@ -35,6 +42,8 @@ impl Kernel {
         Self::Pairs,
         Self::Norms,
         Self::MixingMedian,
+        Self::Integers,
+        Self::Noise,
     ];
 
     /// The name on the command line.
@@ -47,6 +56,8 @@ impl Kernel {
             Self::Pairs => "pairs",
             Self::Norms => "norms",
             Self::MixingMedian => "mixing-median",
+            Self::Integers => "integers",
+            Self::Noise => "noise",
         }
     }
 
@@ -75,6 +86,17 @@ impl Serialize for Kernel {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.name())
     }
+}
+
+/// The level of measured noise.
+pub(super) const LEVEL: Level = Level::L2;
+
+/// The stream of measured noise. Nothing is released with it.
+pub(super) const STREAM: Stream = Stream { key: &[7; 32], domain: 0, segment: 0 };
+
+/// The scale of measured integers.
+pub(super) fn scale() -> Scale {
+    Scale::rounded_down(1.37, 20)
 }
 
 /// The coefficient of client `i` in mixture `k`. All differ, and those of a mixture sum to one.

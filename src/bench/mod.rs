@@ -1,7 +1,7 @@
 //! Measures kernels and whole merges on the CPU and on every GPU, side by side in one run.
 //!
 //! [`grid`] runs all cases: [`kernel`] lists the kernels, `host` and `device` run them, [`aggregate`] merges files to
-//! file. [`sampling`] repeats a case and keeps percentiles. [`limits`] measures the most that the machine can do, and
+//! file, and [`private`] under a budget. [`sampling`] repeats a case and keeps percentiles. [`limits`] measures the most that the machine can do, and
 //! [`results`] compares every row with it. [`plot`] draws results, [`table`] lists them, [`rates`] draws codecs and [`curves`] epsilon, on a
 //! [`picture`] that is an SVG or a `raster`. [`calibrate`] measures the rates behind forecasts. Nothing here decides
 //! anything about a round.
@@ -16,12 +16,14 @@ pub mod kernel;
 pub mod limits;
 pub mod picture;
 pub mod plot;
+pub mod private;
 mod raster;
 pub mod rates;
 pub mod results;
 pub mod sampling;
 pub mod table;
 
+use crate::budget::error::BudgetError;
 use crate::engine::aggregate::error::Error;
 use crate::gpu::job::GpuError;
 use crate::io::interrupt::Interrupted;
@@ -39,6 +41,8 @@ pub enum BenchError {
     Interrupted(#[from] Interrupted),
     #[error(transparent)]
     Merge(#[from] Error),
+    #[error(transparent)]
+    Budget(#[from] BudgetError),
     #[error(transparent)]
     Rule(#[from] SpecError),
     #[error("synthetic updates could not be written")]

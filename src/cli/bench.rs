@@ -29,7 +29,7 @@ pub(super) struct Arguments {
     kernels: KernelList,
     /// Rules to measure as whole merges from files to a file, written as in `aggregate --rule`; or none.
     ///
-    /// Rules that need --byzantine assume a fifth of the clients.
+    /// Rules that need --byzantine assume a fifth of the clients. private-mean is the mean under a budget of privacy.
     #[arg(long, value_name = "LIST", default_value = "mean,median,multi-krum", value_parser = rules)]
     rules: RuleList,
     /// Numbers of clients.

@@ -10,12 +10,14 @@ pub(super) mod selection;
 
 #[cfg(not(feature = "gpu"))]
 use crate::gpu::disabled as backend;
+use crate::gpu::integers::{INTEGER_WORDS, IntegerSums, IntegersJob, NoiseJob};
 use crate::gpu::job::{
     Adapter, CombineJob, Combined, DeviceTime, GpuError, Options, PairSums, PairsJob, TileShape,
 };
 use crate::gpu::run::{BufferId, Run};
 #[cfg(feature = "gpu")]
 use crate::gpu::vulkan as backend;
+use crate::kernels::discrete_gaussian::Level;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
@@ -53,6 +55,18 @@ pub trait ComputeDevice: fmt::Debug + Send + Sync {
     /// Compiles a pass over pairs. Also fails when the driver refuses a kernel.
     fn compile_pairs(&self, job: &PairsJob) -> Result<PairsProgram, GpuError>;
 
+    /// Compiles sums of integers. Also fails when the driver refuses a kernel.
+    fn compile_integers(&self, job: &IntegersJob) -> Result<IntegersProgram, GpuError>;
+
+    /// Compiles noise and sends its keys to the device. Also fails when the driver refuses a kernel.
+    fn compile_noise(&self, job: &NoiseJob) -> Result<NoiseProgram, GpuError>;
+
+    /// The words of the keys in the device's memory: all zeros after [`wipe`](Self::wipe).
+    fn keys(&self, program: &NoiseProgram) -> Result<Vec<u32>, GpuError>;
+
+    /// Overwrites the keys in the device's memory with zeros, and reads them back to check that.
+    fn wipe(&self, program: &NoiseProgram) -> Result<(), GpuError>;
+
     /// Most columns of a tile that a pass over pairs of `points` points takes.
     fn pairs_columns(&self, points: usize) -> usize;
 
@@ -64,6 +78,12 @@ pub trait ComputeDevice: fmt::Debug + Send + Sync {
 
     /// Makes a slot with memory for the tiles of a pass over pairs.
     fn pairs_slot(&self, program: &PairsProgram) -> Result<Box<dyn TileDevice + '_>, GpuError>;
+
+    /// Makes a slot with memory for the tiles of sums of integers.
+    fn integers_slot(&self, program: &IntegersProgram) -> Result<Box<dyn TileDevice + '_>, GpuError>;
+
+    /// Makes a slot with memory for integers that get noise.
+    fn noise_slot(&self, program: &NoiseProgram) -> Result<Box<dyn TileDevice + '_>, GpuError>;
 }
 
 /// One slot of the ring: takes a tile in, runs a compiled job on it and returns the results. Calls fail when the device
@@ -92,6 +112,16 @@ pub trait TileDevice: Send {
 
     /// Sums over the pairs of the tile in the slot, or of a tile that stayed on the device.
     fn pairs(&mut self, program: &PairsProgram, kept: Option<&ResidentTile>) -> Result<PairSums, GpuError>;
+
+    /// Adds up the integers of the tile in the slot, or of a tile that stayed on the device.
+    fn integers(
+        &mut self,
+        program: &IntegersProgram,
+        kept: Option<&ResidentTile>,
+    ) -> Result<IntegerSums, GpuError>;
+
+    /// The integers in the slot plus their noise; or integers that stayed on the device.
+    fn noise(&mut self, program: &NoiseProgram, kept: Option<&ResidentTile>) -> Result<Vec<i64>, GpuError>;
 
     /// Times of the last run.
     fn time(&self) -> DeviceTime;
@@ -153,6 +183,12 @@ impl PairsProgram {
     }
 }
 
+/// An [`IntegersJob`], compiled.
+pub struct IntegersProgram(pub(super) backend::IntegersProgram);
+
+/// A [`NoiseJob`], compiled. Its keys leave the device's memory when it is dropped, or by [`ComputeDevice::wipe`].
+pub struct NoiseProgram(pub(super) backend::NoiseProgram);
+
 /// A tile's rows in the device's memory.
 #[cfg_attr(not(feature = "gpu"), expect(dead_code, reason = "without a device nothing reads it"))]
 pub struct ResidentTile {
@@ -180,6 +216,39 @@ impl<'g> RingSlot<'g> {
     /// When the device has no memory for it.
     pub fn for_pairs(gpu: &'g Gpu, program: &PairsProgram) -> Result<Self, GpuError> {
         gpu.pairs_slot(program).map(Self)
+    }
+
+    /// A slot for sums of integers.
+    ///
+    /// # Errors
+    ///
+    /// When the device has no memory for it.
+    pub fn for_integers(gpu: &'g Gpu, program: &IntegersProgram) -> Result<Self, GpuError> {
+        gpu.integers_slot(program).map(Self)
+    }
+
+    /// A slot for integers that get noise.
+    ///
+    /// # Errors
+    ///
+    /// When the device has no memory for it.
+    pub fn for_noise(gpu: &'g Gpu, program: &NoiseProgram) -> Result<Self, GpuError> {
+        gpu.noise_slot(program).map(Self)
+    }
+
+    /// Fills the slot with integers, and with the number of the first one's coordinate.
+    ///
+    /// # Errors
+    ///
+    /// When the device has no memory.
+    pub fn fill_integers(&mut self, level: Level, first: u64, integers: &[i64]) -> Result<(), GpuError> {
+        let block = first.wrapping_mul(level.blocks() as u64);
+        self.fill(INTEGER_WORDS * (integers.len() + 1), |_, out| {
+            let (head, rest) = out.split_at_mut(size_of::<i64>());
+            head.copy_from_slice(&block.to_ne_bytes());
+            rest.copy_from_slice(bytemuck::cast_slice(integers));
+            Ok(())
+        })
     }
 
     /// Fills the slot as [`TileDevice::fill`] does, with a `write` that may fail.

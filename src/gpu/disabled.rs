@@ -13,10 +13,12 @@ pub(super) fn open(_: &Options) -> Result<Box<dyn ComputeDevice>, GpuError> {
     Err(GpuError::NotBuilt)
 }
 
-/// Stands for compiled merges, compiled passes over pairs and device memory, which do not exist here.
+/// Stands for compiled jobs and device memory, which do not exist here.
 #[derive(Debug)]
 pub(super) enum Never {}
 
 pub(super) type CombineProgram = Never;
 pub(super) type PairsProgram = Never;
+pub(super) type IntegersProgram = Never;
+pub(super) type NoiseProgram = Never;
 pub(super) type Memory = Never;

@@ -3,12 +3,13 @@
 //! This room knows nothing of federated learning.
 //!
 //! [`job`] and [`step`] are plain data: what a device computes on a tile, and its results; [`run`] and [`shape`] are
-//! the same for flat vectors and single dispatches. [`device`] says what an open device does, and `vulkan` does it;
+//! the same for flat vectors and single dispatches, and [`integers`] for private sums. [`device`] says what an open device does, and `vulkan` does it;
 //! without the `gpu` feature `disabled` stands in for `vulkan`. [`shaders`] embeds the WGSL in the program and
 //! assembles the text of a kernel; [`variants`] makes the variants of a kernel's text. [`selftest`] lists the kernels
 //! that have shaders and compares each with the CPU's.
 
 pub mod device;
+pub mod integers;
 pub mod job;
 pub mod run;
 pub mod selftest;
@@ -27,5 +28,5 @@ pub use disabled::adapters;
 #[cfg(feature = "gpu")]
 pub use vulkan::adapters;
 
-pub use device::{CombineProgram, Gpu, PairsProgram, ResidentTile, RingSlot};
+pub use device::{CombineProgram, Gpu, IntegersProgram, NoiseProgram, PairsProgram, ResidentTile, RingSlot};
 pub use selftest::self_test;

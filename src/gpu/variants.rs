@@ -4,6 +4,7 @@
 
 use crate::gpu::shaders::{SortedPlaces, Value, Variant};
 use crate::gpu::shape::Shape;
+use crate::kernels::discrete_gaussian::Level;
 use crate::kernels::network::{MAX_SHADER_ROWS, SHADER_SIZES};
 use crate::kernels::server_step::{SecondMoment, ServerStep};
 use crate::model::dtype::Working;
@@ -15,7 +16,7 @@ pub(super) const GROUP: usize = 256;
 pub(super) const NETWORK_GROUP: usize = 64;
 /// Mixtures that an invocation of `mixing` computes.
 pub const MIXTURES_AT_ONCE: usize = 4;
-/// Columns whose squares a workgroup of `norms` sums.
+/// Columns whose squares a workgroup of `norms` or `integer_squares` sums.
 pub(super) const NORM_CHUNK: usize = 4096;
 
 /// Values that a workgroup of a block transform or a selection reads.
@@ -159,6 +160,25 @@ pub(super) fn weighted_sum(working: Working) -> Variant {
     Variant::new("weighted_sum", &[stored(working)])
 }
 
+/// Sums the integers of rows less their base, if there is one.
+pub(super) fn integer_sum(working: Working, references: usize) -> Variant {
+    over_base("integer_sum", working, references)
+}
+
+/// Sums the squares of these integers.
+pub(super) fn integer_squares(working: Working, references: usize) -> Variant {
+    over_base("integer_squares", working, references)
+}
+
+fn over_base(kernel: &'static str, working: Working, references: usize) -> Variant {
+    over_references(kernel, working, references.min(1))
+}
+
+/// Noise of a level.
+pub(super) fn noise(level: Level) -> Variant {
+    Variant::new("discrete_gaussian", &[("BLOCKS", number(level.blocks()))])
+}
+
 /// Sorts columns of up to [`MAX_SHADER_ROWS`] rows in registers.
 pub(super) fn sorted(statistic: &OrderStatistic, working: Working, rows: usize) -> Variant {
     let size = SHADER_SIZES.into_iter().find(|size| *size >= rows).unwrap_or(MAX_SHADER_ROWS);
@@ -226,6 +246,16 @@ pub(super) fn all_norms() -> Vec<Variant> {
     over_rows(norms)
 }
 
+/// Every variant of sums of integers.
+pub(super) fn integer_sums() -> Vec<Variant> {
+    let of = |working| {
+        [0, 1]
+            .into_iter()
+            .flat_map(move |count| [integer_sum(working, count), integer_squares(working, count)])
+    };
+    STORED.into_iter().flat_map(of).collect()
+}
+
 /// Every variant of counts of signs.
 pub(super) fn all_signs() -> Vec<Variant> {
     over_rows(signs)
@@ -271,7 +301,7 @@ pub fn workgroup_size(kernel: &str) -> usize {
 /// reads one.
 pub fn chunk(variant: &Variant) -> Option<usize> {
     match variant.kernel {
-        "norms" => Some(NORM_CHUNK),
+        "norms" | "integer_squares" => Some(NORM_CHUNK),
         "hadamard" | "select_histogram" | "select_output" => Some(VECTOR_CHUNK),
         "gram" => Square::ALL
             .into_iter()

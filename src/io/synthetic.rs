@@ -46,6 +46,19 @@ impl SyntheticUpdates {
         &self.files
     }
 
+    /// The path of a folder that there is not, after a folder of this name was removed. It is removed with the updates.
+    ///
+    /// # Errors
+    ///
+    /// When the folder cannot be removed.
+    pub fn emptied(&self, name: &str) -> io::Result<PathBuf> {
+        let folder = self.folder.join(name);
+        match fs::remove_dir_all(&folder) {
+            Err(why) if why.kind() != io::ErrorKind::NotFound => Err(why),
+            _ => Ok(folder),
+        }
+    }
+
     /// A path for a merged model, which is removed with the updates.
     pub fn output(&self) -> PathBuf {
         self.folder.join("merged.safetensors")

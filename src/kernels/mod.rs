@@ -104,7 +104,7 @@ pub const KERNELS: &[Kernel] = {
             "the k values of largest magnitude"),
         kernel("low_rank", BitsOnCpu, &[], "products with factors of few columns"),
         kernel("clip_integers", Bits, &[], "exact sums of squares; values as integers of a grid"),
-        kernel("integer_sum", Bits, &["integer_sum"], "sums of integers"),
+        kernel("integer_sum", Bits, &["integer_sum", "integer_squares"], "sums of integers"),
         kernel("chacha20", Bits, &["chacha20"], "the words of ChaCha20 by number"),
         kernel("discrete_gaussian", Bits, &["discrete_gaussian"], "discrete Gaussian noise of two widths"),
     ]

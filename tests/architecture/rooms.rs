@@ -19,7 +19,7 @@ pub(crate) const ARROWS: &Table = &[
     ("cli", "*"),
     (
         "bench",
-        "aggregate intake decide passes backend compress updates codecs privacy strategies rules gpu kernels io \
+        "aggregate dp budget intake decide passes backend compress updates codecs privacy strategies rules gpu kernels io \
          telemetry settings model",
     ),
     ("doctor", "gpu privacy kernels io telemetry"),
@@ -59,7 +59,7 @@ pub(crate) const ARROWS: &Table = &[
         "tiers gaps tree shards dp secure",
         "aggregate intake decide passes backend updates strategies rules kernels io telemetry settings model",
     ),
-    ("dp", "budget privacy record"),
+    ("dp", "budget gpu privacy record"),
     ("secure", "record"),
     ("inspect", "intake passes updates kernels io telemetry model"),
     // `telemetry` for the hints of its errors.

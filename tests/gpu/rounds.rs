@@ -142,7 +142,7 @@ pub(super) fn on_gpus(options: &Options) -> Vec<BackendRequest> {
 }
 
 /// Small slots: many tiles, several in flight.
-fn small_slots() -> Options {
+pub(super) fn small_slots() -> Options {
     Options { slot_bytes: 16 << 10, slots: Some(3), ..Options::default() }
 }
 
@@ -338,7 +338,7 @@ fn close_calls_are_settled_in_f64() {
 }
 
 /// A host with a GPU whose calibration says that it is faster for every merge.
-fn wonderful(adapter: &fedmill::gpu::job::Adapter) -> Calibration {
+pub(super) fn wonderful(adapter: &fedmill::gpu::job::Adapter) -> Calibration {
     let mut known = Calibration::default();
     known.read_bytes_per_s = 1e12;
     let rates = known.cpu.clone();
@@ -350,6 +350,8 @@ fn wonderful(adapter: &fedmill::gpu::job::Adapter) -> Calibration {
         near_values_per_s: slow(),
         pairs_multiply_adds_per_s: slow(),
         mix_multiply_adds_per_s: slow(),
+        integer_bytes_per_s: slow(),
+        noise_values_per_s: slow(),
     };
     known.device = Some(DeviceCalibration {
         adapter: adapter.name.clone(),

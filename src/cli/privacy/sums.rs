@@ -110,7 +110,7 @@ impl NoiseArguments {
             ..self.shared.options(self.sums.clone())
         };
         let (pool, progress) = (common.pool()?, common.progress());
-        let request = self.shared.request(Vec::new(), &self.sums);
+        let request = self.shared.request(common, Vec::new(), &self.sums);
         published(model_path(release::run(request, &options, common.machine(&pool, &progress))))
     }
 }
@@ -124,7 +124,7 @@ impl Shared {
         sums: Vec<PathBuf>,
     ) -> Result<Outcome, Failure> {
         let (pool, progress) = (common.pool()?, common.progress());
-        let mut request = self.request(updates, &sums);
+        let mut request = self.request(common, updates, &sums);
         request.policy.claims = claims;
         published(write_sum(request, &self.options(sums), common.machine(&pool, &progress)))
     }
@@ -134,7 +134,7 @@ impl Shared {
         Options { sums, statistics, ..Options::new(self.directory.clone()) }
     }
 
-    fn request(&self, updates: Vec<PathBuf>, sums: &[PathBuf]) -> Request {
+    fn request(&self, common: &Common, updates: Vec<PathBuf>, sums: &[PathBuf]) -> Request {
         let request = Request::new(updates, Method::new(Box::new(Mean)), self.output.clone());
         Request {
             inputs: Inputs { base: Some(self.base.clone()), others: sums.to_vec(), ..request.inputs },
@@ -145,6 +145,7 @@ impl Shared {
                 weighting: Weighting::Uniform,
                 ..self.vector.policy()
             },
+            backend: common.backend(false),
             ..request
         }
     }

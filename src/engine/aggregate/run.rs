@@ -39,7 +39,7 @@ pub fn run_as(mode: &mut dyn Mode, request: Request, machine: Machine) -> Result
     mode.check(&request)?;
     let mut session = Session::open(request, machine)?;
     let done = session.until_sound(mode, |session, mode, taken| {
-        session.choose(taken)?;
+        session.choose(taken, None)?;
         let mut judgement = mode.judge(session, taken)?;
         session.check_kept(&judgement)?;
         judgement.overlap = overlap_of(session, taken)?;

@@ -8,10 +8,11 @@ use crate::engine::aggregate::outputs::{check_collisions, check_targets};
 use crate::engine::aggregate::request::{Inputs, Request};
 use crate::engine::aggregate::state::{StateSpec, check_digest};
 use crate::engine::aggregate::trusted::check_trusted;
-use crate::engine::aggregate::work::work;
+use crate::engine::aggregate::work::choice;
 use crate::engine::aggregate::{kinds, notices, report};
 use crate::engine::backend::calibration::Host;
-use crate::engine::backend::choose::{Choice, choose};
+use crate::engine::backend::choose::Choice;
+use crate::engine::backend::forecast::Reduced;
 use crate::engine::decide::judge::{Judgement, judge};
 use crate::engine::intake::admit;
 use crate::engine::intake::bases;
@@ -27,7 +28,7 @@ use crate::engine::intake::update::{self, Update};
 use crate::engine::passes::combine::CombinePass;
 use crate::engine::passes::combine::reducer::Reducer;
 use crate::engine::passes::drive::Clock;
-use crate::engine::passes::gpu_ring::{self, GpuRing};
+use crate::engine::passes::gpu_ring::GpuRing;
 use crate::engine::passes::machine::Machine;
 use crate::io::discover;
 use crate::io::model_file::TablePool;
@@ -318,24 +319,21 @@ impl<'m> Session<'m> {
         Ok(Statistics { ids, weights, byzantine: taken.byzantine, seed: method.seed, geometry: None })
     }
 
-    /// Chooses the backend, once. A later call forgets the tiles that an earlier set left on the GPU.
+    /// Chooses the backend, once. A later call forgets the tiles that an earlier set left on the GPU. A mode with another
+    /// second pass than the rule's names its `reduction`.
     ///
     /// # Errors
     ///
     /// When the operator asks for a GPU that cannot be used.
-    pub fn choose(&mut self, taken: &Taken) -> Result<(), Error> {
+    pub fn choose(&mut self, taken: &Taken, reduction: Option<Reduced>) -> Result<(), Error> {
         if self.backend_why.is_some() {
             self.machine.forget_tiles();
             return Ok(());
         }
+        let host = Host::here(self.machine.isa, self.machine.threads());
         let choice = match taken.cpu_only {
             Some(why) => Choice::cpu(why),
-            None => {
-                let host = Host::here(self.machine.isa, self.machine.threads());
-                let work = work(&taken.set, &self.request, &self.statistics(taken)?);
-                let has_gpu_work = !gpu_ring::shares(&taken.set).is_empty();
-                choose(&self.request.backend, &work, &host, has_gpu_work)?
-            }
+            None => choice(taken, &self.request, &self.statistics(taken)?, &host, reduction)?,
         };
         self.use_backend(choice, taken.cpu_only.is_none())
     }

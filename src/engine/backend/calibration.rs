@@ -63,6 +63,10 @@ pub struct Rates {
     pub pairs_multiply_adds_per_s: Curve,
     /// Multiply-adds per second of mixtures.
     pub mix_multiply_adds_per_s: Curve,
+    /// Bytes per second of sums of integers on a grid, and of their squares.
+    pub integer_bytes_per_s: Curve,
+    /// Values per second of noise.
+    pub noise_values_per_s: Curve,
 }
 
 /// The measured speed of a GPU.
@@ -128,7 +132,7 @@ fn is_rate(rate: f64) -> bool {
 }
 
 impl Rates {
-    fn curves(&self) -> [&Curve; 6] {
+    fn curves(&self) -> [&Curve; 8] {
         [
             &self.sum_bytes_per_s,
             &self.median_values_per_s,
@@ -136,6 +140,8 @@ impl Rates {
             &self.near_values_per_s,
             &self.pairs_multiply_adds_per_s,
             &self.mix_multiply_adds_per_s,
+            &self.integer_bytes_per_s,
+            &self.noise_values_per_s,
         ]
     }
 }
@@ -158,6 +164,8 @@ impl Default for Calibration {
                 near_values_per_s: order(0.5),
                 pairs_multiply_adds_per_s: Curve::new(vec![(8, 2e10), (32, 8e10)]),
                 mix_multiply_adds_per_s: Curve::new(vec![(2, 8e9)]),
+                integer_bytes_per_s: Curve::new(vec![(2, 4e9)]),
+                noise_values_per_s: Curve::new(vec![(1, 5e7)]),
             },
             device: None,
         }

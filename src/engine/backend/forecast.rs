@@ -61,6 +61,8 @@ pub enum Reduced {
     Median,
     TrimmedMean,
     MeanNearMedian,
+    /// The sum of integers on a grid, and noise on it.
+    NoisedSum,
 }
 
 impl Work {
@@ -88,6 +90,10 @@ impl Work {
             Reduced::Median => values / rates.median_values_per_s.at(rows),
             Reduced::TrimmedMean => values / rates.trimmed_values_per_s.at(rows),
             Reduced::MeanNearMedian => values / rates.near_values_per_s.at(rows),
+            Reduced::NoisedSum => {
+                self.bytes(rows) / rates.integer_bytes_per_s.at(rows)
+                    + self.parameters as f64 / rates.noise_values_per_s.at(1)
+            }
         }
     }
 
@@ -306,6 +312,8 @@ mod tests {
             near_values_per_s: flat(2.5e8),
             pairs_multiply_adds_per_s: flat(1e10),
             mix_multiply_adds_per_s: flat(2e9),
+            integer_bytes_per_s: flat(2e9),
+            noise_values_per_s: flat(1e8),
         }
     }
 
@@ -350,6 +358,8 @@ mod tests {
             (Reduced::Median, 1.0),
             (Reduced::TrimmedMean, 2.0),
             (Reduced::MeanNearMedian, 4.0),
+            // 4 GB of integers, and noise on 10 M coordinates.
+            (Reduced::NoisedSum, 2.1),
         ] {
             let found = forecast(&plain, &work(Vec::new(), reduction));
             close(found.passes[0].cpu.read_s, 0.4);

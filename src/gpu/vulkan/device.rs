@@ -193,6 +193,14 @@ impl VulkanDevice {
         Ok(buffer)
     }
 
+    /// Submits commands and waits until they are done.
+    pub(super) fn finish(&self, encode: impl FnOnce(&mut wgpu::CommandEncoder)) -> Result<(), GpuError> {
+        let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        encode(&mut encoder);
+        let submission = self.queue.submit([encoder.finish()]);
+        self.wait(&submission, || true)
+    }
+
     /// Fills a buffer with a pattern. For tests.
     pub(super) fn spoil(&self, buffer: &wgpu::Buffer) {
         let bytes = usize::try_from(buffer.size()).unwrap_or(0);

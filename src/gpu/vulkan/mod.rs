@@ -1,17 +1,19 @@
 //! Devices through Vulkan: [`open`] opens one, and it does what [`ComputeDevice`] says.
 //!
 //! `adapter` finds devices, `memory` asks for the size of their memory. `device` is an open one. `program` turns a job
-//! into steps, `slot` runs them on tiles and `stamps` times them. `measure` finds the most that a device can do.
+//! into steps, `slot` runs them on tiles and `stamps` times them. `secret` is memory that is wiped. `measure` finds the most that a device can do.
 
 mod adapter;
 mod device;
 mod measure;
 mod memory;
 mod program;
+mod secret;
 mod slot;
 mod stamps;
 
 use crate::gpu::device::{self as opened, ComputeDevice, TileDevice};
+use crate::gpu::integers::{IntegersJob, NoiseJob};
 use crate::gpu::job::{Adapter, CombineJob, GpuError, Options, PairsJob};
 use crate::gpu::run::{BufferId, Run};
 use device::VulkanDevice;
@@ -19,7 +21,7 @@ use slot::VulkanSlot;
 use std::time::Duration;
 
 pub use adapter::adapters;
-pub(super) use program::{CombineProgram, PairsProgram};
+pub(super) use program::{CombineProgram, IntegersProgram, NoiseProgram, PairsProgram};
 
 /// Rows in device memory.
 pub(super) type Memory = wgpu::Buffer;
@@ -76,6 +78,22 @@ impl ComputeDevice for VulkanDevice {
         PairsProgram::new(self, job).map(opened::PairsProgram)
     }
 
+    fn compile_integers(&self, job: &IntegersJob) -> Result<opened::IntegersProgram, GpuError> {
+        IntegersProgram::new(self, job).map(opened::IntegersProgram)
+    }
+
+    fn compile_noise(&self, job: &NoiseJob) -> Result<opened::NoiseProgram, GpuError> {
+        NoiseProgram::new(self, job).map(opened::NoiseProgram)
+    }
+
+    fn keys(&self, program: &opened::NoiseProgram) -> Result<Vec<u32>, GpuError> {
+        program.0.keys.read(self)
+    }
+
+    fn wipe(&self, program: &opened::NoiseProgram) -> Result<(), GpuError> {
+        program.0.keys.wipe(self)
+    }
+
     fn pairs_columns(&self, points: usize) -> usize {
         PairsProgram::most_columns(self, points)
     }
@@ -89,6 +107,13 @@ impl ComputeDevice for VulkanDevice {
     }
 
     fn pairs_slot(&self, program: &opened::PairsProgram) -> Result<Box<dyn TileDevice + '_>, GpuError> {
+        Ok(Box::new(VulkanSlot::new(self, &program.0.program)?))
+    }
+    fn integers_slot(&self, program: &opened::IntegersProgram) -> Result<Box<dyn TileDevice + '_>, GpuError> {
+        Ok(Box::new(VulkanSlot::new(self, &program.0.program)?))
+    }
+
+    fn noise_slot(&self, program: &opened::NoiseProgram) -> Result<Box<dyn TileDevice + '_>, GpuError> {
         Ok(Box::new(VulkanSlot::new(self, &program.0.program)?))
     }
 }

@@ -1,12 +1,15 @@
 //! A job as steps: which kernels run on which buffers, and how their outputs are read.
 //!
 //! `combine` has the steps of a merge, `pairs` those of a pass over pairs, `order_statistic` those of a median or a
-//! mean of some values.
+//! mean of some values. `integers` has the step of sums on a grid, `noise` that of their noise.
 
 mod combine;
+mod integers;
+mod noise;
 mod order_statistic;
 mod pairs;
 
+use crate::gpu::integers::INTEGER_WORDS;
 use crate::gpu::job::{GpuError, TileShape};
 use crate::gpu::shaders::Variant;
 use crate::gpu::shape::{Shape, words};
@@ -15,7 +18,9 @@ use crate::gpu::vulkan::device::VulkanDevice;
 use crate::model::dtype::Working;
 use std::sync::Arc;
 
-pub(in crate::gpu) use {combine::CombineProgram, pairs::PairsProgram};
+pub(in crate::gpu) use {
+    combine::CombineProgram, integers::IntegersProgram, noise::NoiseProgram, pairs::PairsProgram,
+};
 
 /// The buffer that a binding of a step refers to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -159,6 +164,13 @@ fn shape(source: &Source, tile: &TileShape, parameter: usize) -> Shape {
         stride: source.stride(tile),
         parameter: words(parameter),
     }
+}
+
+/// The integers of words, the low word of each first.
+fn integers_of(words: &[u32]) -> Vec<i64> {
+    let integer =
+        |[low, high]: &[u32; INTEGER_WORDS]| (u64::from(*high) << 32 | u64::from(*low)).cast_signed();
+    words.as_chunks().0.iter().map(integer).collect()
 }
 
 /// The value of a word that holds an f32.

@@ -4,10 +4,11 @@
 //! slots fill theirs. So files are read while the device works, in the memory of a few slots.
 
 use crate::gpu::device::{self, ResidentTile, TileDevice};
+use crate::gpu::integers::IntegerSums;
 use crate::gpu::job::{Combined, DeviceTime, GpuError, PairSums, TileShape};
 use crate::gpu::shape::Shape;
 use crate::gpu::vulkan::device::VulkanDevice;
-use crate::gpu::vulkan::program::{Place, Program, Words};
+use crate::gpu::vulkan::program::{NoiseProgram, Place, Program, Words};
 use crate::gpu::vulkan::stamps::{Moment, Stamps};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -314,6 +315,26 @@ impl TileDevice for VulkanSlot<'_> {
         let job = &program.0;
         let tile = self.run(&job.program, kept)?;
         self.read(&job.program, &tile, |outputs, largest| job.read(outputs, largest))
+    }
+
+    fn integers(
+        &mut self,
+        program: &device::IntegersProgram,
+        kept: Option<&ResidentTile>,
+    ) -> Result<IntegerSums, GpuError> {
+        let job = &program.0;
+        let tile = self.run(&job.program, kept)?;
+        self.read(&job.program, &tile, |outputs, _| job.read(&tile, outputs))
+    }
+
+    fn noise(
+        &mut self,
+        program: &device::NoiseProgram,
+        kept: Option<&ResidentTile>,
+    ) -> Result<Vec<i64>, GpuError> {
+        let program = &program.0.program;
+        let tile = self.run(program, kept)?;
+        self.read(program, &tile, |outputs, _| NoiseProgram::read(outputs))
     }
 
     fn time(&self) -> DeviceTime {

@@ -3,10 +3,12 @@
 use crate::budget::books::{Books, NoiseTerms};
 use crate::engine::aggregate::error::Error;
 use crate::engine::aggregate::session::Session;
+use crate::engine::backend::forecast::Reduced;
 use crate::engine::intake::admit;
 use crate::engine::intake::cohort::reported;
 use crate::engine::intake::fault::Fault;
 use crate::engine::intake::taken::Taken;
+use crate::engine::passes::error::PassError;
 use crate::model::class::TensorClass;
 use crate::model::layout::TensorSpec;
 use crate::modes::dp::clips::{ClientClip, ValuesDigest, clips};
@@ -49,6 +51,7 @@ impl Clipped {
     pub fn of(session: &mut Session, options: &Options, books: &Books) -> Result<Self, Error> {
         check(&session.request)?;
         let taken = take(session)?;
+        session.choose(&taken, Some(Reduced::NoisedSum))?;
         let set = &taken.set;
         let statistics = options.statistics;
         let dimension = statistics.dimension(set);
@@ -104,13 +107,20 @@ impl Clipped {
     ///
     /// # Errors
     ///
-    /// When the base or a sum cannot be read or changed, the integers cannot be written, or a signal asked to stop.
+    /// When the base or a sum cannot be read or changed, the integers cannot be written, the GPU fails, or a signal asked
+    /// to stop.
     pub fn add_up(&mut self, session: &Session, write: &WriteIntegers) -> Result<(), Error> {
         let set = &self.taken.set;
         loop {
             let sum = self.clips.sum(self.grid, &self.edges);
             let coordinates = self.sum_terms.statistics.clipped(set);
-            let digests = sum_pass::run(&session.machine, set, &coordinates, &sum, write)?;
+            let digests = match sum_pass::run(&session.machine, set, &coordinates, &sum, write) {
+                Err(PassError::Gpu(why)) if session.machine.gpu().is_some_and(|ring| ring.falls_back) => {
+                    session.machine.give_up_gpu(why);
+                    continue;
+                }
+                digests => digests?,
+            };
             let changed = self.clips.changed(sum.clients(), &digests);
             if changed.is_empty() {
                 let paths: Vec<&Path> =

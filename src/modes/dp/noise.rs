@@ -97,31 +97,59 @@ pub(crate) fn most(plan: &BudgetPlan, level: Level) -> f64 {
     }
 }
 
+/// A stream of noise: its key, its numbers, and whether its noise is subtracted.
+pub(super) struct SignedStream {
+    key: Key,
+    domain: u32,
+    segment: u32,
+    /// Whether the noise is subtracted.
+    pub(super) is_negative: bool,
+}
+
+impl SignedStream {
+    /// The stream.
+    pub(super) fn stream(&self) -> Stream<'_> {
+        Stream { key: self.key.bytes(), domain: self.domain, segment: self.segment }
+    }
+}
+
 impl Noise {
+    /// The streams whose noise adds up to this one, and its level; `None` for a kept row.
+    pub(super) fn streams(&self) -> Option<(Level, Vec<SignedStream>)> {
+        match self {
+            Self::Fresh { key, level } => {
+                let key = Key::kept(*key.bytes());
+                let domain = domain::COORDINATES;
+                Some((*level, vec![SignedStream { key, domain, segment: 0, is_negative: false }]))
+            }
+            Self::Tree { draws, level } => {
+                let of = |node: Node, is_negative| {
+                    let key = draws.of(node.comes_in());
+                    let (domain, segment) = (domain::NODES + node.level, node.number);
+                    SignedStream { key, domain, segment, is_negative }
+                };
+                let come = of(tree::comes(draws.round()), false);
+                let go = tree::go(draws.round()).map(|node| of(node, true));
+                Some((*level, [come].into_iter().chain(go).collect()))
+            }
+            Self::Row(_) => None,
+        }
+    }
+
     /// Adds the noise of the coordinates from `first` on to their sums.
     ///
     /// # Errors
     ///
     /// When a kept row cannot be read.
     pub fn add(&self, isa: Isa, first: u64, sums: &mut [i64]) -> Result<(), BudgetError> {
+        let streams = self.streams();
         for (block, sums) in sums.chunks_mut(BLOCK_COORDINATES).enumerate() {
             let first = first + (block * BLOCK_COORDINATES) as u64;
-            match self {
-                Self::Fresh { key, level } => {
-                    let stream = Stream { key: key.bytes(), domain: domain::COORDINATES, segment: 0 };
-                    add(isa, stream, *level, first, 1, sums);
-                }
-                Self::Tree { draws, level } => {
-                    let mut add_node = |node: Node, sign: i64| {
-                        let key = draws.of(node.comes_in());
-                        let (domain, segment) = (domain::NODES + node.level, node.number);
-                        let stream = Stream { key: key.bytes(), domain, segment };
-                        add(isa, stream, *level, first, sign, sums);
-                    };
-                    add_node(tree::comes(draws.round()), 1);
-                    tree::go(draws.round()).for_each(|node| add_node(node, -1));
-                }
-                Self::Row(row) => add_row(isa, row, first, sums)?,
+            if let Self::Row(row) = self {
+                add_row(isa, row, first, sums)?;
+            }
+            if let Some((level, streams)) = &streams {
+                streams.iter().for_each(|stream| add(isa, stream, *level, first, sums));
             }
         }
         Ok(())
@@ -136,12 +164,14 @@ pub(crate) fn of_count(isa: Isa, key: &Key, level: Level) -> i64 {
     noised[0]
 }
 
-/// Adds the draws of a stream, times `sign`.
-fn add(isa: Isa, stream: Stream, level: Level, first: u64, sign: i64, sums: &mut [i64]) {
+/// Adds the draws of a stream, or subtracts them.
+fn add(isa: Isa, of: &SignedStream, level: Level, first: u64, sums: &mut [i64]) {
     let mut draws = [0; BLOCK_COORDINATES];
     let draws = &mut draws[..sums.len()];
-    discrete_gaussian::noise(isa, stream, level, first, draws);
-    draws.iter_mut().for_each(|draw| *draw *= sign);
+    discrete_gaussian::noise(isa, of.stream(), level, first, draws);
+    if of.is_negative {
+        draws.iter_mut().for_each(|draw| *draw = -*draw);
+    }
     add_integers(isa, draws, sums);
 }
 

@@ -56,7 +56,8 @@ pub struct SumOnDisk {
 #[derive(Debug)]
 pub struct NoisedSum {
     sum: SumOnDisk,
-    noise: Noise,
+    /// The noise to add; `None` if it is in the sum.
+    noise: Option<Noise>,
     /// The value of the integer 1 in the released mean.
     unit: f64,
     /// Number of values that were cut to the range of the base's dtype.
@@ -89,7 +90,12 @@ impl SumOnDisk {
         Ok(written.map_err(WriteError::at(&self.path))?)
     }
 
-    fn read(&self, tile: &Tile, integers: &mut [i64]) -> Result<(), PassError> {
+    /// Reads the integers of a tile.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be read.
+    pub(super) fn read(&self, tile: &Tile, integers: &mut [i64]) -> Result<(), PassError> {
         let read = self.file.read_at(bytemuck::cast_slice_mut(integers), offset(tile.coordinates.start));
         Ok(read.map_err(WriteError::at(&self.path))?)
     }
@@ -115,21 +121,25 @@ impl<'e> ClippedSum<'e> {
         &self.clients
     }
 
-    /// Adds all clients and sum files to the integers of a tile. Returns the digest of the row of each client that
-    /// counts; `None` if the client cannot be read.
+    /// The clip of each client that counts.
+    pub(super) fn clips(&self) -> &[Clip] {
+        &self.clips
+    }
+
+    /// Adds all clients to the integers of a tile. Returns the digest of the row of each client that counts; `None` if
+    /// the client cannot be read.
     ///
     /// # Errors
     ///
-    /// When a sum file cannot be read.
+    /// When the base cannot be read.
     pub fn add<E: Element>(
         &self,
         isa: Isa,
-        layout: &Layout,
         reader: &mut TileReader,
         tile: &Tile,
         integers: &mut [i64],
     ) -> Result<Vec<Option<RowDigest>>, PassError> {
-        let mut squares = Vec::with_capacity(self.clips.len() + self.edges.len());
+        let mut squares = Vec::with_capacity(self.clips.len());
         let mut digests = Vec::with_capacity(self.clips.len());
         for (client, clip) in self.clients.iter().zip(&self.clips) {
             match reader.read::<E>(tile, &[*client]) {
@@ -144,7 +154,24 @@ impl<'e> ClippedSum<'e> {
             squares.push(add_quantized(isa, rows.row(0), base, clip.scale, integers));
             digests.push(Some(RowDigest::of(rows.row(0))));
         }
+        self.count(0, squares);
+        Ok(digests)
+    }
+
+    /// Adds the sum files to the integers of a tile.
+    ///
+    /// # Errors
+    ///
+    /// When a sum file cannot be read.
+    pub(super) fn add_edges(
+        &self,
+        isa: Isa,
+        layout: &Layout,
+        tile: &Tile,
+        integers: &mut [i64],
+    ) -> Result<(), PassError> {
         let mut row = vec![0; if self.edges.is_empty() { 0 } else { integers.len() }];
+        let mut squares = Vec::with_capacity(self.edges.len());
         for edge in self.edges {
             let read = edge.read(layout, tile.coordinates.clone(), &mut row);
             let path = || edge.model.path.clone();
@@ -152,9 +179,14 @@ impl<'e> ClippedSum<'e> {
             add_integers(isa, &row, integers);
             squares.push(row.iter().map(|x| u128::from(x.unsigned_abs()).pow(2)).sum());
         }
+        self.count(self.clips.len(), squares);
+        Ok(())
+    }
+
+    /// Adds the squares of a tile: of the clients from number `first` on, behind which the sum files stand.
+    pub(super) fn count(&self, first: usize, squares: Vec<u128>) {
         let mut all = self.squares.lock().unwrap_or_else(PoisonError::into_inner);
-        all.iter_mut().zip(squares).for_each(|(all, more)| *all = all.saturating_add(more));
-        Ok(digests)
+        all[first..].iter_mut().zip(squares).for_each(|(all, more)| *all = all.saturating_add(more));
     }
 
     /// Verifies exactly the norm of the integers of each client and sum file, as they were added. Call it before the
@@ -182,11 +214,17 @@ struct NoNoise(BudgetError);
 
 impl Explain for NoNoise {}
 
+/// Adds noise to the integers of a tile.
+pub(super) fn add_noise(noise: &Noise, isa: Isa, tile: &Tile, integers: &mut [i64]) -> Result<(), PassError> {
+    let noised = noise.add(isa, tile.coordinates.start as u64, integers);
+    noised.map_err(|why| PassError::Reducer(Box::new(NoNoise(why))))
+}
+
 impl NoisedSum {
-    /// A sum on a grid, its noise, and the divisor.
+    /// A sum on a grid, its noise unless the sum holds it, and the divisor.
     pub fn new(
         sum: SumOnDisk,
-        noise: Noise,
+        noise: Option<Noise>,
         grid: &Grid,
         denominator: u64,
         statistics: DpStatistics,
@@ -206,8 +244,9 @@ impl NoisedSum {
         let (isa, tile) = (work.isa, work.tile);
         let mut integers = work.zeroed_integers();
         self.sum.read(tile, &mut integers)?;
-        let noised = self.noise.add(isa, tile.coordinates.start as u64, &mut integers);
-        noised.map_err(|why| PassError::Reducer(Box::new(NoNoise(why))))?;
+        if let Some(noise) = &self.noise {
+            add_noise(noise, isa, tile, &mut integers)?;
+        }
         to_floats(isa, &integers, self.unit, released);
         work.put_back_integers(integers);
         Ok(())
@@ -246,6 +285,6 @@ impl Reducer for &NoisedSum {
     }
 
     fn on_gpu(&self) -> Result<GpuReduction<'_>, CpuOnly> {
-        Err(CpuOnly(crate::modes::dp::CPU_ONLY))
+        Err(CpuOnly("a release reads one sum"))
     }
 }

@@ -24,7 +24,6 @@ use crate::engine::aggregate::request::{Inputs, Readers, Request};
 use crate::engine::aggregate::run::{merge_staged, stage};
 use crate::engine::aggregate::session::Session;
 use crate::engine::aggregate::{metadata, report};
-use crate::engine::backend::request::BackendName;
 use crate::engine::decide::judge::Judgement;
 use crate::engine::decide::method::MetricsRequest;
 use crate::engine::intake::claims::OnDuplicateContent;
@@ -45,7 +44,7 @@ use crate::modes::dp::noised_sum::{NoisedSum, SumOnDisk};
 use crate::modes::dp::reports::{at_target, existing_report, report_existing, without_clients};
 use crate::modes::dp::statistics::DpStatistics;
 use crate::modes::dp::sum_file::SumFile;
-use crate::modes::dp::{CPU_ONLY, adaptive_clip, noise, range};
+use crate::modes::dp::{adaptive_clip, noise, noise_on_gpu, range};
 use crate::privacy::clipping::Treatment;
 use crate::privacy::ledger::plan::ClipBound;
 use crate::record::sha256::Sha256;
@@ -146,9 +145,6 @@ pub(super) fn check(request: &Request) -> Result<(), Unsupported> {
         let why = "the report is private, and a stream may have any reader";
         return refuse(format!("--report {}", report.display()), why, "name a file");
     }
-    if request.backend.name == BackendName::Gpu {
-        return refuse("--backend gpu".to_owned(), "sums are made on the CPU", "use auto or cpu");
-    }
     Ok(())
 }
 
@@ -219,7 +215,6 @@ fn release(session: &mut Session, options: &Options) -> Result<Report, Error> {
         Err(ended) => return Ok(ended),
     };
     let (mode, taken) = Release::new(session, options, (&account, &grant), clipped, sum)?;
-    session.backend_why = Some(CPU_ONLY.to_owned());
     let judgement = mode.judgement(step);
     let report = merge_staged(session, &mode, &taken, &judgement, staging).map_err(|why| match why {
         Stopped::Error(why) => why,
@@ -383,6 +378,9 @@ impl Release {
         let coordinates = taken.set.layout.parameters() as u64;
         let (isa, pool) = (session.machine.isa, session.machine.pool);
         let noise = noise::of_grant(account, grant, coordinates, isa, pool).map_err(DpError::of)?;
+        let clipped = sum_terms.statistics.clipped(&taken.set);
+        let is_noised = noise_on_gpu::add(&session.machine, &taken.set, &clipped, &noise, &sum)?;
+        let noise = (!is_noised).then_some(noise);
         let sum = NoisedSum::new(sum, noise, &grid, terms.denominator, sum_terms.statistics);
         let stamp = grant.stamp(next_clip);
         let (report_clients, directory) = (options.report_clients, account.books().directory.clone());

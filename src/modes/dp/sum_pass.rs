@@ -5,13 +5,16 @@
 
 use crate::engine::passes::drive::Clock;
 use crate::engine::passes::error::PassError;
+use crate::engine::passes::gpu_ring::GpuRing;
 use crate::engine::passes::machine::Machine;
 use crate::engine::passes::pass::{TilePass, for_element};
 use crate::engine::passes::plan::{Tile, TilePlan};
 use crate::engine::passes::reader::TileReader;
+use crate::gpu::job::GpuError;
 use crate::modes::dp::COLUMNS;
-use crate::modes::dp::clips::{RowDigest, ValuesDigest};
+use crate::modes::dp::clips::ValuesDigest;
 use crate::modes::dp::noised_sum::ClippedSum;
+use crate::modes::dp::sum_on_gpu::{PieceDigests, SumLane, SumOnGpu, pieces};
 use crate::updates::set::UpdateSet;
 use std::ops::Range;
 
@@ -21,11 +24,13 @@ pub type WriteIntegers<'w> = dyn Fn(&Tile, &[i64]) -> Result<(), PassError> + Sy
 /// The digests of the clients of a sum; `None` for a client that cannot be read.
 pub type Digests = Vec<Option<ValuesDigest>>;
 
-/// Adds up the clients and the edges of a sum at some coordinates. Returns the digest of each client's values.
+/// Adds up the clients and the edges of a sum at some coordinates, on the GPU if the machine uses one. Returns the
+/// digest of each client's values.
 ///
 /// # Errors
 ///
-/// When the base or a sum of an edge cannot be read, integers cannot be written, or a signal asked to stop.
+/// When the base or a sum of an edge cannot be read, integers cannot be written, the GPU fails, or a signal asked to
+/// stop.
 pub fn run(
     machine: &Machine,
     set: &UpdateSet,
@@ -34,8 +39,12 @@ pub fn run(
     write: &WriteIntegers,
 ) -> Result<Digests, PassError> {
     machine.progress.start("adding up", set.data_bytes());
-    let plan = TilePlan::at_multiples(set, 1, coordinates, COLUMNS);
-    machine.run(&SumPass { machine, set, plan, sum, write })
+    let ring = machine.gpu();
+    let device = ring.as_deref().map(|ring| SumOnGpu::new(ring, set, sum)).transpose()?;
+    let columns = device.as_ref().map_or(COLUMNS, SumOnGpu::columns);
+    let plan = TilePlan::at_multiples(set, 1, coordinates, columns);
+    let pool = ring.as_deref().map_or(machine.pool, GpuRing::lanes);
+    machine.run_on(pool, &SumPass { machine, set, plan, sum, write, device })
 }
 
 struct SumPass<'a> {
@@ -44,37 +53,54 @@ struct SumPass<'a> {
     plan: TilePlan,
     sum: &'a ClippedSum<'a>,
     write: &'a WriteIntegers<'a>,
+    /// The sum on the GPU; `None` without one.
+    device: Option<SumOnGpu<'a>>,
+}
+
+/// The buffers of one thread.
+struct SumWorker<'p> {
+    reader: TileReader<'p>,
+    integers: Vec<i64>,
+    /// The slots of the ring; `None` without a GPU.
+    lane: Option<Result<SumLane<'p>, GpuError>>,
 }
 
 impl TilePass for SumPass<'_> {
     type Worker<'p>
-        = (TileReader<'p>, Vec<i64>)
+        = SumWorker<'p>
     where
         Self: 'p;
-    type Part = Vec<Option<RowDigest>>;
+    type Part = PieceDigests;
     type Sum = Digests;
 
     fn plan(&self) -> &TilePlan {
         &self.plan
     }
 
-    fn worker(&self) -> (TileReader<'_>, Vec<i64>) {
-        (TileReader::new(self.machine.isa, self.set, &self.plan), Vec::new())
+    fn worker(&self) -> SumWorker<'_> {
+        let reader = TileReader::new(self.machine.isa, self.set, &self.plan);
+        SumWorker { reader, integers: Vec::new(), lane: self.device.as_ref().map(SumOnGpu::lane) }
     }
 
-    fn tile(
-        &self,
-        (reader, integers): &mut (TileReader, Vec<i64>),
-        tile: &Tile,
-    ) -> Result<Vec<Option<RowDigest>>, PassError> {
+    fn tile(&self, worker: &mut SumWorker, tile: &Tile) -> Result<PieceDigests, PassError> {
+        let SumWorker { reader, integers, lane } = worker;
         let (isa, layout) = (self.machine.isa, &self.set.layout);
         integers.clear();
         integers.resize(tile.coordinates.len(), 0);
         reader.read_base(tile)?;
-        let digests =
-            for_element!(tile.working, E => self.sum.add::<E>(isa, layout, reader, tile, integers))?;
+        let device = self.device.as_ref().filter(|device| device.takes(tile, reader.base()));
+        let digests = match device.zip(lane.as_mut()) {
+            Some((device, lane)) => {
+                let lane = lane.as_mut().map_err(|why| why.clone())?;
+                let numbered = (tile, self.plan.tiles());
+                for_element!(tile.working, E => device.add::<E>(isa, lane, reader, numbered, integers))?
+            }
+            None => self.add_pieces(reader, tile, integers)?,
+        };
+        self.sum.add_edges(isa, layout, tile, integers)?;
         (self.write)(tile, integers)?;
-        self.machine.progress.advance((digests.len() * integers.len() * tile.dtype.bytes()) as u64);
+        let clients = self.sum.clients().len();
+        self.machine.progress.advance((clients * integers.len() * tile.dtype.bytes()) as u64);
         Ok(digests)
     }
 
@@ -82,16 +108,40 @@ impl TilePass for SumPass<'_> {
         self.sum.clients().iter().map(|_| Some(ValuesDigest::default())).collect()
     }
 
-    fn add(&self, all: &mut Digests, _: &Tile, parts: Vec<Option<RowDigest>>) {
-        for (all, part) in all.iter_mut().zip(parts) {
-            match (all.as_mut(), part) {
-                (Some(all), Some(part)) => all.add(&part),
-                _ => *all = None,
+    fn add(&self, all: &mut Digests, _: &Tile, parts: PieceDigests) {
+        for parts in parts {
+            for (all, part) in all.iter_mut().zip(parts) {
+                match (all.as_mut(), part) {
+                    (Some(all), Some(part)) => all.add(&part),
+                    _ => *all = None,
+                }
             }
         }
     }
 
-    fn clock(&self, (reader, _): &(TileReader, Vec<i64>)) -> Clock {
-        reader.clock
+    fn clock(&self, worker: &SumWorker) -> Clock {
+        worker.reader.clock
+    }
+}
+
+impl SumPass<'_> {
+    /// Adds up the clients at the coordinates of a tile on the CPU, piece by piece.
+    fn add_pieces(
+        &self,
+        reader: &mut TileReader,
+        tile: &Tile,
+        integers: &mut [i64],
+    ) -> Result<PieceDigests, PassError> {
+        let isa = self.machine.isa;
+        let piece = |coordinates: Range<usize>| {
+            let start = tile.coordinates.start;
+            let integers = &mut integers[coordinates.start - start..coordinates.end - start];
+            let piece = Tile { coordinates, ..tile.clone() };
+            if piece != *tile {
+                reader.read_base(&piece)?;
+            }
+            for_element!(tile.working, E => self.sum.add::<E>(isa, reader, &piece, integers))
+        };
+        pieces(&tile.coordinates).map(piece).collect()
     }
 }

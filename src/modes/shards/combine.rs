@@ -47,7 +47,7 @@ pub fn combine(
 ) -> Result<PathBuf, Error> {
     let mut run = ShardedRun::open(request, machine)?;
     let identity = run.session.machine.pool.install(|| RunIdentity::of(&run))?;
-    run.session.choose(&run.taken)?;
+    run.session.choose(&run.taken, None)?;
     let decided = Decided::read(&run, &identity, decision)?;
     let found = match merge(&mut run, &decided, shard, &identity.with(DECISION, decided.name())) {
         Ok(()) => {

@@ -27,7 +27,7 @@ use std::path::PathBuf;
 pub fn gram(request: Request, shard: Shard, machine: Machine) -> Result<PathBuf, Error> {
     let mut run = ShardedRun::open(request, machine)?;
     check(&run)?;
-    run.session.choose(&run.taken)?;
+    run.session.choose(&run.taken, None)?;
     let identity = run.session.machine.pool.install(|| geometry_identity(&run))?;
     let mut small = Vec::new();
     for request in requests(&run) {

@@ -92,11 +92,6 @@ fn options_that_reveal_the_number_of_clients_are_refused() {
     assert_refused(&dir, &["--weights", "examples"], &["--weights", "cannot be used with"]);
     assert_refused(&dir, &["--weights", "uniform"], &["--weights", "cannot be used with"]);
     assert_refused(&dir, &["--explain"], &["--explain", "cannot be used with"]);
-    assert_refused(
-        &dir,
-        &["--backend", "gpu"],
-        &["error: --backend gpu under --dp", "on the CPU", "hint: use auto"],
-    );
 }
 
 #[test]
