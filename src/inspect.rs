@@ -337,7 +337,9 @@ pub fn text(updates: &[InspectedUpdate]) -> String {
         "max abs",
         "non-finite",
     ];
-    let mut table = Listing::with_header(header).right((1..header.len()).filter(|column| *column != 3));
+    let right = (1..header.len()).filter(|column| *column != 3);
+    // Examples may be fractions.
+    let mut table = Listing::with_header(header).right(right).points(5).cut(0);
     for update in updates {
         table.add([
             update.id.clone(),

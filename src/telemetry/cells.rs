@@ -2,7 +2,7 @@
 //!
 //! Text of clients may not act on the terminal, or break a row. Cells and texts wrap on a terminal only, so that each row
 //! is one line where another program reads it, as in `fedmill plan history runs | grep failed`. `COLUMNS`, if set, is the
-//! width in both cases.
+//! width in both cases. Cells are cut on a terminal alone.
 
 use crate::telemetry::escape::escaped;
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, presets};
@@ -15,28 +15,37 @@ const TERMINAL: u16 = 80;
 fn width() -> Option<u16> {
     let stated = std::env::var("COLUMNS").ok().and_then(|text| text.trim().parse().ok());
     let stated = stated.filter(|columns: &u16| *columns > 0);
-    stated.or_else(|| io::stdout().is_terminal().then_some(TERMINAL))
+    stated.or_else(|| io::stdout().is_terminal().then(|| columns_of_terminal().unwrap_or(TERMINAL)))
+}
+
+/// The columns that the terminal says it has.
+fn columns_of_terminal() -> Option<u16> {
+    let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
+    Some(size.ws_col).filter(|columns| *columns > 0)
 }
 
 /// A table as a command prints it: rows in columns, without lines between them.
+#[derive(Default)]
 pub struct Listing {
-    table: Table,
+    header: Option<Vec<String>>,
+    rows: Vec<Vec<String>>,
     right: Vec<usize>,
+    points: Vec<usize>,
+    cut: Option<usize>,
 }
+
+/// The fewest characters that are left of a cell that is cut.
+const LEAST: usize = 12;
 
 impl Listing {
     /// A table without a header.
     pub fn bare() -> Self {
-        let mut table = Table::new();
-        table.load_style(presets::NOTHING);
-        Self { table, right: Vec::new() }
+        Self::default()
     }
 
     /// A table whose columns have these names.
     pub fn with_header<const N: usize>(names: [&str; N]) -> Self {
-        let mut listing = Self::bare();
-        listing.table.set_header(names.map(|name| escaped(name).into_owned()));
-        listing
+        Self { header: Some(names.map(|name| escaped(name).into_owned()).into()), ..Self::default() }
     }
 
     /// A table of names, each with its value.
@@ -53,22 +62,72 @@ impl Listing {
         self
     }
 
+    /// Puts the numbers of this column at the right with their decimal points below each other.
+    #[must_use]
+    pub fn points(mut self, column: usize) -> Self {
+        self.points.push(column);
+        self.right([column])
+    }
+
+    /// Cuts the cells of this column on a terminal that is too narrow for the rows.
+    #[must_use]
+    pub fn cut(self, column: usize) -> Self {
+        Self { cut: Some(column), ..self }
+    }
+
     /// Adds a row.
     pub fn add<const N: usize>(&mut self, cells: [String; N]) {
-        self.table.add_row(cells.map(|cell| escaped(&cell).into_owned()));
+        self.rows.push(cells.map(|cell| escaped(&cell).into_owned()).into());
     }
 
     /// The text of the table. On a terminal the cells of these columns wrap, so that rows fit it; others never do.
-    pub fn text(self, wrapped: &[usize]) -> String {
+    pub fn text(mut self, wrapped: &[usize]) -> String {
+        if io::stdout().is_terminal() {
+            self.cut_to(width());
+        }
         self.within(width(), wrapped)
     }
 
-    fn within(mut self, width: Option<u16>, wrapped: &[usize]) -> String {
+    /// Cuts the cells of the column that may be cut, as far as the rows are wider than this.
+    fn cut_to(&mut self, width: Option<u16>) {
+        let (Some(column), Some(width)) = (self.cut, width) else { return };
+        let longest = |text: &str| text.lines().map(|line| line.chars().count()).max().unwrap_or_default();
+        let excess = longest(&self.within(None, &[])).saturating_sub(width.into());
+        let cells = || self.rows.iter().filter_map(|row| row.get(column));
+        let most = cells().map(|cell| cell.chars().count()).max().unwrap_or_default();
+        let most = most.saturating_sub(excess).max(LEAST);
+        for cell in self.rows.iter_mut().filter_map(|row| row.get_mut(column)) {
+            if excess > 0 && cell.chars().count() > most {
+                *cell = cut(cell, most - 3);
+            }
+        }
+    }
+
+    /// The rows, with spaces behind numbers whose fractions are shorter than others of their column.
+    fn aligned(&self) -> Vec<Vec<String>> {
+        let mut rows = self.rows.clone();
+        let fraction = |cell: &String| cell.find('.').map_or(0, |point| cell.len() - point);
+        for column in &self.points {
+            let cells = || self.rows.iter().filter_map(|row| row.get(*column));
+            let most = cells().map(fraction).max().unwrap_or_default();
+            for cell in rows.iter_mut().filter_map(|row| row.get_mut(*column)) {
+                cell.extend(std::iter::repeat_n(' ', most - fraction(cell)));
+            }
+        }
+        rows
+    }
+
+    fn within(&self, width: Option<u16>, wrapped: &[usize]) -> String {
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING).add_rows(self.aligned());
+        if let Some(header) = &self.header {
+            table.set_header(header);
+        }
         let width = width.filter(|_| !wrapped.is_empty());
         if let Some(width) = width {
-            self.table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+            table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
         }
-        for (place, column) in self.table.column_iter_mut().enumerate() {
+        for (place, column) in table.column_iter_mut().enumerate() {
             if width.is_some() && !wrapped.contains(&place) {
                 column.set_constraint(ColumnConstraint::ContentWidth);
             }
@@ -76,7 +135,7 @@ impl Listing {
                 column.set_cell_alignment(CellAlignment::Right);
             }
         }
-        self.table.trim_fmt()
+        table.trim_fmt()
     }
 }
 
@@ -149,6 +208,28 @@ mod tests {
         let cut = wrapped_within(Some(80), &format!("a {long}"), 0);
         assert_eq!(cut, format!("a\n{long}\n"), "a word is not cut");
         assert_eq!(wrapped_within(None, &text, 2), format!("  {text}\n"));
+    }
+
+    #[test]
+    fn points_are_below_each_other_and_only_long_cells_are_cut() {
+        let mut table = Listing::with_header(["client", "examples", "norm"]).points(1).right([2]).cut(0);
+        for (id, examples) in [("a", "12"), ("b".repeat(40).as_str(), "3.25"), ("c", "-")] {
+            table.add([id.to_owned(), examples.to_owned(), "1.0000".to_owned()]);
+        }
+        let whole = table.within(None, &[]);
+        let lines: Vec<&str> = whole.lines().collect();
+        let end = |line: &str, text: &str| line.find(text).unwrap() + text.len();
+        assert_eq!(end(lines[1], "12"), lines[2].find(".25").unwrap(), "{whole}");
+        assert_eq!(end(lines[1], "12"), end(lines[3], "-"), "{whole}");
+        assert_eq!(end(lines[1], "1.0000"), end(lines[2], "1.0000"), "{whole}");
+        table.cut_to(Some(200));
+        assert_eq!(table.within(None, &[]), whole);
+        table.cut_to(Some(50));
+        let cut = table.within(None, &[]);
+        assert!(cut.lines().all(|line| line.len() <= 50) && cut.contains("bbb..."), "{cut}");
+        assert!(cut.contains(&"b".repeat(20)), "{cut}");
+        table.cut_to(Some(1));
+        assert!(table.within(None, &[]).contains(&format!(" {}...", "b".repeat(LEAST - 3))));
     }
 
     #[test]
