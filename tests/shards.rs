@@ -91,6 +91,26 @@ pub(crate) fn combine(dir: &Dir, options: &[&str], decision: &[&str], shards: us
 
 pub(crate) const DECISION: [&str; 2] = ["--decision", "d.json"];
 
+#[test]
+fn merging_ends_in_the_line_of_one_process() {
+    let dir = Dir::new();
+    write_round(&dir, 6, Kind::Weights);
+    let options = ["--rule", "multi-krum", "--byzantine", "1"];
+    let without_time = |line: &str| {
+        let (start, end) = (line.find(" in ").unwrap(), line.find(" s").unwrap());
+        format!("{}{}", &line[..start], &line[end..])
+    };
+    let one = fedmill(&dir, &[&["aggregate", "in", "-o", "one.safetensors"], &options[..]].concat());
+    assert_eq!(without_time(&one.stderr), "merged 3 of 6 updates by multi-krum s\n", "{one:#?}");
+    decide(&dir, &options, &[], 2);
+    combine(&dir, &options, &DECISION, 2);
+    let merge = ["merge", "in", "-o", "all.safetensors", "--partials", "c", "--decision", "d.json"];
+    let all = fedmill(&dir, &[&merge[..], &options].concat());
+    assert_eq!(without_time(&all.stderr), without_time(&one.stderr), "{all:#?}");
+    let quiet = fedmill(&dir, &[&merge[..], &options, &["-q"]].concat());
+    assert_eq!((quiet.code, quiet.stderr.as_str()), (Some(0), ""));
+}
+
 /// The fields of a report on the round, without those on how it ran.
 fn report_on_round(dir: &Dir, report: &str) -> Value {
     let mut report = dir.json(report);

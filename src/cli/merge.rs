@@ -1,6 +1,7 @@
 //! `fedmill merge`: joins the merged shards into the model.
 
 use super::aggregation::{AggregationOptions, Outputs, partial_files};
+use super::reporting::tell_merged;
 use super::{Common, Failure, INPUTS, Outcome};
 use crate::engine::aggregate::request::Readers;
 use crate::engine::decide::method::Reporting;
@@ -37,6 +38,10 @@ impl Arguments {
         request.outputs = self.outputs.outputs(request.outputs.state.clone());
         let (pool, progress) = (common.pool()?, common.progress());
         let machine = common.machine(&pool, &progress);
-        self.outputs.published(merge(request, &partials, self.decision.as_deref(), machine))
+        let done = merge(request, &partials, self.decision.as_deref(), machine);
+        if let Ok((report, _)) = &done {
+            tell_merged(report, self.outputs.report.is_some());
+        }
+        self.outputs.published(done.map(|(_, path)| path))
     }
 }

@@ -1,10 +1,19 @@
 //! The options for what a report holds beyond the account of the run.
+//!
+//! And the line that ends a merge.
 
 use super::aggregation::rule_text;
 use super::{Failure, OUTPUT};
 use crate::engine::decide::method::MetricsRequest;
 use crate::settings::split_list;
+use crate::telemetry::console::RESULT;
+use crate::telemetry::report::Report;
 use clap::{Args, ValueEnum};
+
+/// Tells of a merge in one line on standard error.
+pub(super) fn tell_merged(report: &Report, has_report: bool) {
+    tracing::info!(target: RESULT, "{}", report.summary(has_report));
+}
 
 /// What the report holds beyond the account of the run.
 #[derive(Args, Debug)]

@@ -29,7 +29,7 @@ use std::time::Instant;
 /// Bytes of one copy.
 const CHUNK_BYTES: usize = 4 << 20;
 
-/// Joins the shard files of all shards, and publishes. Returns the path of the model.
+/// Joins the shard files of all shards, and publishes. Returns the report of merging and the path of the model.
 ///
 /// # Errors
 ///
@@ -39,13 +39,17 @@ pub fn merge(
     shards: &[PathBuf],
     decision: Option<&Path>,
     machine: Machine,
-) -> Result<PathBuf, Error> {
+) -> Result<(Report, PathBuf), Error> {
     let mut run = ShardedRun::open(request, machine)?;
     let done = publish_all(&mut run, shards, decision);
     run.session.with_report(done)
 }
 
-fn publish_all(run: &mut ShardedRun, shards: &[PathBuf], decision: Option<&Path>) -> Result<PathBuf, Error> {
+fn publish_all(
+    run: &mut ShardedRun,
+    shards: &[PathBuf],
+    decision: Option<&Path>,
+) -> Result<(Report, PathBuf), Error> {
     let identity = run.session.machine.pool.install(|| RunIdentity::of(run))?;
     let decided = Decided::read(run, &identity, decision)?;
     let identity = identity.with(DECISION, decided.name());
@@ -83,9 +87,13 @@ fn publish_all(run: &mut ShardedRun, shards: &[PathBuf], decision: Option<&Path>
     own.backend.why = "put together from shards".to_owned();
     own.output = Some(report::output(merged, &writer, metadata, lost));
     let path = writer.path().to_owned();
-    publish::publish(session, writer, state, &full_report(own, &decided)?)?;
+    let full = full_report(&own, &decided)?;
+    for (client, row) in own.clients.iter_mut().zip(full["clients"].as_array().into_iter().flatten()) {
+        client.kept = row["kept"] == true;
+    }
+    publish::publish(session, writer, state, &full)?;
     session.machine.progress.finish();
-    Ok(path)
+    Ok((own, path))
 }
 
 fn copy_all(
@@ -100,7 +108,7 @@ fn copy_all(
 }
 
 /// The report of merging, with the judgement of the decision.
-fn full_report(own: Report, decided: &Decided) -> Result<Value, Error> {
+fn full_report(own: &Report, decided: &Decided) -> Result<Value, Error> {
     let own = serde_json::to_value(own).map_err(Error::Report)?;
     let Decided::Read(decision) = decided else { return Ok(own) };
     let mut full = decision.file.report.clone();
