@@ -192,6 +192,8 @@ fn a_step_that_is_missing_or_comes_too_early_is_a_fault() {
 fn aggregate(covered: &mut Covered) {
     let dir = round();
     covered.run(&dir, "aggregate in -o m.safetensors --report r.json", &["m.safetensors", "r.json"]);
+    let plot = covered.run(&dir, "aggregate in -o m.safetensors --plot p.png", &["m.safetensors", "p.png"]);
+    assert!(plot.is_on_disk_before("m.safetensors", "p.png"));
     covered.run(&dir, "aggregate in -o m.safetensors --plan-out next.json", &["m.safetensors", "next.json"]);
     // Again over existing files, from another number of files, and to another folder.
     let sharded = "aggregate in -o m.safetensors --max-shard-size 1kB";
@@ -537,4 +539,5 @@ fn measured(covered: &mut Covered) {
     covered.run(&dir, bench, &["b.svg"]);
     covered.run(&dir, "doctor --calibrate --backend cpu", &["cache/fedmill/calibration.json"]);
     assert_eq!(covered.run(&round(), "inspect in --base base.safetensors", &[]).published(), [""; 0]);
+    covered.run(&round(), "inspect in --base base.safetensors --plot p.svg", &["p.svg"]);
 }

@@ -17,6 +17,7 @@
 //! - `outputs`: outputs that are inputs, links, pipes and devices; standard streams that cannot be written.
 //! - `faults`: what file systems refuse, as `strace` plays it.
 //! - `output`: the output of a run: shards, reports, messages, temporary files.
+//! - `plots`: the plots of `aggregate` and `inspect`: what they show, and outputs that they refuse.
 //! - `partials`: trees of aggregators against one merge of all updates, and refused partials.
 //! - `partial_claims`: what a partial says of its round, its kind and its sums, held against the run.
 //! - `hostile_updates`: encoded updates from attackers, cut off, changed at random, and made up.
@@ -116,6 +117,7 @@ mod patches;
 mod personal;
 mod personalize;
 mod plan;
+mod plots;
 mod pre;
 mod privacy;
 mod protection;

@@ -15,9 +15,11 @@ use std::os::unix::fs::{FileTypeExt, symlink};
 use std::process::Command;
 
 /// Command lines in which each path begins with `@`. Together they have every option that names an output.
-const LINES: [&str; 22] = [
+const LINES: [&str; 24] = [
     "aggregate @in --base @base --tiers @tiers --state @state --report @report -o @out",
     "aggregate @in --files-from @list --partials @part --state @state --report @report -o @out",
+    "aggregate @in --base @base --plot @plot --report @report -o @out",
+    "inspect @in --base @base --plot @plot",
     "aggregate @in --base @base --plan-out @next --report @report -o @out",
     "aggregate @in --base @base --dp @dp --report @report -o @out",
     "compress @update --base @base --codec i4:per=channel --residual @residual --emit-config @config -o @out",

@@ -3,16 +3,19 @@
 //! [`grid`] runs all cases: [`kernel`] lists the kernels, `host` and `device` run them, [`aggregate`] merges files to
 //! file, and [`private`] under a budget. [`sampling`] repeats a case and keeps percentiles. [`limits`] measures the most that the machine can do, and
 //! [`results`] compares every row with it. [`plot`] draws results, [`table`] lists them, [`rates`] draws codecs and [`curves`] epsilon, on a
-//! [`picture`] that is an SVG or a `raster`. [`calibrate`] measures the rates behind forecasts. Nothing here decides
+//! [`picture`] that is an SVG or a `raster`. [`angles`] draws the updates of a round and [`verdicts`] who was merged, as a
+//! `scatter` whose `labels` do not overlap. [`calibrate`] measures the rates behind forecasts. Nothing here decides
 //! anything about a round.
 
 pub mod aggregate;
+pub mod angles;
 pub mod calibrate;
 pub mod curves;
 mod device;
 pub mod grid;
 mod host;
 pub mod kernel;
+mod labels;
 pub mod limits;
 pub mod picture;
 pub mod plot;
@@ -21,7 +24,9 @@ mod raster;
 pub mod rates;
 pub mod results;
 pub mod sampling;
+mod scatter;
 pub mod table;
+pub mod verdicts;
 
 use crate::budget::error::BudgetError;
 use crate::engine::aggregate::error::Error;

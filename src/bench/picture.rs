@@ -89,8 +89,15 @@ pub(super) fn range(values: impl Iterator<Item = f64>, room: f64) -> std::ops::R
 
 /// A chart with a title and room for the labels of its axes.
 pub(super) fn chart<'a, 'b, B: DrawingBackend>(area: &'a Area<B>, title: &str) -> ChartBuilder<'a, 'b, B> {
+    let mut chart = untitled(area);
+    chart.caption(title, ("sans-serif", 18));
+    chart
+}
+
+/// A chart with room for the labels of its axes.
+pub(super) fn untitled<'a, 'b, B: DrawingBackend>(area: &'a Area<B>) -> ChartBuilder<'a, 'b, B> {
     let mut chart = ChartBuilder::on(area);
-    chart.caption(title, ("sans-serif", 18)).margin(10).x_label_area_size(44).y_label_area_size(84);
+    chart.margin(10).x_label_area_size(44).y_label_area_size(84);
     chart
 }
 
@@ -106,7 +113,8 @@ where
     mesh.light_line_style(BLACK.mix(0.04)).bold_line_style(BLACK.mix(0.12)).label_style(("sans-serif", 14))
 }
 
-/// The sign before a name in a legend.
+/// The sign before a name in a legend. Points of different kinds differ in shape too.
+#[derive(Clone, Copy)]
 pub(super) enum Mark {
     /// A line of this look.
     Line(ShapeStyle),
@@ -114,20 +122,31 @@ pub(super) enum Mark {
     Dashes(RGBAColor),
     /// A dot.
     Dot(RGBColor),
+    /// A triangle.
+    Triangle(RGBColor),
+    /// Two lines that cross.
+    Cross(RGBColor),
+}
+
+impl Mark {
+    /// Draws the sign around this pixel.
+    pub(super) fn draw<B: DrawingBackend>(self, area: &Area<B>, (x, y): (i32, i32)) -> DrawResult<B> {
+        match self {
+            Self::Line(look) => area.draw(&PathElement::new([(x - 11, y), (x + 11, y)], look)),
+            Self::Dashes(color) => [-11, -3, 5]
+                .into_iter()
+                .try_for_each(|dash| area.draw(&PathElement::new([(x + dash, y), (x + dash + 5, y)], color))),
+            Self::Dot(color) => area.draw(&Circle::new((x, y), 4, color.filled())),
+            Self::Triangle(color) => area.draw(&TriangleMarker::new((x, y), 6, color.filled())),
+            Self::Cross(color) => area.draw(&Cross::new((x, y), 4, color.stroke_width(2))),
+        }
+    }
 }
 
 /// Writes names below each other, beside a chart: inside the chart they would hide its lines.
 pub(super) fn draw_legend<B: DrawingBackend>(area: &Area<B>, entries: Vec<(Mark, String)>) -> DrawResult<B> {
     for ((mark, name), y) in entries.into_iter().zip((48..).step_by(LINE as usize)) {
-        match mark {
-            Mark::Line(look) => area.draw(&PathElement::new([(0, y), (22, y)], look))?,
-            Mark::Dashes(color) => {
-                for dash in [0, 8, 16] {
-                    area.draw(&PathElement::new([(dash, y), (dash + 5, y)], color))?;
-                }
-            }
-            Mark::Dot(color) => area.draw(&Circle::new((11, y), 4, color.filled()))?,
-        }
+        mark.draw(area, (11, y))?;
         area.draw(&Text::new(name, (30, y - 8), ("sans-serif", 14).into_font()))?;
     }
     Ok(())

@@ -1,22 +1,23 @@
 //! `fedmill aggregate`: merge client updates into one model.
 
-use super::aggregation::{AggregationOptions, Outputs, model_path};
+use super::aggregation::{self, AggregationOptions, model_path};
 use super::plan::next::repeated;
 use super::privacy::vector::StatisticsChoice;
-use super::reporting::ReportingOptions;
+use super::rates;
+use super::reporting::{ReportingOptions, tell_merged};
 use super::{Common, Failure, INPUTS, OUTPUT, Outcome, PRIVACY, RULE};
+use crate::bench::verdicts;
 use crate::engine::aggregate::error::{Error, Unsupported};
-use crate::engine::aggregate::request::{Inputs, Readers, Request};
+use crate::engine::aggregate::request::{Inputs, Outputs, Plot, Readers, Request};
 use crate::engine::decide::method::MetricsRequest;
 use crate::engine::intake::policy::Missing;
 use crate::engine::passes::machine::Machine;
 use crate::modes::dp::release::{self, Options};
 use crate::modes::{gaps, tiers, tree};
-use crate::telemetry::console::RESULT;
 use crate::telemetry::report::Report;
 use crate::templates::next;
 use clap::Args;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Merge client updates into one model.
 ///
@@ -78,6 +79,11 @@ pub(super) struct Arguments {
     /// Print the forecast times of the CPU and the GPU, and which of them the run uses.
     #[arg(long, help_heading = OUTPUT)]
     explain: bool,
+    /// Draw who was kept to FILE, as SVG or PNG by its suffix: a mark for each client, in order of the rule's scores.
+    ///
+    /// A rule without scores has the clients' shares of the model there, or their norms. docs/aggregate.md explains the plot.
+    #[arg(long, value_name = "FILE", help_heading = OUTPUT, conflicts_with_all = ["dp", "tiers", "partial"])]
+    plot: Option<PathBuf>,
     /// Write the plan of the next round to FILE, for `fedmill plan run`: this command on the updates that then lie where
     /// this round's lie, from the merged model.
     ///
@@ -86,7 +92,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "FILE", help_heading = OUTPUT, conflicts_with_all = ["partial", "partials", "files_from", "max_shard_size"])]
     plan_out: Option<PathBuf>,
     #[command(flatten)]
-    outputs: Outputs,
+    outputs: aggregation::Outputs,
 }
 
 impl Arguments {
@@ -116,7 +122,7 @@ impl Arguments {
             let (pool, progress) = (common.pool()?, common.progress());
             let done = self.run_as(request, common.machine(&pool, &progress));
             if let (Ok(report), false) = (&done, self.partial) {
-                tracing::info!(target: RESULT, "{}", report.summary(self.outputs.report.is_some()));
+                tell_merged(report, self.outputs.report.is_some());
             }
             self.outputs.published(model_path(done))
         })
@@ -166,7 +172,9 @@ impl Arguments {
             _ => {}
         }
         let request = self.aggregation.request(common, &self.outputs.output, reporting)?;
+        let plot = self.plot.clone().map(|path| rates::format_of(&path).map(|_| Plot { path, draw: drawn }));
         let outputs = self.outputs.outputs(request.outputs.state.clone());
+        let outputs = Outputs { plot: plot.transpose()?, ..outputs };
         let inputs = Inputs { partials: self.partials.clone(), ..request.inputs };
         Ok(Request { inputs, outputs, backend: common.backend(self.explain), ..request })
     }
@@ -184,6 +192,12 @@ impl Arguments {
             ..Options::new(directory)
         }
     }
+}
+
+/// The picture of a report, in the format that the file's name asks for.
+fn drawn(report: &Report, path: &Path) -> Result<Vec<u8>, String> {
+    let format = rates::format_of(path).map_err(|failure| failure.message())?;
+    verdicts::draw(report, format).map_err(|why| why.to_string())
 }
 
 /// A share of all values, above 0.

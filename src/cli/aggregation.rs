@@ -273,8 +273,7 @@ impl Outputs {
             let outputs = self.outputs(state.cloned());
             let outputs = request::Outputs { readers, ..outputs };
             let why = (failure.message(), failure.is_refusal);
-            let told = publish::publish_failure(&outputs, so_far, why);
-            if let Err(why) = told {
+            if let Err(why) = publish::publish_failure(&outputs, so_far, why) {
                 tracing::warn!("no report was written: {why}");
             }
         })
@@ -295,6 +294,7 @@ impl Outputs {
             model: self.output.clone(),
             max_shard_bytes: self.max_shard_size,
             report: self.report.clone(),
+            plot: None,
             state,
         }
     }

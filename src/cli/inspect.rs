@@ -1,11 +1,13 @@
 //! `fedmill inspect`: measures updates and lists their faults, without merging them.
 
-use super::{Common, Failure, INPUTS, OUTPUT, Outcome, UpdatePaths, print};
+use super::{Common, Failure, INPUTS, OUTPUT, Outcome, UpdatePaths, print, rates};
+use crate::bench::angles::{self, Direction};
 use crate::engine::backend::request::BackendName;
 use crate::engine::intake::policy::Policy;
 use crate::engine::passes::gpu_ring::GpuRing;
 use crate::gpu::Gpu;
 use crate::inspect::{self, InspectError, InspectedUpdate, Inspection};
+use crate::io::collision::check_target;
 use crate::telemetry::escape;
 use clap::Args;
 use std::path::PathBuf;
@@ -26,6 +28,11 @@ pub(super) struct Arguments {
     /// Print one JSON object per line.
     #[arg(long, help_heading = OUTPUT)]
     json: bool,
+    /// Draw the norm of each update against its angle to the median to FILE, as SVG or PNG by its suffix.
+    ///
+    /// Outliers and updates with a fault have the ids of their clients.
+    #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
+    plot: Option<PathBuf>,
     /// Exit with status 1 if any update has a fault.
     #[arg(long, help_heading = OUTPUT)]
     check: bool,
@@ -33,6 +40,8 @@ pub(super) struct Arguments {
 
 impl Arguments {
     pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
+        let format = self.plot.as_deref().map(rates::format_of).transpose()?;
+        self.plot.as_deref().map_or(Ok(()), check_target)?;
         let inspection = Inspection {
             updates: self.paths.resolve()?,
             base: self.base.clone(),
@@ -46,12 +55,25 @@ impl Arguments {
             machine.use_gpu(ring.map_err(|why| Failure::of(InspectError::Pass(why.into())))?);
         }
         let updates = inspection.run(&machine).map_err(Failure::of)?;
+        if let (Some(path), Some(format)) = (&self.plot, format) {
+            let updates: Vec<Direction> = updates.iter().map(direction).collect();
+            rates::write(path, &angles::draw(&updates, self.base.is_some(), format)?)?;
+        }
         print(&if self.json { json_lines(&updates)? } else { inspect::text(&updates) })?;
         let faulty = updates.iter().filter(|update| !update.faults.is_empty()).count();
         if self.check && faulty > 0 {
             return Ok(Outcome::Refused(format!("{faulty} of {} updates have faults", updates.len())));
         }
         Ok(Outcome::Done)
+    }
+}
+
+fn direction(update: &InspectedUpdate) -> Direction {
+    Direction {
+        id: update.id.clone(),
+        norm: update.norm,
+        cosine: update.cosine_to_median,
+        has_fault: !update.faults.is_empty(),
     }
 }
 

@@ -52,6 +52,7 @@ fn outputs(arguments: &[OsString]) -> Option<Outputs> {
         model: value(arguments, &["--output", "-o"]).unwrap_or_default(),
         max_shard_bytes: None,
         report: Some(report),
+        plot: None,
         readers: if is_private { Readers::Owner { of_clients: false } } else { Readers::All },
         state: value(arguments, &["--state"]),
     })

@@ -433,6 +433,21 @@ fn set_mode(dir: &Dir, file: &str, mode: u32) {
 }
 
 #[test]
+fn a_report_of_a_private_round_goes_to_a_file_alone() {
+    let dir = folder(1);
+    init(&dir, "p", ALL);
+    for stream in ["-", "/dev/stderr"] {
+        let run = release(&dir, &format!("--dp p in -o m.safetensors --report {stream}"));
+        assert_eq!(run.code, Some(2), "{run:#?}");
+        let why = "as a file that only its owner may read, and keeps it with the model";
+        assert!(run.stderr.contains(why) && run.stderr.contains("name a file"), "{run:#?}");
+    }
+    let drawn = release(&dir, "--dp p in -o m.safetensors --plot p.svg");
+    assert!(drawn.code == Some(2) && drawn.stderr.contains("--plot"), "{drawn:#?}");
+    assert_eq!((charges(&dir, "p"), dir.exists("m.safetensors")), (0, false));
+}
+
+#[test]
 fn sums_and_reports_are_for_their_owner_alone() {
     let dir = folder(2);
     init(&dir, "p", ALL);

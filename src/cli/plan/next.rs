@@ -7,10 +7,11 @@ use clap::parser::ValueSource;
 use std::path::PathBuf;
 
 /// Options of `aggregate` that belong to one run: the plan has its own, or none.
-const OF_ONE_RUN: [&str; 10] = [
+const OF_ONE_RUN: [&str; 11] = [
     "updates",
     "output",
     "report",
+    "plot",
     "plan_out",
     "quiet",
     "verbose",

@@ -69,6 +69,8 @@ pub enum Error {
     NotAReport { path: PathBuf },
     #[error("the report cannot be written as JSON: {0}")]
     Report(serde_json::Error),
+    #[error("{}: cannot be drawn: {why}", .path.display())]
+    Plot { path: PathBuf, why: String },
     #[error(transparent)]
     Pass(#[from] PassError),
     #[error("{why}, after the server's step of {strategy}")]

@@ -19,7 +19,8 @@ use std::path::{Path, PathBuf};
 pub(super) fn check_targets(outputs: &Outputs) -> Result<(), WriteError> {
     model_writer::check_target(&outputs.model)?;
     outputs.state.as_deref().map_or(Ok(()), model_writer::check_file_target)?;
-    outputs.report.as_deref().map_or(Ok(()), collision::check_target)
+    let plot = outputs.plot.as_ref().map(|plot| &*plot.path);
+    outputs.report.as_deref().into_iter().chain(plot).try_for_each(collision::check_target)
 }
 
 /// Checks that the outputs differ from each other and from everything that the run reads.
@@ -49,6 +50,7 @@ pub(super) fn written(outputs: &Outputs) -> Result<Vec<PathBuf>, Error> {
     let beside = outputs.state.as_deref().map(publish::previous);
     let family = model_files::family(&outputs.model).map_err(WriteError::at(&outputs.model))?;
     let others = outputs.state.clone().into_iter().chain(beside).chain(outputs.report.clone());
+    let others = others.chain(outputs.plot.as_ref().map(|plot| plot.path.clone()));
     Ok(family.into_iter().chain(others).collect())
 }
 

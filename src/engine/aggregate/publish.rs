@@ -2,7 +2,7 @@
 
 use crate::engine::aggregate::error::Error;
 use crate::engine::aggregate::outputs::written;
-use crate::engine::aggregate::request::Outputs;
+use crate::engine::aggregate::request::{Outputs, Plot};
 use crate::engine::aggregate::session::Session;
 use crate::engine::aggregate::state::StateWriter;
 use crate::engine::intake::taken::Taken;
@@ -87,7 +87,7 @@ pub fn publish(
 ) -> Result<(), Error> {
     let report = stage_report(session, report)?;
     let _whole = Section::enter();
-    Complete { model, state, report }.publish()
+    Complete { model, state, report, plot: None }.publish()
 }
 
 /// The outputs of a run, complete on disk under temporary names.
@@ -98,6 +98,8 @@ pub struct Complete {
     pub state: Option<StateWriter>,
     /// The report; `None` without `--report`.
     pub report: StagedReport,
+    /// The picture of the report; `None` without `--plot`, or if a stream has it.
+    pub plot: StagedText,
 }
 
 impl Complete {
@@ -112,7 +114,8 @@ impl Complete {
             state.publish()?;
         }
         self.model.publish()?;
-        warn_of(publish_text(self.report));
+        warn_of("report", publish_text(self.report));
+        warn_of("plot", publish_text(self.plot));
         Ok(())
     }
 
@@ -121,7 +124,7 @@ impl Complete {
         names(&self.model, self.state.as_ref(), &self.report)
     }
 
-    /// Keeps all outputs under temporary names that outlast the run.
+    /// Keeps all outputs under temporary names that outlast the run. A run that keeps its outputs has no plot.
     ///
     /// # Errors
     ///
@@ -159,7 +162,7 @@ impl Kept {
         self.state.as_ref().map_or(Ok(()), KeptModel::publish)?;
         self.model.publish()?;
         let Some((kept, path)) = &self.report else { return Ok(()) };
-        warn_of(publish::publish_kept(kept, path).map_err(WriteError::at(path)));
+        warn_of("report", publish::publish_kept(kept, path).map_err(WriteError::at(path)));
         publish::settle_directory_of(path);
         Ok(())
     }
@@ -175,10 +178,10 @@ impl Kept {
     }
 }
 
-/// Warns of a report that cannot be renamed: the model has its name already.
-fn warn_of(published: Result<(), WriteError>) {
+/// Warns of a report or plot that cannot be renamed: the model has its name already.
+fn warn_of(what: &str, published: Result<(), WriteError>) {
     if let Err(why) = published {
-        tracing::warn!("the model is published, and its report is not: {why}");
+        tracing::warn!("the model is published, and its {what} is not: {why}");
     }
 }
 
@@ -221,7 +224,7 @@ pub fn reserve_report(session: &Session, without_judgement: &impl Serialize) -> 
 /// # Errors
 ///
 /// When it cannot be written.
-pub fn fill_report(session: &Session, room: &StagedReport, report: &impl Serialize) -> Result<(), Error> {
+fn fill_report(session: &Session, room: &StagedReport, report: &impl Serialize) -> Result<(), Error> {
     let Some((path, staged)) = room else { return stage_report(session, report).map(drop) };
     let json = format!("{}\n", serde_json::to_string_pretty(report).map_err(Error::Report)?);
     let written = staged.write_at(json.as_bytes(), 0).and_then(|()| staged.set_len(json.len() as u64));
@@ -242,6 +245,29 @@ pub fn stage_report(session: &Session, report: &impl Serialize) -> Result<Staged
         false => publish::stage,
     };
     Ok(collision::stage_text(path, json.as_bytes(), stage)?)
+}
+
+/// Writes the report into its room, and returns the plot under a temporary name. The plot is complete first: a report on
+/// a stream says that the model is published.
+///
+/// # Errors
+///
+/// When the plot cannot be drawn, or one of both cannot be written.
+pub fn stage_texts(session: &Session, room: &StagedReport, report: &Report) -> Result<StagedText, Error> {
+    let plot = stage_plot(session, report)?;
+    fill_report(session, room, report)?;
+    Ok(plot)
+}
+
+/// Draws a report, and writes the picture to disk under a temporary name, or to a stream.
+///
+/// # Errors
+///
+/// When it cannot be drawn or written.
+fn stage_plot(session: &Session, report: &Report) -> Result<StagedText, Error> {
+    let Some(Plot { path, draw }) = &session.request.outputs.plot else { return Ok(None) };
+    let picture = draw(report, path).map_err(|why| Error::Plot { path: path.clone(), why })?;
+    Ok(collision::stage_text(path, &picture, publish::stage)?)
 }
 
 /// Writes the report of a run that published nothing. `so_far` is the report of a run that had taken updates. Keeps a

@@ -3,7 +3,8 @@
 use crate::engine::backend::request::{BackendName, BackendRequest};
 use crate::engine::decide::method::{Method, Reporting};
 use crate::engine::intake::policy::Policy;
-use std::path::PathBuf;
+use crate::telemetry::report::Report;
+use std::path::{Path, PathBuf};
 
 /// The request for an aggregate run. A mode has further options beside it.
 #[derive(Debug)]
@@ -63,6 +64,15 @@ impl Readers {
     }
 }
 
+/// A picture of the report.
+#[derive(Clone, Debug)]
+pub struct Plot {
+    /// Its file.
+    pub path: PathBuf,
+    /// Draws the report for a file of this name, or says why it cannot.
+    pub draw: fn(&Report, &Path) -> Result<Vec<u8>, String>,
+}
+
 /// The files that a run writes.
 #[derive(Clone, Debug)]
 pub struct Outputs {
@@ -72,10 +82,19 @@ pub struct Outputs {
     pub max_shard_bytes: Option<u64>,
     /// The report.
     pub report: Option<PathBuf>,
+    /// The picture of the report.
+    pub plot: Option<Plot>,
     /// Who may read the report.
     pub readers: Readers,
     /// The state file: the run reads it first and replaces it at the end. `None` without `--state`.
     pub state: Option<PathBuf>,
+}
+
+impl Outputs {
+    /// Whether an output says something about each client.
+    pub fn describe_clients(&self) -> bool {
+        self.report.is_some() || self.plot.is_some()
+    }
 }
 
 impl Request {
@@ -90,6 +109,7 @@ impl Request {
                 model,
                 max_shard_bytes: None,
                 report: None,
+                plot: None,
                 readers: Readers::All,
                 state: None,
             },

@@ -144,7 +144,7 @@ pub fn merge_staged(
     }
     let started = Instant::now();
     let with_norms =
-        session.request.outputs.report.is_some() && judgement.norms.is_none() && taken.others.is_empty();
+        session.request.outputs.describe_clients() && judgement.norms.is_none() && taken.others.is_empty();
     let kept = session.kept_tensors();
     let reducer = mode.reducer(taken, judgement, judgement.screened && !with_norms);
     let pass = session.pass(taken, judgement.server_step, &*reducer, &kept, with_norms);
@@ -182,8 +182,8 @@ pub fn merge_staged(
     report.warnings =
         warnings::with_printed(report.warnings, session.request.outputs.readers.may_see_clients());
     report.output = Some(report::output(&set.merged.layout, &writer, metadata, lost));
-    publish::fill_report(session, &report_room, &report)?;
-    mode.publish(Complete { model: writer, state, report: report_room })?;
+    let plot = publish::stage_texts(session, &report_room, &report)?;
+    mode.publish(Complete { model: writer, state, report: report_room, plot })?;
     tell_merged(session, taken);
     Ok(report)
 }

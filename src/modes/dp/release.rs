@@ -141,8 +141,12 @@ pub(super) fn check(request: &Request) -> Result<(), Unsupported> {
             "leave it out: the run warns of copies",
         );
     }
+    if request.outputs.plot.is_some() {
+        return refuse("--plot".to_owned(), "it shows single clients without noise", "leave it out");
+    }
     if let Some(report) = request.outputs.report.as_ref().filter(|report| is_stream(report)) {
-        let why = "the report is private, and a stream may have any reader";
+        let why = "the budget does not cover the report, so fedmill writes it as a file that only its owner may read, and \
+                   keeps it with the model if a run ends between charge and publication: a stream can do neither";
         return refuse(format!("--report {}", report.display()), why, "name a file");
     }
     Ok(())

@@ -25,7 +25,7 @@ const KEYS: [(&str, &str); 20] = [
 ];
 
 /// The options that rounds have nothing for: an operator of rounds can do nothing with what a message says of them.
-const WITHOUT_KEY: [&str; 34] = [
+const WITHOUT_KEY: [&str; 35] = [
     "--allow-empty",
     "--allow-lora-factors",
     "--allow-sparse-robust",
@@ -49,6 +49,7 @@ const WITHOUT_KEY: [&str; 34] = [
     "--partial",
     "--partials",
     "--plan-out",
+    "--plot",
     "--population",
     "--release-again",
     "--report",
