@@ -84,7 +84,8 @@ fn main() {
 }
 
 fn row(pool: &ThreadPool, update: &Path, name: &str, bar: Option<f64>, how: &CompressionMethod) {
-    let compression = |output| Compression { output, ..Compression::new(update.to_owned(), how.clone()) };
+    let compression =
+        |output| Compression { output, as_is: true, ..Compression::new(update.to_owned(), how.clone()) };
     let packed = update.with_extension("packed");
     let found = compression(Some(packed.clone())).run(pool).expect("compressed");
     let mut ratios = Vec::new();

@@ -1,11 +1,13 @@
 //! Eigenvalues and eigenvectors of small symmetric matrices, with a row for each client.
 //!
 //! Householder's tridiagonal form, then implicit QL steps with Wilkinson's shift (Golub and Van Loan, Matrix
-//! computations, 4th edition, algorithms 8.3.1 and 8.3.3). There is no random start and no early stop: the same matrix
+//! computations, 4th edition, algorithms 8.3.1 and 8.3.3). Eigenvalues without eigenvectors have a faster way,
+//! `tridiagonal`. There is no random start and no early stop: the same matrix
 //! gives the same result to the last bit.
 
 use crate::rules::geometry::dot;
 use crate::rules::numeric::triangle::Triangle;
+use crate::rules::numeric::tridiagonal;
 
 /// The spectrum of a symmetric matrix.
 #[derive(Debug)]
@@ -17,16 +19,18 @@ pub struct Eigen {
 }
 
 /// The most QL steps for one eigenvalue. Two or three are usual.
-const MOST_STEPS: usize = 60;
+pub(super) const MOST_STEPS: usize = 60;
 
-/// The eigenvalues of a symmetric matrix.
-pub fn eigenvalues(matrix: Triangle) -> Vec<f64> {
-    spectrum(matrix, false).values
+/// The eigenvalues of a symmetric matrix, in no particular order.
+pub fn eigenvalues(mut matrix: Triangle) -> Vec<f64> {
+    let scale = power_of_two_above(matrix.largest());
+    matrix.rows_mut(0).iter_mut().for_each(|x| *x /= scale);
+    tridiagonal::eigenvalues(matrix).into_iter().map(|value| value * scale).collect()
 }
 
 /// The largest eigenvalue; zero for an empty matrix.
 pub fn largest_eigenvalue(matrix: Triangle) -> f64 {
-    eigenvalues(matrix).into_iter().fold(0.0, f64::max)
+    spectrum(matrix, false).values.into_iter().fold(0.0, f64::max)
 }
 
 /// The largest eigenvalue and its unit eigenvector.
@@ -150,7 +154,7 @@ impl Tridiagonal {
 
 /// The vector whose reflection turns `column` into a multiple of its first axis, and that multiple. The vector is empty
 /// if `column` is such a multiple already.
-fn reflector(column: &[f64]) -> (Vec<f64>, f64) {
+pub(super) fn reflector(column: &[f64]) -> (Vec<f64>, f64) {
     let scale = column.iter().fold(0.0f64, |scale, x| scale.max(x.abs()));
     if column[1..].iter().all(|x| *x == 0.0) {
         return (Vec::new(), column[0]);
@@ -224,10 +228,11 @@ mod tests {
         alone.sort_by(f64::total_cmp);
         values.sort_by(f64::total_cmp);
         for (a, b) in alone.iter().zip(&values) {
-            assert!((a - b).abs() <= 1e-12 * size);
+            assert!((a - b).abs() <= 1e-12 * size, "{n}: {a} {b} of {size}");
         }
-        let (top, _) = leading_pair(matrix);
+        let (top, _) = leading_pair(matrix.clone());
         assert_eq!(Some(&top), values.last());
+        assert!((largest_eigenvalue(matrix) - top.max(0.0)).abs() <= 1e-13 * size);
     }
 
     #[test]
@@ -238,6 +243,23 @@ mod tests {
             check(Triangle::new(n, |_, _| 1.0));
             check(Triangle::new(n, |_, _| 0.0));
             check(Triangle::new(n, |i, j| 1e-8f64.powi((i + j) as i32 % 5)));
+        }
+        check(Triangle::new(101, |i, j| ((i * j + i + j) as f64).sin()));
+    }
+
+    #[test]
+    fn no_thread_changes_a_bit_and_no_size_overflows() {
+        let matrix = |size: f64| Triangle::new(700, |i, j| ((i * j + i + j) as f64).sin() * size);
+        let of = |threads: usize, size: f64| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| eigenvalues(matrix(size)))
+        };
+        let alone = of(1, 1.0);
+        assert_eq!(of(3, 1.0), alone);
+        for power in [1000, -900] {
+            let factor = 2.0f64.powi(power);
+            let apart: Vec<f64> = of(2, factor).iter().map(|value| value / factor).collect();
+            assert_eq!(apart, alone);
         }
     }
 

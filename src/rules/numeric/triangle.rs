@@ -75,16 +75,22 @@ impl<T: Copy + Default + Send> Triangle<T> {
         &self.values[start(self.size, row)..][..self.size - row]
     }
 
+    /// The rows from `from` on, one after the other, each from the diagonal on.
+    pub fn rows_mut(&mut self, from: usize) -> &mut [T] {
+        &mut self.values[start(self.size, from)..]
+    }
+
     /// Calls `of` with each row from `from` on and its values from the diagonal on, on several threads.
     pub fn for_each_tail(&mut self, from: usize, of: impl Fn(usize, &mut [T]) + Sync) {
-        let mut values = &mut self.values[start(self.size, from)..];
-        let mut tails = Vec::with_capacity(self.size - from);
-        for row in from..self.size {
-            let (tail, rest) = values.split_at_mut(self.size - row);
+        let size = self.size;
+        let mut values = self.rows_mut(from);
+        let mut tails = Vec::with_capacity(size - from);
+        for row in from..size {
+            let (tail, rest) = values.split_at_mut(size - row);
             tails.push(tail);
             values = rest;
         }
-        parallel::for_each(tails, (self.size - from) / 2, |row, tail| of(from + row, tail));
+        parallel::for_each(tails, (size - from) / 2, |row, tail| of(from + row, tail));
     }
 }
 
