@@ -127,3 +127,8 @@ mutations COUNT="245000":
 # Fuzz a reader: TARGET is header, update, plan or condition (needs cargo-fuzz).
 fuzz TARGET="header" *ARGS:
     cargo fuzz run --sanitizer none --fuzz-dir tests/fuzz {{TARGET}} {{ARGS}}
+
+# Change the source in 450 places, one at a time, and name the changes that no test notices; `--again` runs new tests
+# and the changes that lived (needs cargo-mutants and tests/mutants/requirements.txt).
+mutants *HOW:
+    python3 tests/mutants/mutants.py {{HOW}}
