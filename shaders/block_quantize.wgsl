@@ -1,6 +1,6 @@
 // Turns values into codes on the grid of their block.
 //
-// `rows` values in blocks of `parameter`; four values per invocation.
+// `rows` values in blocks of `parameter`, of whose first `stride` values are left out; four values per invocation.
 //
 // Bits, where no step is below 2^-76. A device may flush a position below 2^-126 to zero; at such steps its fraction is
 // below 2^-24, which rounds to none. A bound between a product and the next sum keeps devices from rounding both at
@@ -32,7 +32,7 @@ struct Numbers {
 @group(0) @binding(5) var<storage, read_write> codes: array<u32>;
 
 fn position(i: u32) -> f32 {
-    let grid = grids[i / shape.parameter];
+    let grid = grids[(i + shape.stride) / shape.parameter];
     if SIGNED {
         return min(max(values[i] * grid.y, -numbers.top), numbers.top);
     }

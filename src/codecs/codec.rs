@@ -86,7 +86,7 @@ pub trait Encoder: fmt::Debug + Send + Sync {
     fn look_at_each(&self) -> usize {
         1
     }
-    /// Looks at the values from `start` on: one chunk, or the rest at the end.
+    /// Looks at the values from `start` on: [`at_once`](Self::at_once) of them, or the rest at the end.
     fn look(&self, _start: usize, _values: &[f32]) -> Tally {
         Tally::default()
     }
@@ -102,8 +102,18 @@ pub trait Encoder: fmt::Debug + Send + Sync {
     fn cut(&self, _values: &[f32], _decoded: &[f32]) -> u64 {
         0
     }
-    /// Encodes the values from `start` on, one chunk or the rest at the end. Returns the bytes of each stream.
+    /// The most values that the encoder takes at once: whole chunks.
+    fn at_once(&self) -> usize {
+        CHUNK
+    }
+    /// Encodes the values from `start` on: [`at_once`](Self::at_once) of them, or the rest at the end. Returns the bytes
+    /// of each stream. With a stream of unknown extent, it takes one chunk.
     fn encode(&self, start: usize, values: &[f32]) -> Vec<Vec<u8>>;
+    /// Encodes the values as [`encode`](Self::encode) does. With a stream of unknown extent, returns the streams of each
+    /// chunk, in order.
+    fn encode_chunks(&self, start: usize, values: &[f32]) -> Vec<Vec<Vec<u8>>> {
+        vec![self.encode(start, values)]
+    }
 }
 
 /// The chunks of values in memory, each with the index of its first value.

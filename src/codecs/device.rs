@@ -1,10 +1,14 @@
 //! The kernels that a GPU may run for an encoder.
 
-use crate::kernels::block_quantize::Draw;
+use crate::codecs::CHUNK;
+use crate::kernels::block_quantize::{BlockRun, Draw};
 use std::fmt;
 
 /// Steps of grids for which a GPU has the bits of the CPU: it may take smaller numbers for zero.
 const STEPS: std::ops::RangeInclusive<f64> = 1.0 / (1u128 << 76) as f64..=(1u128 << 100) as f64;
+
+/// Values that an encoder sends to a GPU at once: 16 MiB, whole chunks.
+pub const AT_ONCE: usize = 64 * CHUNK;
 
 /// Whether a GPU finds the same codes as the CPU on a grid of this step.
 pub(super) fn suits(step: f64) -> bool {
@@ -19,20 +23,20 @@ pub trait Device: fmt::Debug + Send + Sync {
     /// The ascending indices of the values whose magnitude has a larger key, and of the first `ties` values with this
     /// key.
     fn take(&self, values: &[f32], key: u32, ties: u64) -> Option<Vec<u32>>;
-    /// Codes from 0 to `top`. `grids` has the start and the inverse step of the grid of each block of `block` values.
+    /// Codes from 0 to `top`. `grids` has the start and the inverse step of the grid of each block of the run.
     fn quantize(
         &self,
         values: &[f32],
-        block: usize,
+        run: BlockRun,
         grids: &[[f32; 2]],
         top: u8,
         draw: Draw,
     ) -> Option<Vec<u8>>;
-    /// Codes from `-top` to `top`. `inverses` has the inverse step of each block of `block` values.
+    /// Codes from `-top` to `top`. `inverses` has the inverse step of each block of the run.
     fn quantize_symmetric(
         &self,
         values: &[f32],
-        block: usize,
+        run: BlockRun,
         inverses: &[f32],
         top: i8,
         draw: Draw,

@@ -3,6 +3,7 @@
 use crate::codecs::constant::Constant;
 use crate::codecs::wire::Bits;
 use crate::codecs::{CHUNK, Coding, Encoder, Extent, Invalid, Seeds, Stream, Tally};
+use crate::compress::chunks::{CHUNKS_AT_ONCE, Chunk, UNORDERED_AT_ONCE, batches, chunks};
 use crate::compress::parts::PartPlan;
 use crate::compress::quality::Quality;
 use crate::compress::sink::Sink;
@@ -17,12 +18,6 @@ use crate::updates::encoded::round_to;
 use rayon::prelude::*;
 use std::io;
 use std::ops::Range;
-
-/// Chunks of a batch for each thread, where appended chunks wait in memory for the ones before.
-const CHUNKS_AT_ONCE: usize = 8;
-
-/// Chunks of a batch for each thread, where no chunk waits for others.
-const UNORDERED_AT_ONCE: usize = 64;
 
 /// Values that are decoded at a time, a power of two.
 const DECODED_AT_ONCE: usize = 8192;
@@ -54,14 +49,6 @@ pub(crate) struct PartEncoder {
     pub(crate) coding: Coding,
     /// The streams, once settled.
     pub(crate) streams: Vec<Stream>,
-}
-
-/// A chunk of a part.
-#[derive(Clone, Copy)]
-struct Chunk {
-    part: usize,
-    start: usize,
-    len: usize,
 }
 
 /// The result of encoding all parts.
@@ -145,7 +132,7 @@ fn look(values: &Values, parts: &mut [PartEncoder]) -> Result<(), EncodeError> {
             let encoder = parts[chunk.part].encoder.as_ref();
             encoder.map_or_else(Tally::default, |encoder| encoder.look(chunk.start, values))
         };
-        let chunks = chunks(parts.iter().map(|part| &part.plan)).filter(|chunk| {
+        let chunks = chunks(parts.iter().map(|part| (&part.plan, part.at_once()))).filter(|chunk| {
             looking[chunk.part].is_some_and(|each| (chunk.start / CHUNK).is_multiple_of(each))
         });
         let plan = |part: usize| &parts[part].plan;
@@ -172,7 +159,13 @@ pub(crate) fn gather<T: Send>(
     add: impl FnMut(usize, T),
 ) -> Result<(), EncodeError> {
     let look = |chunk: &Chunk, values: &[f32]| look(chunk.start, values);
-    gather_chunks(values, chunks(parts.iter()).collect(), |part| &parts[part], look, add)
+    gather_chunks(
+        values,
+        chunks(parts.iter().map(|part| (part, CHUNK))).collect(),
+        |part| &parts[part],
+        look,
+        add,
+    )
 }
 
 fn gather_chunks<'p, T: Send>(
@@ -193,17 +186,6 @@ fn gather_chunks<'p, T: Send>(
         batch.iter().zip(seen).for_each(|(chunk, seen)| add(chunk.part, seen));
     }
     Ok(())
-}
-
-fn chunks<'p>(parts: impl Iterator<Item = &'p PartPlan>) -> impl Iterator<Item = Chunk> {
-    parts.enumerate().flat_map(|(number, plan)| {
-        let len = plan.vector.len;
-        (0..len).step_by(CHUNK).map(move |start| Chunk { part: number, start, len: CHUNK.min(len - start) })
-    })
-}
-
-fn batches(chunks: &[Chunk], at_once: usize) -> impl Iterator<Item = &[Chunk]> {
-    chunks.chunks(at_once * rayon::current_num_threads())
 }
 
 fn read<'b>(
@@ -231,6 +213,11 @@ impl PartEncoder {
             }
             (None, None) => Ok(Vec::new()),
         }
+    }
+
+    /// The values that the encoder takes at once: whole chunks.
+    fn at_once(&self) -> usize {
+        self.encoder.as_ref().map_or(CHUNK, |encoder| encoder.at_once())
     }
 
     /// Whether all values are equal, and one is sent.
@@ -296,9 +283,10 @@ struct Run<'a> {
 /// The result of encoding one chunk.
 #[derive(Default)]
 struct Done {
-    /// Bytes to append to the stream of unknown extent.
-    appended: Option<Vec<u8>>,
-    quality: Quality,
+    /// Bytes to append to the stream of unknown extent, chunk by chunk.
+    appended: Vec<Vec<u8>>,
+    /// The error of each chunk.
+    quality: Vec<Quality>,
     negative_variances: u64,
 }
 
@@ -318,7 +306,7 @@ impl Encoding<'_> {
     ///
     /// When values cannot be read, bytes cannot be written, or a signal stops the run.
     pub(crate) fn run(&self, sink: &mut Sink) -> Result<Outcome, EncodeError> {
-        let all: Vec<Chunk> = chunks(self.parts.iter().map(|part| &part.plan)).collect();
+        let all: Vec<Chunk> = chunks(self.parts.iter().map(|part| (&part.plan, part.at_once()))).collect();
         let mut outcome = Outcome {
             chunks: vec![Vec::new(); self.parts.len()],
             quality: vec![Quality::default(); self.parts.len()],
@@ -336,9 +324,9 @@ impl Encoding<'_> {
                 })
                 .collect::<Result<_, EncodeError>>()?;
             for (chunk, done) in batch.iter().zip(done) {
-                outcome.quality[chunk.part].add(&done.quality);
+                done.quality.iter().for_each(|quality| outcome.quality[chunk.part].add(quality));
                 outcome.negative_variances += done.negative_variances;
-                if let Some(bytes) = done.appended {
+                for bytes in done.appended {
                     outcome.chunks[chunk.part].push(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
                     sink.append(&bytes).map_err(EncodeError::Write)?;
                 }
@@ -353,21 +341,29 @@ impl Encoding<'_> {
         buffers.sent.resize(chunk.len, 0.0);
         let lost = self.values.read(&part.plan, chunk.start, &mut buffers.sent)?;
         let sent = &buffers.sent[..];
-        let mut streams =
-            part.encoder.as_ref().map_or_else(Vec::new, |encoder| encoder.encode(chunk.start, sent));
-        self.write(part, chunk, &streams, sink)?;
-        let mut done = Done { quality: Quality::of_lost(lost), ..Done::default() };
-        for values in part.runs(chunk.len) {
-            buffers.decoded.resize(values.len(), 0.0);
-            let run = Run { chunk, sent: &sent[values.clone()], values, streams: &streams };
-            self.judge(part, &run, &mut buffers.decoded, &mut done)?;
+        let encoded = part.encoder.as_ref().map(|encoder| encoder.encode_chunks(chunk.start, sent));
+        // One chunk, or those whose bytes are appended.
+        let mut encoded = encoded.unwrap_or_else(|| vec![Vec::new()]);
+        let is_appended = part.chunk_count() > 0;
+        let len = if is_appended { CHUNK } else { chunk.len };
+        let mut done = Done { quality: vec![Quality::of_lost(lost)], ..Done::default() };
+        for (place, streams) in encoded.iter_mut().enumerate() {
+            let of = place * len..chunk.len.min((place + 1) * len);
+            let (chunk, sent) = (Chunk { start: chunk.start + of.start, len: of.len(), ..chunk }, &sent[of]);
+            self.write(part, chunk, streams, sink)?;
+            for values in part.runs(chunk.len) {
+                buffers.decoded.resize(values.len(), 0.0);
+                // The errors of each chunk are added up alone, however many an encoder takes at once.
+                done.quality.resize(1 + (place * len + values.start) / CHUNK, Quality::default());
+                let run = Run { chunk, sent: &sent[values.clone()], values, streams };
+                self.judge(part, &run, &mut buffers.decoded, &mut done)?;
+            }
+            done.appended.extend(if is_appended { streams.pop() } else { None });
         }
         // Counters are in no norm, whatever the encoding.
         if self.tensors[part.plan.tensors[0]].dtype.kind() != Kind::Float {
-            done.quality = Quality::default();
+            done.quality.clear();
         }
-        let is_appended = part.streams.last().is_some_and(|stream| stream.extent == Extent::Chunks);
-        done.appended = if is_appended { streams.pop() } else { None };
         Ok(done)
     }
 
@@ -382,11 +378,12 @@ impl Encoding<'_> {
         let start = run.chunk.start + run.values.start;
         self.decode(part, run, decoded)?;
         let quality = Quality::of(self.values.isa, run.sent, decoded);
-        done.quality.add(&Quality {
+        let quality = Quality {
             cut: self.cut(part, run.sent, decoded),
             lost: lost_in_half(&part.coding, run.sent, decoded),
             ..quality
-        });
+        };
+        done.quality.iter_mut().last().into_iter().for_each(|all| all.add(&quality));
         let negative = self.values.negative_variances(&part.plan, start, decoded);
         done.negative_variances += negative.map_err(ValueError::Read)?;
         if let Some(residue) = self.residue {
@@ -479,7 +476,7 @@ impl Encoding<'_> {
             Kind::Float => sent.iter().map(|x| *x as f32).collect(),
             _ => Vec::new(),
         };
-        Ok(Done { quality: Quality::of(self.values.isa, &floats, &floats), ..Done::default() })
+        Ok(Done { quality: vec![Quality::of(self.values.isa, &floats, &floats)], ..Done::default() })
     }
 
     /// A tensor that is sent without loss takes no residual: its old residual stays.

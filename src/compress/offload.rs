@@ -3,7 +3,7 @@
 use crate::codecs::{Codec, Device};
 use crate::gpu::Gpu;
 use crate::gpu::job::{GpuError, Options};
-use crate::kernels::block_quantize::Draw;
+use crate::kernels::block_quantize::{BlockRun, Draw};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// An open GPU, shared by the encoders of all threads. Keeps its first failure.
@@ -60,23 +60,23 @@ impl Device for Offload {
     fn quantize(
         &self,
         values: &[f32],
-        block: usize,
+        run: BlockRun,
         grids: &[[f32; 2]],
         top: u8,
         draw: Draw,
     ) -> Option<Vec<u8>> {
-        self.found(self.gpu.quantize(values, block, grids, top, draw))
+        self.found(self.gpu.quantize(values, run, grids, top, draw))
     }
 
     fn quantize_symmetric(
         &self,
         values: &[f32],
-        block: usize,
+        run: BlockRun,
         inverses: &[f32],
         top: i8,
         draw: Draw,
     ) -> Option<Vec<i8>> {
-        self.found(self.gpu.quantize_symmetric(values, block, inverses, top, draw))
+        self.found(self.gpu.quantize_symmetric(values, run, inverses, top, draw))
     }
 
     fn rotate_and_bucketize(

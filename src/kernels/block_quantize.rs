@@ -160,6 +160,21 @@ dispatch! {
     }
 }
 
+/// Where the blocks of a run of values lie: all have one length, and the run may start inside the first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BlockRun {
+    /// Values of a block.
+    pub block: usize,
+    /// Values of the first block that lie before the run.
+    pub skipped: usize,
+}
+
+impl From<usize> for BlockRun {
+    fn from(block: usize) -> Self {
+        Self { block, skipped: 0 }
+    }
+}
+
 // Comparisons are one instruction; `f32::min` is several.
 #[inline(always)]
 fn lesser(x: f32, other: f32) -> f32 {

@@ -5,7 +5,7 @@ use super::{devices, ways};
 use fedmill::gpu::Gpu;
 use fedmill::gpu::job::Options;
 use fedmill::kernels::block_quantize as cpu;
-use fedmill::kernels::block_quantize::{Draw, Rounding};
+use fedmill::kernels::block_quantize::{BlockRun, Draw, Rounding};
 use fedmill::kernels::bucketize::bucketize;
 use fedmill::kernels::hadamard::{flip_signs, hadamard, scaled};
 use fedmill::kernels::lanes::Isa;
@@ -145,6 +145,27 @@ fn codes_are_those_of_the_kernel() {
                 let want = signed(&values, block, &inverses, side, words);
                 assert_eq!(first_other(&found, &want), None, "signed: {what}");
             }
+        }
+    });
+}
+
+/// A run that starts inside a block, as a part of the rows of a matrix does.
+#[test]
+fn a_run_may_start_inside_a_block() {
+    everywhere(|gpu| {
+        for (len, block, skipped) in
+            [(5000, 100, 37), (1025, 7, 3), (300, 5000, 4999), (255, 5000, 10), (77, 1, 0)]
+        {
+            let whole = values(skipped + len, 1.0);
+            let grids = grids(&whole, block, 15);
+            let inverses: Vec<f32> = grids.iter().map(|grid| grid[1]).collect();
+            let (run, values) = (BlockRun { block, skipped }, &whole[skipped..]);
+            let found = gpu.quantize(values, run, &grids, 15, Draw::Nearest).unwrap();
+            let want = codes(&whole, block, &grids, 15, None);
+            assert_eq!(first_other(&found, &want[skipped..]), None, "{len} in {run:?} on {gpu:?}");
+            let found = gpu.quantize_symmetric(values, run, &inverses, 7, Draw::Nearest).unwrap();
+            let want = signed(&whole, block, &inverses, 7, None);
+            assert_eq!(first_other(&found, &want[skipped..]), None, "signed: {len} in {run:?} on {gpu:?}");
         }
     });
 }

@@ -3,6 +3,7 @@
 use super::REQUIRED;
 use crate::harness::{Dir, Update, fedmill, skip};
 use fedmill::codecs;
+use fedmill::codecs::device::AT_ONCE;
 use fedmill::compress::method::CompressionMethod;
 use fedmill::compress::offload::Offload;
 use fedmill::compress::run::Compression;
@@ -11,11 +12,15 @@ use fedmill::gpu::job::Options;
 use rayon::ThreadPoolBuilder;
 
 /// Settings that take another path through a shader than the defaults.
-const SETTINGS: [&str; 9] = [
+const SETTINGS: [&str; 13] = [
     "u3:block=8,rounding=stochastic",
     "u4:block=0",
     "i4:rounding=stochastic",
     "i2:block=0",
+    "u4:per=channel",
+    "u6:per=channel,rounding=stochastic",
+    "i8:per=channel",
+    "i3:per=channel,rounding=stochastic",
     "eden2:scale=norm",
     "eden8:scale=min-error",
     "topk:fraction=0.3,values=ternary",
@@ -43,7 +48,8 @@ fn everywhere() -> Vec<Options> {
     found.into_iter().map(|adapter| named(adapter.name)).collect()
 }
 
-/// A tensor of several chunks with many equal values, a short tensor, and a tensor of zeros with one other value.
+/// A tensor of several chunks with many equal values, a short tensor, a tensor of zeros with one other value, and a
+/// matrix whose rows cross chunks.
 fn update(dir: &Dir) {
     let alike: Vec<f32> = (0..140_001).map(|i: u32| (i * 7_919 % 997) as f32 / 499.0 - 1.0).collect();
     let small: Vec<f32> = (0..300).map(|i| f32::from_bits(i * 31 + 1)).collect();
@@ -53,6 +59,11 @@ fn update(dir: &Dir) {
         .f32("alike", &[140_001], &alike)
         .f32("small", &[300], &small)
         .f32("zeros", &[400], &zeros)
+        .f32(
+            "matrix",
+            &[300, 701],
+            &alike.iter().cycle().take(300 * 701).map(|x| x / 3.0).collect::<Vec<f32>>(),
+        )
         .write(dir);
 }
 
@@ -72,6 +83,38 @@ fn bytes_are_those_of_the_cpu() {
             let adapter = options.adapter.as_deref().unwrap();
             let found = compress(&["--backend", "gpu", "--adapter", adapter], "gpu.safetensors");
             assert!(found == compress(&["--backend", "cpu"], "cpu.safetensors"), "{codec} on {adapter}");
+        }
+    }
+}
+
+/// A tensor that a device takes in two parts, of which the first has 16 MiB.
+#[test]
+fn bytes_of_a_long_tensor_are_those_of_the_cpu() {
+    let dir = Dir::new();
+    let (rows, columns) = (1_450, 2_901);
+    assert!(rows * columns > AT_ONCE);
+    let value = |i: usize| ((i * 7_919 + i / 611) % 100_003) as f32 / 5e4 - 1.0;
+    Update::new("a")
+        .f32("w", &[rows, columns], &(0..rows * columns).map(value).collect::<Vec<f32>>())
+        .write(&dir);
+    let pool = ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+    for codec in ["u3:per=channel,rounding=stochastic", "i8", "eden2", "topk:fraction=0.01"] {
+        let compress = |device, output: &str| {
+            let how = CompressionMethod::Codec(codecs::parse(codec).unwrap().into());
+            let output = Some(dir.path(output));
+            let compression = Compression {
+                as_is: true,
+                output,
+                device,
+                ..Compression::new(dir.path("a.safetensors"), how)
+            };
+            compression.run(&pool).unwrap();
+        };
+        compress(None, "cpu.safetensors");
+        for options in everywhere() {
+            let device = Offload::open(&options).unwrap();
+            compress(Some(device), "gpu.safetensors");
+            assert!(dir.read("gpu.safetensors") == dir.read("cpu.safetensors"), "{codec} on {options:?}");
         }
     }
 }
@@ -114,7 +157,6 @@ fn what_has_no_shaders_is_refused() {
     let before = dir.contents();
     for (how, what) in [
         (["--codec", "f16"], "--codec f16"),
-        (["--codec", "u8:per=channel"], "--codec u8:per=channel"),
         (["--codec", "eden1:block=512"], "--codec eden1:block=512,scale=unbiased"),
         (["--target", "10x"], "no --codec"),
     ] {

@@ -2,7 +2,7 @@
 
 use crate::codecs::tally::Ends;
 use crate::codecs::{CHUNK, Invalid, Tally, Vector};
-use crate::kernels::block_quantize::block_ends;
+use crate::kernels::block_quantize::{BlockRun, block_ends};
 use crate::kernels::lanes::Isa;
 use crate::settings::{Settings, SpecError};
 use serde::{Deserialize, Serialize};
@@ -136,6 +136,17 @@ impl Blocks {
             Self::Runs(len) => Some(len as usize),
             Self::Whole if values > 0 => Some(values),
             Self::Whole | Self::Rows => None,
+        }
+    }
+
+    /// Where the blocks of a run of values from `start` on lie, as a GPU takes them.
+    pub(crate) fn of_run(self, vector: &Vector, start: usize, values: usize) -> BlockRun {
+        match self.even(values) {
+            Some(block) => block.into(),
+            None => {
+                let block = self.len(vector);
+                BlockRun { block, skipped: start % block }
+            }
         }
     }
 

@@ -15,6 +15,7 @@
 //! The values after the last whole block are padded with zeros to a power of two from 256 on, if that adds at most a
 //! tenth of the vector. Otherwise they are cut into powers of two (OpenFL's rule).
 
+use crate::codecs::device::AT_ONCE;
 use crate::codecs::packing::bits;
 use crate::codecs::quantize::blocks::scales;
 use crate::codecs::quantize::lloyd_max::LEVELS;
@@ -352,6 +353,10 @@ impl EdenEncoder {
 impl Encoder for EdenEncoder {
     fn coding(&self) -> Coding {
         Coding::Eden(self.scheme)
+    }
+
+    fn at_once(&self) -> usize {
+        if self.device.is_some() { AT_ONCE } else { CHUNK }
     }
 
     fn encode(&self, start: usize, values: &[f32]) -> Vec<Vec<u8>> {

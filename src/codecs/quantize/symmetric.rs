@@ -11,7 +11,7 @@ use crate::codecs::packing::bits;
 use crate::codecs::quantize::blocks::{Blocks, EndsOfBlocks, inverse, limit, scales};
 use crate::codecs::quantize::rounding::{Round, rounding};
 use crate::codecs::{
-    Codec, Coding, Device, Encoder, Extent, Family, Invalid, Scheme, Seeds, Stream, Tally, Vector,
+    CHUNK, Codec, Coding, Device, Encoder, Extent, Family, Invalid, Scheme, Seeds, Stream, Tally, Vector,
     check_lengths, device,
 };
 use crate::kernels::block_quantize::{dequantize_symmetric, quantize_symmetric};
@@ -91,7 +91,7 @@ impl Codec for SymmetricCodec {
     }
 
     fn has_shaders(&self) -> bool {
-        self.scheme.blocks != Blocks::Rows
+        true
     }
 
     fn on_device(&self, device: Arc<dyn Device>) -> Option<Arc<dyn Codec>> {
@@ -111,13 +111,13 @@ impl SymmetricEncoder {
     /// bits.
     fn on_device(&self, start: usize, values: &[f32], scales: &[f32]) -> Option<Vec<i8>> {
         let (device, scheme) = (self.codec.device.as_ref()?, self.codec.scheme);
-        let block = scheme.blocks.even(values.len())?;
+        let run = scheme.blocks.of_run(&self.ends.vector, start, values.len());
         if scales.iter().any(|scale| !device::suits(f64::from(*scale))) {
             return None;
         }
         let inverses: Vec<f32> = scales.iter().map(|scale| inverse(*scale)).collect();
         let draw = self.codec.round.draw(self.seed, start);
-        device.quantize_symmetric(values, block, &inverses, scheme.top(), draw)
+        device.quantize_symmetric(values, run, &inverses, scheme.top(), draw)
     }
 
     fn codes(&self, start: usize, values: &[f32], scales: &[f32]) -> Vec<i8> {
@@ -148,6 +148,10 @@ impl Encoder for SymmetricEncoder {
 
     fn coding(&self) -> Coding {
         Coding::Symmetric(self.codec.scheme)
+    }
+
+    fn at_once(&self) -> usize {
+        if self.codec.device.is_some() { device::AT_ONCE } else { CHUNK }
     }
 
     fn encode(&self, start: usize, values: &[f32]) -> Vec<Vec<u8>> {

@@ -12,7 +12,7 @@ use crate::codecs::quantize::blocks::{Blocks, EndsOfBlocks};
 use crate::codecs::quantize::rounding::{Round, rounding};
 use crate::codecs::tally::Ends;
 use crate::codecs::{
-    Codec, Coding, Device, Encoder, Extent, Family, Invalid, Scheme, Seeds, Stream, Tally, Vector,
+    CHUNK, Codec, Coding, Device, Encoder, Extent, Family, Invalid, Scheme, Seeds, Stream, Tally, Vector,
     check_lengths, device,
 };
 use crate::kernels::block_quantize::{Rounding, dequantize, quantize};
@@ -93,7 +93,7 @@ impl Codec for UniformCodec {
     }
 
     fn has_shaders(&self) -> bool {
-        self.scheme.blocks != Blocks::Rows
+        true
     }
 
     fn on_device(&self, device: Arc<dyn Device>) -> Option<Arc<dyn Codec>> {
@@ -113,13 +113,13 @@ impl UniformEncoder {
     /// bits.
     fn on_device(&self, start: usize, values: &[f32], grids: &[Grid]) -> Option<Vec<u8>> {
         let device = self.codec.device.as_ref()?;
-        let block = self.codec.scheme.blocks.even(values.len())?;
+        let run = self.codec.scheme.blocks.of_run(&self.ends.vector, start, values.len());
         if grids.iter().any(|grid| grid.is_wide() || !device::suits(grid.step)) {
             return None;
         }
         device.quantize(
             values,
-            block,
+            run,
             &encoding(grids),
             grids.first()?.top,
             self.codec.round.draw(self.seed, start),
@@ -142,6 +142,10 @@ impl Encoder for UniformEncoder {
 
     fn coding(&self) -> Coding {
         Coding::Uniform(self.codec.scheme)
+    }
+
+    fn at_once(&self) -> usize {
+        if self.codec.device.is_some() { device::AT_ONCE } else { CHUNK }
     }
 
     fn encode(&self, start: usize, values: &[f32]) -> Vec<Vec<u8>> {

@@ -8,6 +8,7 @@
 //! A chunk is three bytes with the number of its values and the m of the Rice code, then the indices (`rice`; none if
 //! all values of the chunk are sent), then the values ([`KeptValues`]).
 
+use crate::codecs::device::AT_ONCE;
 use crate::codecs::packing::rice;
 use crate::codecs::sparse::kept_values::{KeptValues, ValueCode};
 use crate::codecs::sparse::portion::Portion;
@@ -293,21 +294,58 @@ impl Encoder for TopKEncoder {
 
     fn encode(&self, start: usize, values: &[f32]) -> Vec<Vec<u8>> {
         let Stage::Settled(settled) = &self.stage else { return vec![Vec::new()] };
-        let ties = match &settled.ties {
-            None => u64::MAX,
-            Some(ties) => ties.get(start / CHUNK).copied().unwrap_or(0),
+        vec![self.chunk(values, &self.take(values, settled.key, settled.ties_of(start, values.len())))]
+    }
+
+    fn at_once(&self) -> usize {
+        match self.stage {
+            // A GPU does the work of these stages.
+            Stage::Searching(_) | Stage::Settled(_) if self.device.is_some() => AT_ONCE,
+            _ => CHUNK,
+        }
+    }
+
+    fn encode_chunks(&self, start: usize, values: &[f32]) -> Vec<Vec<Vec<u8>>> {
+        let Stage::Settled(settled) = &self.stage else { return vec![vec![Vec::new()]] };
+        // The ties of a run of chunks are its first ones, as those of each chunk are.
+        let taken = self.take(values, settled.key, settled.ties_of(start, values.len()));
+        let mut rest = &taken[..];
+        let chunk = |(place, values): (usize, &[f32])| {
+            let first = place * CHUNK;
+            let (own, behind) =
+                rest.split_at(rest.partition_point(|index| (*index as usize) < first + CHUNK));
+            rest = behind;
+            let own: Vec<u32> = own.iter().map(|index| index - first as u32).collect();
+            vec![self.chunk(values, &own)]
         };
-        let taken = self.take(values, settled.key, ties);
+        values.chunks(CHUNK).enumerate().map(chunk).collect()
+    }
+}
+
+impl Settled {
+    /// Values with the key that a run of chunks sends.
+    fn ties_of(&self, start: usize, len: usize) -> u64 {
+        let chunks = start / CHUNK..(start + len).div_ceil(CHUNK);
+        match &self.ties {
+            None => u64::MAX,
+            Some(ties) => chunks.map(|chunk| ties.get(chunk).copied().unwrap_or(0)).sum(),
+        }
+    }
+}
+
+impl TopKEncoder {
+    /// The bytes of a chunk that sends the values with these indices.
+    fn chunk(&self, values: &[f32], taken: &[u32]) -> Vec<u8> {
         let is_full = taken.len() == values.len();
-        let m = if is_full { 0 } else { rice::parameter(&taken) };
+        let m = if is_full { 0 } else { rice::parameter(taken) };
         let head = taken.len() as u32 | m << COUNT_BITS;
         let mut bytes = head.to_le_bytes()[..HEAD_BYTES].to_vec();
         if !is_full {
-            bytes = rice::encode(&taken, m, bytes);
+            bytes = rice::encode(taken, m, bytes);
         }
         let kept: Vec<f32> = taken.iter().map(|index| values[*index as usize]).collect();
         self.values.encode(self.isa, &kept, &mut bytes);
-        vec![bytes]
+        bytes
     }
 }
 

@@ -10,7 +10,7 @@ use crate::gpu::selftest::compare::{DeviceKernel, Difference, other, values};
 use crate::gpu::shaders::{Value, Variant};
 use crate::gpu::shape::{Shape, column_groups, words};
 use crate::gpu::variants::{CODES_AT_ONCE, GROUP, VECTOR_CHUNK};
-use crate::kernels::block_quantize::{self, Draw, Rounding};
+use crate::kernels::block_quantize::{self, BlockRun, Draw, Rounding};
 use crate::kernels::lanes::Isa;
 use crate::kernels::philox::{self, random_words};
 use crate::kernels::{bucketize, hadamard};
@@ -113,12 +113,12 @@ impl Gpu {
     pub fn quantize(
         &self,
         values: &[f32],
-        block: usize,
+        run: impl Into<BlockRun>,
         grids: &[[f32; 2]],
         top: u8,
         draw: Draw,
     ) -> Result<Vec<u8>, GpuError> {
-        self.codes(values, block, grids, top, draw, false)
+        self.codes(values, run.into(), grids, top, draw, false)
     }
 
     /// The codes `-top` to `top` of values, given the inverse of each block's step, at most 2^76.
@@ -129,20 +129,20 @@ impl Gpu {
     pub fn quantize_symmetric(
         &self,
         values: &[f32],
-        block: usize,
+        run: impl Into<BlockRun>,
         inverses: &[f32],
         top: i8,
         draw: Draw,
     ) -> Result<Vec<i8>, GpuError> {
         let grids: Vec<[f32; 2]> = inverses.iter().map(|inverse| [0.0, *inverse]).collect();
-        let codes = self.codes(values, block, &grids, top.unsigned_abs(), draw, true)?;
+        let codes = self.codes(values, run.into(), &grids, top.unsigned_abs(), draw, true)?;
         Ok(bytemuck::allocation::cast_vec(codes))
     }
 
     fn codes(
         &self,
         values: &[f32],
-        block: usize,
+        of: BlockRun,
         grids: &[[f32; 2]],
         top: u8,
         draw: Draw,
@@ -151,7 +151,7 @@ impl Gpu {
         if values.is_empty() {
             return Ok(Vec::new());
         }
-        let blocks = Blocks { len: values.len(), block };
+        let blocks = Blocks { len: values.len(), block: of.block };
         let (mut seed, mut purpose, mut first) = (0, 0, 0);
         if let Draw::Stochastic { seed: own, purpose: of, first: word } = draw {
             (seed, purpose, first) = (own, of, word / philox::WORDS as u64);
@@ -165,7 +165,8 @@ impl Gpu {
         let numbers = run.input("numbers", vec![seed, seed_high, first, first_high, purpose, top, 0, 0]);
         let codes = run.output("codes", blocks.code_words());
         let variant = to_codes(signed, matches!(draw, Draw::Stochastic { .. }));
-        run.step(variant, blocks.of_codes(), &[sent, grids, numbers, codes], blocks.code_groups());
+        let shape = Shape { stride: words(of.skipped), ..blocks.of_codes() };
+        run.step(variant, shape, &[sent, grids, numbers, codes], blocks.code_groups());
         Ok(bytes_of(&self.run(&run, &[codes])?[0], values.len()))
     }
 
