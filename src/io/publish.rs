@@ -75,6 +75,14 @@ impl StagedNames {
     }
 }
 
+/// Whether a path is below `/dev` or `/proc`, except for the file system in memory that `/dev/shm` is. Links to its
+/// folder are followed.
+pub(super) fn is_below_devices(path: &Path) -> bool {
+    let whole = resolved(path);
+    let is_below = |root: &str| whole.starts_with(root);
+    (is_below("/dev") && !is_below("/dev/shm")) || is_below("/proc")
+}
+
 impl Staged {
     /// Starts a file of `bytes` bytes beside `target`, and reserves its space if the file system can.
     ///
@@ -106,6 +114,9 @@ impl Staged {
 
     fn create_with(target: &Path, bytes: u64, mode: u32, keeps_mode: bool) -> io::Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
+        if is_below_devices(target) {
+            return Err(io::Error::other("fedmill replaces no file below /dev or /proc, expected another folder"));
+        }
         loop {
             let unique = format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
             let path = target.with_file_name(temporary_name(target, &unique));
@@ -476,4 +487,23 @@ fn temporary_name(target: &Path, unique: &str) -> OsString {
     name.push(target.file_name().unwrap_or_default());
     name.push(format!(".{unique}{TEMPORARY_SUFFIX}"));
     name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn no_file_is_made_below_devices() {
+        let folder = tempfile::tempdir().unwrap();
+        symlink("/dev", folder.path().join("link")).unwrap();
+        let linked = folder.path().join("link/fedmill-test");
+        for target in ["/dev/fedmill-test", "/dev/../dev/fedmill-test", "/proc/self/fd/1"] {
+            assert!(Staged::create(Path::new(target), 0).is_err(), "{target}");
+        }
+        let why = Staged::create(&linked, 0).map(|_| ()).unwrap_err();
+        assert!(why.to_string().contains("below /dev"), "{why}");
+        assert!(Staged::create(&folder.path().join("model"), 0).is_ok());
+    }
 }

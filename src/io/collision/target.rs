@@ -3,6 +3,7 @@
 //! A stream is standard output (`-`), a pipe such as that of `>(command)`, a character device, or anything else below
 //! `/dev` and `/proc`. It is written as it stands, and never replaced.
 
+use crate::io::publish::is_below_devices;
 use rustix::io::Errno;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
@@ -109,13 +110,6 @@ pub fn is_stream(path: &Path) -> bool {
 /// Whether an output goes to standard output.
 pub fn is_standard_output(path: &Path) -> bool {
     Target::of(path).is_ok_and(|target| target == Target::StandardOutput)
-}
-
-/// Whether a path is below `/dev` or `/proc`, except for the file system in memory that `/dev/shm` is.
-fn is_below_devices(path: &Path) -> bool {
-    let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let is_below = |folder: &str| whole.starts_with(folder);
-    (is_below("/dev") && !is_below("/dev/shm")) || is_below("/proc")
 }
 
 #[cfg(test)]
