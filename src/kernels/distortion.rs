@@ -39,6 +39,23 @@ dispatch! {
 }
 
 dispatch! {
+    /// The squares of values, and their products with others, as in [`distortion`].
+    pub fn products<A: Arch>(values: &[f32], others: &[f32]) -> [f64; 2] {
+        let mut sums = [<A::Floats as Floats>::Doubles::zero(); 2];
+        let (blocks, rest) = values.as_chunks::<FLOATS>();
+        let (other_blocks, other_rest) = others[..values.len()].as_chunks::<FLOATS>();
+        for (x, y) in blocks.iter().zip(other_blocks) {
+            add_products::<A::Floats>(&mut sums, x, y);
+        }
+        let (mut x, mut y) = ([0.0; FLOATS], [0.0; FLOATS]);
+        x[..rest.len()].copy_from_slice(rest);
+        y[..rest.len()].copy_from_slice(other_rest);
+        add_products::<A::Floats>(&mut sums, &x, &y);
+        sums.map(|sum| sum.lanes().iter().sum())
+    }
+}
+
+dispatch! {
     /// The sum of the squares of values, as in [`distortion`].
     pub fn squares<A: Arch>(values: &[f32]) -> f64 {
         let mut sum = <A::Floats as Floats>::Doubles::zero();
@@ -64,6 +81,14 @@ fn add<F: Floats>(sums: &mut [F::Doubles; 4], x: &[f32; FLOATS], y: &[f32; FLOAT
     sums[3] = sums[3].plus_exact(x, y);
 }
 
+#[inline(always)]
+fn add_products<F: Floats>(sums: &mut [F::Doubles; 2], x: &[f32; FLOATS], y: &[f32; FLOATS]) {
+    // SAFETY: both arrays have the length of the load.
+    let (x, y) = unsafe { (F::load(x.as_ptr()).widen(), F::load(y.as_ptr()).widen()) };
+    sums[0] = sums[0].plus_exact(x, x);
+    sums[1] = sums[1].plus_exact(x, y);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,7 +105,10 @@ mod tests {
             for found in &sums {
                 assert_eq!(found, &sums[0]);
                 let near = |a: f64, b: f64| assert!((a - b).abs() <= 1e-12 * b.abs(), "{a} {b}");
-                assert!(Isa::available().into_iter().all(|isa| squares(isa, &x) == found.squares));
+                let parts = [found.squares, found.products];
+                for isa in Isa::available() {
+                    assert_eq!((squares(isa, &x), products(isa, &x, &y)), (found.squares, parts));
+                }
                 near(found.squares, pairs().map(|(x, _)| x * x).sum());
                 near(found.errors, pairs().map(|(x, y)| (x - y) * (x - y)).sum());
                 near(found.decoded, pairs().map(|(_, y)| y * y).sum());

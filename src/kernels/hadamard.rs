@@ -17,25 +17,29 @@ const DROPPED: f32 = 1.0 / (1u64 << 60) as f32;
 dispatch! {
     /// Transforms the values, in place. Their number is a power of two.
     pub fn hadamard<A: Arch>(values: &mut [f32]) {
-        transform::<A::Floats>(values);
+        transform::<A::Floats, false>(&[], values);
     }
 }
 
 dispatch! {
-    /// Flips signs as [`flip_signs`] does, then transforms.
+    /// Flips signs as [`flip_signs`] does, then transforms. There is a bit for every value.
     pub fn flipped_hadamard<A: Arch>(words: &[u32], values: &mut [f32]) {
-        flip(words, values);
-        transform::<A::Floats>(values);
+        transform::<A::Floats, true>(words, values);
     }
 }
 
 #[inline(always)]
-fn transform<F: Floats + Butterfly>(values: &mut [f32]) {
-    if values.len() < FLOATS {
-        return few(values);
+fn transform<F: Floats + Butterfly, const FLIPS: bool>(words: &[u32], values: &mut [f32]) {
+    if values.len() < 4 * FLOATS {
+        if FLIPS {
+            flip(words, values);
+        }
+        if values.len() < FLOATS {
+            return few(values);
+        }
     }
     let vectors = values.as_chunks_mut::<FLOATS>().0;
-    let mut stride = among_neighbours::<F>(vectors);
+    let mut stride = among_neighbours::<F, FLIPS>(words, vectors);
     while 4 * stride <= vectors.len() {
         for group in 0..vectors.len() / (4 * stride) {
             four_at::<F>(&mut vectors[group * 4 * stride..(group + 1) * 4 * stride], stride);
@@ -52,10 +56,13 @@ fn transform<F: Floats + Butterfly>(values: &mut [f32]) {
     }
 }
 
-/// The stages within vectors, and within groups of four vectors if there are four. Returns the distance of the vectors
-/// that the next stage combines.
+/// The stages within vectors, and within groups of four vectors if there are four, whose signs it then flips before.
+/// Returns the distance of the vectors that the next stage combines.
 #[inline(always)]
-fn among_neighbours<F: Floats + Butterfly>(vectors: &mut [[f32; FLOATS]]) -> usize {
+fn among_neighbours<F: Floats + Butterfly, const FLIPS: bool>(
+    words: &[u32],
+    vectors: &mut [[f32; FLOATS]],
+) -> usize {
     if vectors.len() < 4 {
         for vector in &mut *vectors {
             F::of(vector).among_lanes().put(vector);
@@ -63,10 +70,19 @@ fn among_neighbours<F: Floats + Butterfly>(vectors: &mut [[f32; FLOATS]]) -> usi
         return 1;
     }
     let groups = vectors.as_chunks_mut::<4>().0;
-    for [a, b, c, d] in groups {
-        let (first, second) = (F::of(a).among_lanes(), F::of(b).among_lanes());
-        let (third, fourth) = (F::of(c).among_lanes(), F::of(d).among_lanes());
-        let four = met([first, second, third, fourth]);
+    let words = if FLIPS { &words[..2 * groups.len()] } else { words };
+    for (group, [a, b, c, d]) in groups.iter_mut().enumerate() {
+        let mut four = [F::of(a), F::of(b), F::of(c), F::of(d)];
+        if FLIPS {
+            let (low, high) = (words[2 * group], words[2 * group + 1]);
+            four[0] = four[0].flipped(low as u16);
+            four[1] = four[1].flipped((low >> 16) as u16);
+            four[2] = four[2].flipped(high as u16);
+            four[3] = four[3].flipped((high >> 16) as u16);
+        }
+        let [first, second, third, fourth] = four;
+        let (first, second) = (first.among_lanes(), second.among_lanes());
+        let four = met([first, second, third.among_lanes(), fourth.among_lanes()]);
         four[0].put(a);
         four[1].put(b);
         four[2].put(c);
@@ -196,6 +212,8 @@ pub trait Butterfly: Copy {
     fn sum_and_difference(self, other: Self) -> (Self, Self);
     /// The four stages among the lanes.
     fn among_lanes(self) -> Self;
+    /// The vector with the signs of the lanes flipped whose bit is set; the lowest bit is that of the first lane.
+    fn flipped(self, bits: u16) -> Self;
 }
 
 impl Butterfly for [f32; FLOATS] {
@@ -219,6 +237,13 @@ impl Butterfly for [f32; FLOATS] {
     #[inline(always)]
     fn among_lanes(mut self) -> Self {
         few(&mut self);
+        self
+    }
+    #[inline(always)]
+    fn flipped(mut self, bits: u16) -> Self {
+        for (lane, x) in self.iter_mut().enumerate() {
+            *x = flipped(*x, u32::from(bits), lane);
+        }
         self
     }
 }
@@ -254,6 +279,19 @@ mod x86 {
             unsafe {
                 let (a, b) = (among_eight(self[0]), among_eight(self[1]));
                 [_mm256_add_ps(a, b), _mm256_sub_ps(a, b)]
+            }
+        }
+        #[inline(always)]
+        fn flipped(self, bits: u16) -> Self {
+            // SAFETY: the set was detected (see the trait).
+            unsafe {
+                // Brings the bit of each lane to the place of its sign.
+                let places = _mm256_setr_epi32(31, 30, 29, 28, 27, 26, 25, 24);
+                let [low, high] = [u32::from(bits), u32::from(bits >> 8)].map(|bits| {
+                    let bits = _mm256_sllv_epi32(_mm256_set1_epi32(bits as i32), places);
+                    _mm256_castsi256_ps(_mm256_and_si256(bits, _mm256_set1_epi32(i32::MIN)))
+                });
+                [_mm256_xor_ps(self[0], low), _mm256_xor_ps(self[1], high)]
             }
         }
     }
@@ -314,6 +352,14 @@ mod x86 {
                 let x = _mm512_fmadd_ps(x, SIGNS[1], _mm512_permute_ps::<0b0100_1110>(x));
                 let x = _mm512_fmadd_ps(x, SIGNS[2], _mm512_shuffle_f32x4::<0b1011_0001>(x, x));
                 _mm512_fmadd_ps(x, SIGNS[3], _mm512_shuffle_f32x4::<0b0100_1110>(x, x))
+            }
+        }
+        #[inline(always)]
+        fn flipped(self, bits: u16) -> Self {
+            // SAFETY: the set was detected (see the trait).
+            unsafe {
+                let x = _mm512_castps_si512(self);
+                _mm512_castsi512_ps(_mm512_mask_xor_epi32(x, bits, x, _mm512_set1_epi32(i32::MIN)))
             }
         }
     }

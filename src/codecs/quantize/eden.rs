@@ -24,7 +24,7 @@ use crate::codecs::{
     check_lengths,
 };
 use crate::kernels::bucketize::bucketize;
-use crate::kernels::distortion::{distortion, squares};
+use crate::kernels::distortion::{products, squares};
 use crate::kernels::hadamard::{flipped_hadamard, flipped_products, hadamard, scaled};
 use crate::kernels::lanes::Isa;
 use crate::kernels::levels::levels_of;
@@ -311,22 +311,23 @@ impl EdenEncoder {
     }
 
     /// Encodes the values of a block with its padding, and returns its scale.
-    fn encode_block(&self, block: &Block, values: &mut [f32], codes: &mut [u8]) -> f32 {
+    /// Overwrites the values, and as many of `levels`.
+    fn encode_block(&self, block: &Block, values: &mut [f32], codes: &mut [u8], levels: &mut [f32]) -> f32 {
         let Some(norm) = self.norm(values) else {
             codes.fill(0);
             return 0.0;
         };
         self.scheme.rotate(self.isa, &PURPOSES, block, values);
         bucketize(self.isa, values, norm.factor, &self.code.thresholds, codes);
-        self.scale_of(&norm, values, codes)
+        self.scale_of(&norm, values, codes, levels)
     }
 
-    /// The scale of a block, from its rotated values and their codes.
-    fn scale_of(&self, norm: &Norm, rotated: &[f32], codes: &[u8]) -> f32 {
-        let mut levels = vec![0.0; codes.len()];
-        levels_of(self.isa, codes, &self.code.levels, &mut levels);
-        let sums = distortion(self.isa, &levels, rotated);
-        let scale = self.scale.of(norm.square, sums.products / rotated.len() as f64, sums.squares);
+    /// The scale of a block, from its rotated values and their codes. Overwrites as many of `levels`.
+    fn scale_of(&self, norm: &Norm, rotated: &[f32], codes: &[u8], levels: &mut [f32]) -> f32 {
+        let levels = &mut levels[..codes.len()];
+        levels_of(self.isa, codes, &self.code.levels, levels);
+        let [squares, products] = products(self.isa, levels, rotated);
+        let scale = self.scale.of(norm.square, products / rotated.len() as f64, squares);
         (scale * f64::from(norm.exponent).exp2()).min(f64::from(f32::MAX)) as f32
     }
 
@@ -343,8 +344,9 @@ impl EdenEncoder {
         let (codes, rotated) =
             device.rotate_and_bucketize(&sent, [&flips[0], &flips[1]], &factors, thresholds)?;
         let blocks = norms.iter().zip(rotated.chunks(ON_DEVICE).zip(codes.chunks(ON_DEVICE)));
+        let mut levels = vec![0.0; ON_DEVICE];
         let scale = |(norm, (rotated, codes)): (&Option<Norm>, _)| {
-            norm.as_ref().map_or(0.0, |norm| self.scale_of(norm, rotated, codes))
+            norm.as_ref().map_or(0.0, |norm| self.scale_of(norm, rotated, codes, &mut levels))
         };
         Some((codes.clone(), blocks.map(scale).collect()))
     }
@@ -369,13 +371,14 @@ impl Encoder for EdenEncoder {
         codes.resize(end - start, 0);
         let mut buffer = TileBuffer::new(1, size_of::<f32>() * self.scheme.block as usize);
         let rotated: &mut [f32] = bytemuck::cast_slice_mut(buffer.row_mut(0));
+        let mut levels = vec![0.0; self.scheme.block as usize];
         for block in &blocks[found..] {
             let rotated = &mut rotated[..block.codes.len()];
             let (own, padding) = rotated.split_at_mut(block.values.len());
             own.copy_from_slice(&values[block.values.start - start..block.values.end - start]);
             padding.fill(0.0);
             let codes = &mut codes[block.codes.start - start..block.codes.end - start];
-            scales.push(self.encode_block(block, rotated, codes));
+            scales.push(self.encode_block(block, rotated, codes, &mut levels));
         }
         vec![bytemuck::cast_slice(&scales).to_vec(), bits::pack(self.isa, self.scheme.bits, codes)]
     }
