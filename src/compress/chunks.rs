@@ -1,13 +1,6 @@
-//! The chunks of parts, in batches for all threads.
+//! The chunks of parts.
 
-use crate::codecs::CHUNK;
 use crate::compress::parts::PartPlan;
-
-/// Chunks of a batch for each thread, where appended chunks wait in memory for the ones before.
-pub(super) const CHUNKS_AT_ONCE: usize = 8;
-
-/// Chunks of a batch for each thread, where no chunk waits for others.
-pub(super) const UNORDERED_AT_ONCE: usize = 64;
 
 /// A chunk of a part.
 #[derive(Clone, Copy)]
@@ -30,10 +23,4 @@ pub(super) fn chunks<'p>(parts: impl Iterator<Item = (&'p PartPlan, usize)>) -> 
             len: at_once.min(len - start),
         })
     })
-}
-
-/// Batches of chunks: for each thread the values of `at_once` chunks of usual length.
-pub(super) fn batches(chunks: &[Chunk], at_once: usize) -> impl Iterator<Item = &[Chunk]> {
-    let longest = chunks.iter().map(|chunk| chunk.len).max().unwrap_or(CHUNK).max(CHUNK);
-    chunks.chunks((at_once * CHUNK / longest).max(1) * rayon::current_num_threads())
 }

@@ -3,7 +3,8 @@
 use crate::codecs::constant::Constant;
 use crate::codecs::wire::Bits;
 use crate::codecs::{CHUNK, Coding, Encoder, Extent, Invalid, Seeds, Stream, Tally};
-use crate::compress::chunks::{CHUNKS_AT_ONCE, Chunk, UNORDERED_AT_ONCE, batches, chunks};
+use crate::compress::batches::{self, CHUNKS_AT_ONCE, Spare};
+use crate::compress::chunks::{Chunk, chunks};
 use crate::compress::parts::PartPlan;
 use crate::compress::quality::Quality;
 use crate::compress::sink::Sink;
@@ -175,12 +176,13 @@ fn gather_chunks<'p, T: Send>(
     look: impl Fn(&Chunk, &[f32]) -> T + Sync,
     mut add: impl FnMut(usize, T),
 ) -> Result<(), EncodeError> {
-    for batch in batches(&chunks, UNORDERED_AT_ONCE) {
+    let spare = Spare::default();
+    for batch in batches::of(&chunks, CHUNKS_AT_ONCE) {
         interrupt::check()?;
         let seen: Vec<T> = batch
             .par_iter()
-            .map_init(Vec::new, |buffer, chunk| {
-                Ok(look(chunk, read(values, plan(chunk.part), *chunk, buffer)?))
+            .map(|chunk| {
+                spare.with(|buffer| Ok(look(chunk, read(values, plan(chunk.part), *chunk, buffer)?)))
             })
             .collect::<Result<_, EncodeError>>()?;
         batch.iter().zip(seen).for_each(|(chunk, seen)| add(chunk.part, seen));
@@ -265,7 +267,7 @@ pub(crate) struct Encoding<'a> {
     pub(crate) residue: Option<&'a Residue<'a>>,
 }
 
-/// Buffers that a thread reuses for every chunk.
+/// Buffers for the encoding of a chunk.
 #[derive(Default)]
 struct Buffers {
     sent: Vec<f32>,
@@ -312,25 +314,30 @@ impl Encoding<'_> {
             quality: vec![Quality::default(); self.parts.len()],
             negative_variances: 0,
         };
-        let is_ordered = self.parts.iter().any(|part| part.chunk_count() > 0);
-        for batch in batches(&all, if is_ordered { CHUNKS_AT_ONCE } else { UNORDERED_AT_ONCE }) {
+        let appended = self.parts.iter().filter(|part| part.chunk_count() > 0);
+        let of_chunk = appended.map(|part| part.expected_bytes() / part.chunk_count() as u64).max();
+        let at_once = batches::at_once(of_chunk.unwrap_or(0));
+        let spare = Spare::default();
+        for batch in batches::of(&all, at_once) {
             interrupt::check()?;
             let shared: &Sink = sink;
             let done: Vec<Done> = batch
                 .par_iter()
-                .map_init(Buffers::default, |buffers, chunk| match self.parts[chunk.part].coding {
+                .map(|chunk| match self.parts[chunk.part].coding {
                     Coding::Raw => self.copy(*chunk, shared),
-                    _ => self.encode(*chunk, shared, buffers),
+                    _ => spare.with(|buffers| self.encode(*chunk, shared, buffers)),
                 })
                 .collect::<Result<_, EncodeError>>()?;
+            let mut appended = Vec::new();
             for (chunk, done) in batch.iter().zip(done) {
                 done.quality.iter().for_each(|quality| outcome.quality[chunk.part].add(quality));
                 outcome.negative_variances += done.negative_variances;
                 for bytes in done.appended {
                     outcome.chunks[chunk.part].push(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
-                    sink.append(&bytes).map_err(EncodeError::Write)?;
+                    appended.extend(bytes);
                 }
             }
+            sink.append(&appended).map_err(EncodeError::Write)?;
         }
         Ok(outcome)
     }

@@ -6,7 +6,7 @@
 //! | open and check the inputs | `inputs` |
 //! | read the values: update minus base plus residual | [`values`], [`residual`] |
 //! | map tensors to vectors and codecs | `parts` |
-//! | encode chunk by chunk; a GPU may help | `encode`, `chunks`, [`offload`] |
+//! | encode chunk by chunk; a GPU may help | `encode`, `chunks`, `batches`, [`offload`] |
 //! | lay the streams out in a file | [`writer`], `sink` |
 //! | measure the error, and report | [`quality`], [`summary`], `attempt` |
 //! | forecast the bytes from a layout | [`forecast`] |
@@ -17,6 +17,7 @@
 
 mod attempt;
 mod auto;
+mod batches;
 mod chunks;
 pub mod decompress;
 mod encode;

@@ -8,13 +8,14 @@ use crate::kernels::convert::decode;
 use crate::kernels::element::Element;
 use crate::kernels::finite::clear_signs_of_zeros;
 use crate::kernels::lanes::Isa;
-use crate::model::dtype::{Kind, Working};
+use crate::model::dtype::{Dtype, Kind, Working};
 use crate::model::layout::Piece;
 use crate::model::tile::TileBuffer;
 use std::io;
 
-/// Values that are read at a time: few enough for a core's cache.
-const READ_AT_ONCE: usize = 8192;
+/// Values that are converted at a time: few enough for a core's cache. Without a conversion a whole chunk is read at
+/// once, since short reads take longer.
+const CONVERTED_AT_ONCE: usize = 8192;
 
 /// What to do with NaN and infinity.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
@@ -96,8 +97,9 @@ impl Values<'_> {
         let (mut rest, mut lost) = (out, Lost::default());
         for piece in part.pieces(start, rest.len(), |tensor| self.update.table[tensor].spec.len) {
             let (out, behind) = rest.split_at_mut(piece.len);
-            for (number, out) in out.chunks_mut(READ_AT_ONCE).enumerate() {
-                let start = piece.start + number * READ_AT_ONCE;
+            let at_once = if self.is_plain(piece.tensor) { piece.len.max(1) } else { CONVERTED_AT_ONCE };
+            for (number, out) in out.chunks_mut(at_once).enumerate() {
+                let start = piece.start + number * at_once;
                 lost.add(self.read_tensor(Piece { start, len: out.len(), ..piece }, out)?);
             }
             rest = behind;
@@ -175,6 +177,12 @@ impl Values<'_> {
             }
         }
         Ok(negative)
+    }
+
+    /// Whether the values of a tensor are sent as they are stored.
+    fn is_plain(&self, tensor: usize) -> bool {
+        let dtype = self.update.table[tensor].spec.dtype;
+        self.base.is_none() && self.carried.is_none() && dtype == Dtype::F32
     }
 
     fn read_tensor(&self, piece: Piece, out: &mut [f32]) -> Result<Lost, ValueError> {

@@ -127,10 +127,11 @@ const DEVIATIONS: f64 = 6.0;
 /// A sample takes one value in this many of a chunk.
 const COUNTED: usize = 4;
 
-/// The numbers of a sample of these values, by the upper bits of their keys.
+/// The numbers of a sample of these values, by the upper bits of their keys, up to the largest that is there.
 pub fn count_sample(values: &[f32]) -> Vec<u64> {
-    let mut counts = vec![0; 1 << SAMPLED_BITS];
-    values.iter().step_by(COUNTED).for_each(|x| counts[(key(*x) >> SAMPLED_LOW) as usize] += 1);
+    let sample = || values.iter().step_by(COUNTED).map(|x| (key(*x) >> SAMPLED_LOW) as usize);
+    let mut counts = vec![0; sample().max().map_or(0, |largest| largest + 1)];
+    sample().for_each(|bin| counts[bin] += 1);
     counts
 }
 
@@ -140,7 +141,8 @@ pub fn likely(counts: &[u64], k: u64, len: u64) -> Range<u32> {
     let rank = k as f64 * sampled as f64 / len as f64;
     let margin = DEVIATIONS * (rank + 1.0).sqrt();
     let (first, last) = (rank - margin, rank + margin);
-    let (mut larger, mut high) = (0, counts.len());
+    // Values that are not in the sample may be larger than all of it.
+    let (mut larger, mut high) = (0, 1 << SAMPLED_BITS);
     for (bin, count) in counts.iter().enumerate().rev() {
         if larger as f64 <= first {
             high = bin + 1;
