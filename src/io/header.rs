@@ -417,4 +417,48 @@ mod tests {
         assert!(faults(r#"{"__metadata__":{"round":4}}"#, 0).contains("metadata `round` is not a string"));
         assert!(faults(r#"{"__metadata__":[]}"#, 0).contains("metadata is not a map of strings"));
     }
+
+    /// Each of these files would be refused with one more.
+    #[test]
+    fn a_file_may_use_up_each_limit() {
+        let (name, mut end) = ("n".repeat(MAX_NAME), 0);
+        let mut tensor = |name: &str, shape: &str, bytes: usize| {
+            let begin = end;
+            end += bytes;
+            format!(r#""{name}":{{"dtype":"F32","shape":[{shape}],"data_offsets":[{begin},{end}]}}"#)
+        };
+        let axes = vec!["1"; 4 + MAX_AXES / 2].join(",");
+        let full = [tensor(&name, &axes, 4), tensor("b", &axes, 4)].join(",");
+        let keys: Vec<String> = (0..MAX_METADATA_KEYS).map(|key| format!(r#""{key}":"x""#)).collect();
+        let json = format!(r#"{{"__metadata__":{{{}}},{full}}}"#, keys.join(","));
+        let header = Header::parse(json.as_bytes(), 8, &Limits::UNKNOWN).unwrap();
+        assert_eq!((header.metadata.len(), header.tensors.len()), (MAX_METADATA_KEYS, 2));
+        let longer = json.replace(&name, &format!("{name}n"));
+        assert!(faults(&longer, 8).contains("its name has 1025 bytes"));
+        assert!(faults(&json.replacen("[1,", "[1,1,", 1), 8).contains("73"));
+
+        let few = |empty: usize| {
+            let filled = (0..4)
+                .map(|i| format!(r#""f{i}":{{"dtype":"U8","shape":[1],"data_offsets":[{i},{}]}}"#, i + 1));
+            let empty =
+                (0..empty).map(|i| format!(r#""e{i}":{{"dtype":"U8","shape":[0],"data_offsets":[4,4]}}"#));
+            let json = format!("{{{}}}", filled.chain(empty).collect::<Vec<_>>().join(","));
+            Header::parse(json.as_bytes(), 4, &Limits::UNKNOWN).is_ok()
+        };
+        assert!(few(FREE_EMPTY + 1) && !few(FREE_EMPTY + 2));
+
+        let most = Limits::UNKNOWN.header_bytes;
+        assert_eq!(header_length(most.to_le_bytes(), most + 8, &Limits::UNKNOWN), Ok(most as usize));
+        assert!(header_length((most + 1).to_le_bytes(), most + 9, &Limits::UNKNOWN).is_err());
+    }
+
+    #[test]
+    fn names_behind_the_limit_are_counted_and_not_kept() {
+        let entry = |name: &str| format!(r#""{name}":{{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}"#);
+        let json = format!("{{{},{},{}}}", entry("a"), entry("b"), entry("b"));
+        let limits = Limits { tensors: 1, ..Limits::UNKNOWN };
+        let found = Header::parse(json.as_bytes(), 0, &limits).unwrap_err();
+        let found = found.lines().collect::<Vec<_>>().join("\n");
+        assert!(!found.contains("`b`"), "{found}");
+    }
 }

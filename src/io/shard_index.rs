@@ -175,4 +175,16 @@ mod tests {
             assert!(ShardIndex::parse(bad, 9).is_err(), "{bad}");
         }
     }
+
+    #[test]
+    fn metadata_may_use_up_its_limit() {
+        let json = |keys: usize| {
+            let keys: Vec<String> = (0..keys).map(|key| format!(r#""{key}":"x""#)).collect();
+            let map = r#"{"w":"m-00001-of-00001.safetensors"}"#;
+            format!(r#"{{"metadata":{{{}}},"weight_map":{map}}}"#, keys.join(","))
+        };
+        let index = ShardIndex::parse(&json(MAX_METADATA_KEYS), 1).unwrap();
+        assert_eq!(index.metadata.len(), MAX_METADATA_KEYS);
+        assert!(ShardIndex::parse(&json(MAX_METADATA_KEYS + 1), 1).is_err());
+    }
 }

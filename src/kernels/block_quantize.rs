@@ -52,7 +52,8 @@ dispatch! {
             for x in rest {
                 (low, high) = (lesser(*x, low), greater(*x, high));
             }
-            *ends = [low, high];
+            // Which of two zeros is the end depends on the instruction set; a sum with zero is zero without a sign.
+            *ends = [low + 0.0, high + 0.0];
         }
     }
 }
@@ -335,6 +336,29 @@ mod tests {
             assert!(out.iter().zip(&codes).all(|(x, code)| *x == -3.0 + f32::from(*code) * 0.37), "{isa}");
             dequantize_symmetric(isa, &signed, 0.37, &mut out);
             assert!(out.iter().zip(&signed).all(|(x, code)| *x == f32::from(*code) * 0.37), "{isa}");
+        }
+    }
+
+    #[test]
+    fn a_value_on_the_grid_stays_whatever_is_drawn() {
+        for word in [0, 1, u32::MAX] {
+            assert_eq!((drawn(3.0, word), drawn(-3.0, word), drawn(0.0, word)), (3, -3, 0));
+        }
+        assert_eq!((drawn(2.5, 0), drawn(2.5, u32::MAX), drawn(-2.5, 0)), (3, 2, -2));
+    }
+
+    #[test]
+    fn an_end_of_zero_has_no_sign() {
+        for isa in Isa::available() {
+            for (i, j) in [(0, 1), (1, 0), (16, 33), (33, 16), (3, 3)] {
+                let mut values = [0.0f32; 40];
+                (values[i], values[j]) = (0.0, -0.0);
+                let mut ends = [[f32::NAN; 2]];
+                block_ends(isa, &values, 40, &mut ends);
+                assert_eq!(ends[0].map(f32::to_bits), [0, 0], "{isa}");
+                block_ends(isa, &[-0.0; 40], 40, &mut ends);
+                assert_eq!(ends[0].map(f32::to_bits), [0, 0], "{isa}");
+            }
         }
     }
 }

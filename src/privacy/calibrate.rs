@@ -385,7 +385,10 @@ mod tests {
     #[test]
     fn budgets_out_of_range_are_refused() {
         assert!(budget(0.0, 1e-5, 0.1, TargetAccountant::Pld).noise_multiplier(10).is_err());
-        assert!(budget(1.0, 0.0, 0.1, TargetAccountant::Pld).noise_multiplier(10).is_err());
+        for delta in [0.0, 1.0] {
+            let found = budget(1.0, delta, 0.1, TargetAccountant::Pld).noise_multiplier(10);
+            assert!(matches!(found, Err(CalibrateError::Account(CostError::Delta(_)))), "{found:?}");
+        }
         assert!(budget(1.0, 1e-5, -0.1, TargetAccountant::Pld).noise_multiplier(10).is_err());
         let noise = Some(IntegerNoise { coordinates: 1 << 40, variance: 1e6 });
         let coarse = Budget { noise, ..budget(1.0, 1e-5, 0.1, TargetAccountant::Pld) };

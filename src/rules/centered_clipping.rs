@@ -155,3 +155,16 @@ impl Rule for CenteredClipping {
         Ok(Decision { recipe: recipe.into(), verdicts, warnings: Vec::new() })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_longer_differences_are_clipped() {
+        let two = Tau::Length(Positive(2.0));
+        assert_eq!(clip_factors(&[1.0, 4.0, 16.0], two), [1.0, 1.0, 0.5]);
+        // Most clients agree with the centre: the median length is zero.
+        assert_eq!(clip_factors(&[0.0, 0.0, 4.0], Tau::Auto), [1.0, 1.0, 0.0]);
+    }
+}

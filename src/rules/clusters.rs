@@ -358,4 +358,12 @@ mod tests {
             assert_eq!(found.inside, (n == 2).then_some(-1.0));
         }
     }
+
+    #[test]
+    fn three_clients_may_be_two_clusters_and_two_are_one() {
+        let found = of(3, |i, j| if i.max(j) == 1 { 0.99 } else { -0.9 });
+        assert_eq!((found.count, found.members), (2, vec![1, 1, 2]));
+        let found = of(2, |_, _| -0.9);
+        assert_eq!((found.count, found.silhouette), (1, None));
+    }
 }

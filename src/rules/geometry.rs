@@ -574,4 +574,10 @@ pub(crate) mod tests {
         assert_eq!(mixed.squared_distance(0, 2), 0.0);
         assert_eq!(mixed.median(), None);
     }
+
+    #[test]
+    fn a_sum_of_nearly_one_leaves_nothing_for_the_origin() {
+        assert_eq!([1.0, 1.0 - 1e-15, 1.0 + 1e-15].map(rest), [0.0; 3]);
+        assert_eq!((rest(0.75), rest(1.0 - 1e-13) > 0.0), (0.25, true));
+    }
 }

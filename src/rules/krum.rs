@@ -178,4 +178,12 @@ mod tests {
             assert_eq!(neighbours(n, f), expected, "{n} {f}");
         }
     }
+
+    #[test]
+    fn errors_are_those_of_the_neighbours_that_count() {
+        let error = |other: usize| 10f64.powi(other as i32);
+        let row = [0.0, 1.0, 2.0, 2.0, 5.0];
+        assert_eq!(score(&row, 0, 2, error), Score { value: 3.0, error: 110.0 });
+        assert_eq!(score(&row, 0, 3, error), Score { value: 5.0, error: 1110.0 });
+    }
 }

@@ -326,4 +326,14 @@ mod tests {
         assert!(with(|c| c.proximal_mu = Some(-1.0)).contains("`proximal_mu`: found -1"));
         assert!(strategy.check(&client(1e7), None).is_ok());
     }
+
+    #[test]
+    fn a_proximal_step_that_removes_the_whole_distance_is_refused() {
+        let of = |mu, lr| {
+            let client = ClientMetadata { proximal_mu: Some(mu), local_lr: Some(lr), ..client(1.0) };
+            shrink(&client).ok()
+        };
+        assert_eq!((of(2.0, 0.5), of(2.0, 0.25), of(2.0, 0.0)), (None, Some(0.5), None));
+        assert_eq!((of(0.0, 0.5), of(-1.0, 0.5)), (Some(0.0), None));
+    }
 }

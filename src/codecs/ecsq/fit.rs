@@ -178,3 +178,45 @@ impl Fitting {
         best.map_or(nearest, |(level, _)| level)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Counts of zero, and of each magnitude as positive and negative codes.
+    fn counts(zeros: u64, sides: &[(u64, u64)]) -> Counts {
+        let mut codes = vec![0; 256];
+        codes[0] = zeros;
+        for (m, (positive, negative)) in (1..).zip(sides) {
+            (codes[2 * m - 1], codes[2 * m]) = (*positive, *negative);
+        }
+        Counts { codes, large: vec![0; DIGITS] }
+    }
+
+    #[test]
+    fn the_largest_table_worth_trying_ends_at_the_largest_magnitude() {
+        assert_eq!(counts(100, &[(9, 9), (5, 4), (1, 0)]).worthwhile().last(), Some(&3));
+        assert_eq!(counts(100, &[]).worthwhile(), [0]);
+        let mut beyond = counts(100, &[(9, 9)]);
+        beyond.codes[usize::from(ESCAPE)] = 1;
+        assert_eq!(beyond.worthwhile().last(), Some(&MOST));
+    }
+
+    #[test]
+    fn signs_that_differ_get_separate_levels() {
+        let (same, uneven) = (counts(1000, &[(500, 500)]), counts(1000, &[(1000, 20)]));
+        assert!(!same.sides_differ(1) && uneven.sides_differ(1));
+        assert!(counts(1000, &[(20, 1000)]).sides_differ(1));
+        let table = uneven.candidate(1, 2, 0, true).table;
+        // The counts are 1 and 1/50 of the zeros; four levels are an octave.
+        assert_eq!((table.positive, table.negative), (vec![0], Some(vec![-23])));
+    }
+
+    #[test]
+    fn a_level_near_the_expected_one_gives_way_to_it() {
+        let fitting = Fitting { zeros: 10.0, resolution: 3 };
+        // 5.4 codes of 10 are nearest to level -7, but level -8 costs nothing to write.
+        assert_eq!(fitting.level(5.4, 1.0, -8, 0), -8);
+        assert_eq!(fitting.level(5.4e6, 1e6, -8, 0), -7);
+    }
+}

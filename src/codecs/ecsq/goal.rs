@@ -152,3 +152,26 @@ impl Search<'_> {
         best
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_better_result_is_the_largest_within_the_limit_or_else_the_smallest() {
+        let goal = Goal::Bits(2.0);
+        for (found, other, expected) in [
+            (2.0, 1.0, true),
+            (1.5, 1.0, true),
+            (1.0, 1.5, false),
+            (1.0, 1.0, false),
+            (1.0, 3.0, true),
+            (3.0, 1.0, false),
+            (3.0, 4.0, true),
+            (4.0, 3.0, false),
+            (3.0, 3.0, false),
+        ] {
+            assert_eq!(goal.is_nearer(found, other), expected, "{found} and {other}");
+        }
+    }
+}

@@ -392,4 +392,12 @@ mod tests {
         let bar = 1.2 * once / draws as f64;
         assert!(nmse(&values, &mean) < bar, "{} of {bar}", nmse(&values, &mean));
     }
+
+    #[test]
+    fn a_grid_is_wide_beyond_1e38() {
+        assert!(!Grid::of([-WIDE, WIDE], 8).is_wide());
+        assert!(
+            Grid::of([0.0, WIDE.next_up()], 8).is_wide() && Grid::of([-WIDE.next_up(), 0.0], 8).is_wide()
+        );
+    }
 }

@@ -174,6 +174,7 @@ mod tests {
         assert!(places.admits(0) && places.admits(1) && places.admits(2) && !places.admits(3));
         assert!(other.admits(0) && !other.admits(1));
         places.give_back(2);
+        assert!(other.admits(1) && !other.admits(2), "one of two places came back");
         assert!(other.admits(1) && !places.admits(2) && places.admits(1));
         drop((places, other));
         let mut back = [0; 2];

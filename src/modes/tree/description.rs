@@ -259,4 +259,15 @@ mod tests {
             assert!(wrong.contains(what), "{from} to {to}: {wrong}");
         }
     }
+
+    #[test]
+    fn weights_may_be_as_large_as_their_source_allows() {
+        let with = |weights: &str, list: &[f64]| Description { weights: weights.to_owned(), ..of(list) };
+        let check = |description: Description| Description::parse(&description.text());
+        assert!(check(with("examples", &[MOST_EXAMPLES, 0.0])).is_ok());
+        assert!(check(with("examples", &[MOST_EXAMPLES + 2.0])).is_err());
+        assert!(check(with("uniform", &[1.0, 1.0])).is_ok());
+        assert!(check(with("uniform", &[1.0, 0.5])).is_err());
+        assert!(check(with("file", &[0.0, 0.0])).is_err(), "no weight at all");
+    }
 }

@@ -265,3 +265,41 @@ fn inverse_variance(event: &Event, within: &'static str) -> Result<f64, Unsuppor
         _ => Err(UnsupportedEvent::Nested { event: within }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gaussian() -> Event {
+        Event::gaussian(2.0).unwrap()
+    }
+
+    #[test]
+    fn counts_that_f64_holds_are_taken_and_larger_ones_refused() {
+        let of = |event: Event| Steps::of(&[event], Adjacency::ReplaceSpecial);
+        assert_eq!(of(gaussian().times(MOST)).unwrap().releases, MOST);
+        assert_eq!(of(gaussian().times(MOST + 1)), Err(UnsupportedEvent::TooMany));
+        let twice = Event::composed(vec![gaussian().times(MOST / 2), gaussian().times(MOST / 2)]);
+        assert_eq!(of(twice).unwrap().releases, MOST);
+    }
+
+    #[test]
+    fn events_without_repetition_are_no_steps() {
+        let sampled = gaussian().poisson_sampled(0.1).unwrap();
+        let steps = Steps::of(&[sampled.times(0)], Adjacency::default()).unwrap();
+        assert_eq!((steps.list.len(), steps.releases), (0, 0));
+    }
+
+    /// A sample of all clients is no sampling, so every adjacency has its cost.
+    #[test]
+    fn a_sample_of_all_clients_is_taken_for_every_adjacency() {
+        for adjacency in [Adjacency::AddOrRemoveOne, Adjacency::ReplaceSpecial, Adjacency::ReplaceOne] {
+            let all = gaussian().sampled_without_replacement(10, 10).unwrap();
+            let plain = Steps::of(&[gaussian()], adjacency).unwrap();
+            assert_eq!(Steps::of(&[all], adjacency).unwrap().list, plain.list);
+            let some = gaussian().sampled_without_replacement(10, 9).unwrap();
+            assert_eq!(Steps::of(&[some], adjacency).is_ok(), adjacency == Adjacency::ReplaceOne);
+        }
+        assert!(gaussian().sampled_without_replacement(10, 11).is_err());
+    }
+}

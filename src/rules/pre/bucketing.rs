@@ -130,4 +130,15 @@ mod tests {
         // The reference's first output for seed 0.
         assert_eq!(split_mix(&mut 0), 0xe220_a839_7b1d_cdaf);
     }
+
+    #[test]
+    fn a_number_above_the_last_whole_multiple_is_drawn_again() {
+        // The state before the largest number. Below 3 it would be a fourth chance for 0.
+        let before = 0x3162_8af6_7b21_31ab;
+        assert_eq!(split_mix(&mut before.clone()), u64::MAX);
+        let (mut state, mut next) = (before, before);
+        split_mix(&mut next);
+        let second = split_mix(&mut next);
+        assert_eq!((below(3, &mut state), state), ((second % 3) as usize, next));
+    }
 }

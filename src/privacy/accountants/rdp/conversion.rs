@@ -136,4 +136,18 @@ mod tests {
         assert!(epsilon_at(2.0, f64::INFINITY, 1e-3).is_infinite());
         assert!(epsilon_at(2.0, 1.0, 0.0).is_infinite());
     }
+
+    #[test]
+    fn without_a_finite_bound_no_order_is_named() {
+        let orders = Orders::from_sorted(vec![2.0, 3.0]);
+        let found = epsilon(&Curve { divergences: vec![f64::INFINITY; 2], orders }, 1e-5);
+        assert_eq!(found, Best { value: f64::INFINITY, order: f64::INFINITY, at_the_edge: false });
+    }
+
+    #[test]
+    fn at_the_least_order_delta_is_the_total_variation() {
+        let variation = (1.0 - (-0.5_f64).exp()).sqrt();
+        assert_close(delta_at(LEAST_ORDER, 0.5, 200.0), variation, 1e-12);
+        assert!(delta_at(1.02, 0.5, 200.0) < 0.5 * variation);
+    }
 }

@@ -83,3 +83,16 @@ fn central(noise: f64, highest: usize) -> Vec<f64> {
     let scale = libm::log(STEP / (2.0 * PI).sqrt());
     (0..=highest.div_ceil(2)).map(|k| moment(k) + scale).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn central_moments_bound_up_to_the_last_of_them() {
+        let moments = log_moments(100.0, MOST_CENTRAL + 1);
+        let simple = |i: usize| LN_2 + (i as f64 - 1.0) * i as f64 * 0.5e-4;
+        assert!(moments[MOST_CENTRAL] < simple(MOST_CENTRAL) - 1.0);
+        assert_eq!(moments[MOST_CENTRAL + 1], simple(MOST_CENTRAL + 1));
+    }
+}

@@ -131,4 +131,10 @@ mod tests {
         let all = BudgetPlan { sampling: Sampling::All, sampling_rate: 1.0, ..trial::plan() };
         assert_eq!(all.contradiction(3), None);
     }
+
+    #[test]
+    fn any_number_may_take_part_if_all_are_drawn() {
+        let all = BudgetPlan { sampling_rate: 1.0, ..trial::plan() };
+        assert!(all.contradiction(0).is_none() && all.contradiction(1).is_none());
+    }
 }

@@ -101,3 +101,28 @@ fn plans_with_weak_protection_warn() {
     assert_eq!(warnings.len(), 3);
     assert!(BudgetPlan { delta: 1e-13, ..plan() }.warnings()[0].contains("PLD"));
 }
+
+#[test]
+fn the_ends_of_ranges_are_refused() {
+    let fine = Adaptive { initial: 1.0, quantile: 0.5, rate: 0.2, count_noise: 5.0 };
+    let check = |adaptive| with(move |plan| plan.clip = ClipBound::Adaptive(adaptive));
+    assert!(check(fine).is_ok());
+    assert!(check(Adaptive { quantile: 0.01, ..fine }).is_ok());
+    for bad in [
+        Adaptive { quantile: 0.0, ..fine },
+        Adaptive { quantile: 1.0, ..fine },
+        Adaptive { rate: 0.0, ..fine },
+        Adaptive { count_noise: 0.0, ..fine },
+    ] {
+        assert!(check(bad).is_err(), "{bad:?}");
+    }
+    assert!(with(|plan| plan.sampling_rate = 1.0).is_ok());
+}
+
+#[test]
+fn the_grid_of_level_2_needs_256_units_a_coordinate() {
+    // A bound of 256,000 units: over a million coordinates exactly 256 each.
+    let plan = BudgetPlan { noise_multiplier: Level::L2.sigma() / 256_000.5, epsilon: 1e9, ..plan() };
+    assert_eq!(plan.level_for(1_000_000), Level::L2);
+    assert_eq!(plan.level_for(1_000_001), Level::L3);
+}
