@@ -239,4 +239,15 @@ mod tests {
         assert_eq!(parent_name(Path::new("update.safetensors")), expected);
         assert_eq!(parent_name(Path::new("./src/../update.safetensors")), expected);
     }
+
+    #[test]
+    fn folders_that_are_not_read_are_named_or_counted() {
+        let beside = |count| {
+            let first = (count > 0).then(|| PathBuf::from("in/a"));
+            Beside { folders: Unread { first, count }, others: Unread::default() }
+        };
+        assert_eq!(unread(&beside(0)), "");
+        assert_eq!(unread(&beside(1)), " (not in folders below it: name in/a)");
+        assert_eq!(unread(&beside(3)), " (not in folders below it: name in/a and 2 more)");
+    }
 }

@@ -513,4 +513,13 @@ mod tests {
         inherit_group(&file).unwrap();
         assert_eq!(fs::metadata(&file).unwrap().gid(), own + 4321);
     }
+
+    #[test]
+    fn what_is_behind_the_place_of_new_bytes_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        append(&path, 0, b"abcdef", false).unwrap();
+        append(&path, 3, b"xy", false).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"abcxy");
+    }
 }

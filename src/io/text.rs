@@ -154,3 +154,18 @@ pub fn each_entry<'j>(json: &'j str, take: impl FnMut(String, &'j RawValue)) -> 
     parser.deserialize_map(Entries(take))?;
     parser.end()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_whose_beginning_is_cut_off_is_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        std::fs::write(&path, "one\ntwo\nthree\n").unwrap();
+        assert_eq!(last_lines(&path, 9, 14).unwrap(), ["one", "two", "three"]);
+        assert_eq!(last_lines(&path, 9, 13).unwrap(), ["two", "three"]);
+        assert_eq!(last_lines(&path, 1, 99).unwrap(), ["three"]);
+    }
+}

@@ -366,4 +366,13 @@ mod tests {
         let found = of(2, |_, _| -0.9);
         assert_eq!((found.count, found.silhouette), (1, None));
     }
+
+    #[test]
+    fn the_least_silhouette_is_enough() {
+        // Distances of 5/8 and 1: silhouettes of 3/8 twice, and 0 for the client alone.
+        let found = of(3, |i, j| if i.max(j) == 1 { 0.375 } else { 0.0 });
+        assert_eq!((found.silhouette, found.count), (Some(LEAST_SILHOUETTE), 2));
+        let found = of(3, |i, j| if i.max(j) == 1 { 0.37 } else { 0.0 });
+        assert_eq!(found.count, 1);
+    }
 }

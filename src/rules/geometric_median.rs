@@ -283,4 +283,17 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn the_typical_distance_is_that_within_a_majority() {
+        let typical = |points: &[f64]| {
+            let rows: Vec<Vec<f64>> = points.iter().map(|x| vec![*x]).collect();
+            typical_distance(&geometry_of(&rows))
+        };
+        // Three of four clients make three pairs: the third of the distances 1, 2, 3, 4, 6 and 7.
+        assert_eq!(typical(&[0.0, 1.0, 3.0, 7.0]), 3.0);
+        // That is zero here, so the smallest other distance counts.
+        assert_eq!(typical(&[0.0, 0.0, 0.0, 5.0]), 5.0);
+        assert_eq!((typical(&[2.0, 2.0]), typical(&[2.0])), (0.0, 0.0));
+    }
 }

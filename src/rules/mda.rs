@@ -211,3 +211,28 @@ impl DiameterSearch<'_> {
         Some(false)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::geometry::References;
+    use crate::rules::numeric::triangle::Triangle;
+
+    /// Client 0 is far from 1 to 3, and each of these from one more. All others are near. So the client with the most
+    /// far partners stays, and its partners leave.
+    #[test]
+    fn the_partners_of_the_client_with_the_most_may_leave_in_its_place() {
+        let far = [(0, 1), (0, 2), (0, 3), (1, 4), (2, 5), (3, 6)];
+        let at = |i: usize, j: usize| match (i.max(j) < 7, i == j) {
+            (false, _) => 0.0,
+            (true, true) => 1.0,
+            (true, false) if far.contains(&(i.min(j), i.max(j))) => -0.3,
+            (true, false) => 0.0,
+        };
+        let geometry = Geometry::new(7, References::default(), Triangle::new(8, at), None, 0.0);
+        let found = DiameterSearch { geometry: &geometry, work: 0 }.least_diameter(3);
+        let (set, rival) = found.unwrap();
+        assert!(matches!(rival, Rival::None));
+        assert_eq!(set, [true, false, false, false, true, true, true]);
+    }
+}

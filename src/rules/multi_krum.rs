@@ -157,4 +157,21 @@ mod tests {
         assert_eq!(count(Some(0), Definition::Paper, 7, 2), None);
         assert_eq!(count(Some(8), Definition::Paper, 7, 2), None);
     }
+
+    #[test]
+    fn kept_clients_without_weight_count_alike() {
+        let rows: Vec<Vec<f64>> = (0..5).map(|i| vec![f64::from(i * i)]).collect();
+        for definition in [Definition::Paper, Definition::Byzfl, Definition::Flower, Definition::Tff] {
+            let statistics = Statistics {
+                ids: (0..5).map(|i| i.to_string()).collect(),
+                weights: vec![0.0; 5],
+                byzantine: Some(1),
+                geometry: Some(geometry_of(&rows)),
+                seed: 0,
+            };
+            let decision = MultiKrum { m: Some(2), definition }.decide(&statistics).unwrap();
+            let weights = decision.verdicts.iter().filter_map(|verdict| verdict.weight);
+            assert!(weights.clone().all(f64::is_finite), "{definition:?}: {:?}", weights.collect::<Vec<_>>());
+        }
+    }
 }

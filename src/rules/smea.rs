@@ -133,3 +133,23 @@ impl<'a> VarianceSearch<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::geometry::tests::geometry_of;
+
+    #[test]
+    fn a_choice_is_close_until_a_clearly_better_set_is_found() {
+        let geometry = geometry_of(&[vec![0.0, 1.0], vec![2.0, 0.0], vec![3.0, 1.0]]);
+        let (order, best) = (Vec::new(), Vec::new());
+        let mut search =
+            VarianceSearch { geometry: &geometry, order, size: 2, best, least: 10.0, close: false, work: 0 };
+        for (scatter, close, least) in
+            [(12.0, false, 10.0), (10.0, true, 10.0), (4.0, false, 4.0), (5.0, false, 4.0)]
+        {
+            search.judge(&[0, 1], scatter);
+            assert_eq!((search.close, search.least), (close, least), "{scatter}");
+        }
+    }
+}

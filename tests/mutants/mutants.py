@@ -36,7 +36,7 @@ QUOTA = {"boundary": 150, "comparison": 70, "margin": 100, "arithmetic": 70, "ot
 # Tests that start the GPU, Slurm, browsers, Python, engines or simulators, or that depend on time; and those that judge the
 # source, which a copy with switches cannot pass.
 LEFT_OUT = ("gpu::", "monitoring::", "slurm", "client_program", "endpoints", "simulator", "engines", "mutations::",
-            "kill::", "architecture::", "shells::", "snakemake", "hyperqueue")
+            "architecture::", "shells::", "snakemake", "hyperqueue")
 # The least seconds a test may take with a change, and the seconds of tests after which a change counts as survived.
 LEAST_TIMEOUT, PATIENCE = 20, 150
 
@@ -342,39 +342,46 @@ def judge(programs, mutant, tests):
     return {"outcome": "survived" if reaching else "not reached", "reaching": len(reaching), "tried": len(reaching)}
 
 
+def tests_of(kind, program):
+    """The names of a program's tests, behind its kind."""
+    listed = subprocess.run([program, "--list", "--format", "terse"], cwd=TREE, check=True, text=True, stdout=subprocess.PIPE)
+    return [f"{kind} {line.removesuffix(': test')}" for line in listed.stdout.splitlines() if line.endswith(": test")]
+
+
 def main():
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--scale", type=float, default=1, help="multiple of the sample of 450")
     options.add_argument("--again", action="store_true", help="run only tests that are new and mutants that lived")
+    options.add_argument("--skip", default="", help="more tests to leave out: parts of their names, behind commas")
     options.add_argument("--jobs", type=int, default=os.cpu_count())
     options = options.parse_args()
     WORK.mkdir(parents=True, exist_ok=True)
     sample, sources = sampled(options.scale)
     state, uncompiled = WORK / "state.json", WORK / "uncompiled.json"
     last = json.loads(state.read_text()) if options.again and state.exists() else {"tests": {}, "mutants": {}}
+    known = json.loads(uncompiled.read_text()) if uncompiled.exists() else []
     for mutant in sample:
-        if uncompiled.exists() and mutant.key in json.loads(uncompiled.read_text()):
-            mutant.why_out = "does not compile"
+        mutant.why_out = mutant.why_out or ("does not compile" if mutant.key in known else None)
     programs = build(sample, sources)
     uncompiled.write_text(json.dumps([m.key for m in sample if m.why_out == "does not compile"], indent=1))
-    alive = [mutant for mutant in sample if not mutant.why_out]
-    names = [f"{kind} {line.removesuffix(': test')}" for kind, program in programs.items()
-             for line in subprocess.run([program, "--list", "--format", "terse"], cwd=TREE, check=True, text=True,
-                                        stdout=subprocess.PIPE).stdout.splitlines() if line.endswith(": test")]
-    names = [name for name in names if not any(part in name for part in LEFT_OUT)]
-    tests = {name: last["tests"][name] for name in names if name in last["tests"]}
-    mutants = {m.key: last["mutants"][m.key] for m in alive if last["mutants"].get(m.key, {}).get("outcome") == "killed"}
+    left_out = [*LEFT_OUT, *filter(None, options.skip.split(","))]
+    tests, mutants = {}, {m.key: last["mutants"].get(m.key, {}) for m in sample if not m.why_out}
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
-        new = [name for name in names if name not in tests]
-        tests.update(zip(new, pool.map(lambda name: traced(programs, name, sample), new)))
-        state.write_text(json.dumps({"tests": tests, "mutants": last["mutants"]}, indent=1))
-        print(f"{len(tests)} tests, {sum(not test['passed'] for test in tests.values())} of them fail in the copy")
-        left = [mutant for mutant in alive if mutant.key not in mutants]
-        for mutant, found in zip(left, pool.map(lambda mutant: judge(programs, mutant, tests), left)):
-            mutants[mutant.key] = found
-            if found["outcome"] != "killed":
-                print(f"{mutant.number} {found}: {mutant.key}", flush=True)
-    state.write_text(json.dumps({"tests": tests, "mutants": mutants}, indent=1))
+        # Unit tests first: what they kill meets no slower test.
+        for kind in ("lib", "test"):
+            names = [name for name in tests_of(kind, programs[kind]) if not any(part in name for part in left_out)]
+            found = {name: last["tests"][name] for name in names if name in last["tests"]}
+            new = [name for name in names if name not in found]
+            found.update(zip(new, pool.map(lambda name: traced(programs, name, sample), new)))
+            failed = [name for name in names if not found[name]["passed"]]
+            print(f"{len(found)} tests of `{kind}`; in the copy fail {failed}", flush=True)
+            tests.update(found)
+            left = [mutant for mutant in sample if mutants.get(mutant.key, {}).get("outcome", "") != "killed" and not mutant.why_out]
+            for mutant, outcome in zip(left, pool.map(lambda mutant: judge(programs, mutant, found), left)):
+                before = mutants[mutant.key]
+                if outcome["outcome"] != "not reached" or not before:
+                    mutants[mutant.key] = outcome
+            state.write_text(json.dumps({"tests": tests, "mutants": mutants}, indent=1))
     report(sample, mutants)
 
 
@@ -386,6 +393,9 @@ def report(sample, mutants):
     lived = [key for key, found in mutants.items() if found["outcome"] != "killed"]
     equivalent = [key for key in lived if key in reasons]
     share = outcomes["killed"] / max(1, len(mutants) - len(equivalent))
+    for mutant in sample:
+        if mutant.key in lived and mutant.key not in reasons:
+            print(f"{mutant.number}, {mutants[mutant.key]}: {mutant.key}")
     print(f"{len(sample)} sampled; left out: {dict(out)}; {len(mutants)} run: {dict(outcomes)}; "
           f"{len(equivalent)} of them equivalent; {100 * share:.1f} % of the others killed")
     for key in reasons:

@@ -576,4 +576,23 @@ mod tests {
             assert!(crate::codecs::parse(text).is_err(), "{text}");
         }
     }
+
+    #[test]
+    fn keys_of_a_chunk_are_kept_only_if_they_are_all() {
+        let look = |values: &[f32]| {
+            let stage = Stage::Narrowing(1..0x7fff_ffff);
+            let (isa, values_as) = (Isa::detect(), ValueCode::F32);
+            TopKEncoder { isa, device: None, len: CHUNK, k: 10, values: values_as, stage }.look(0, values)
+        };
+        let mut values = vec![0.0; CHUNK];
+        values[..3].fill(1.0);
+        let few = look(&values);
+        assert_eq!((few.counts, few.keys.len()), (vec![0, 0, 3], 3));
+        // Reading stops at this number, so more may follow.
+        for many in [MOST_KEYS, CHUNK] {
+            values[..many].fill(1.0);
+            let found = look(&values);
+            assert_eq!((found.counts, found.keys.len()), (vec![0, 1, 0], 0));
+        }
+    }
 }

@@ -279,6 +279,13 @@ mod tests {
         let of = |event: Event| Steps::of(&[event], Adjacency::ReplaceSpecial);
         assert_eq!(of(gaussian().times(MOST)).unwrap().releases, MOST);
         assert_eq!(of(gaussian().times(MOST + 1)), Err(UnsupportedEvent::TooMany));
+        let tree = |steps: u32| {
+            let text =
+                r#"{"class_name":"SingleEpochTreeAggregationDpEvent","noise_multiplier":1,"step_counts":"#;
+            serde_json::from_str::<Event>(&format!("{text}{steps}}}")).unwrap()
+        };
+        assert_eq!(of(tree(1).times(MOST)).unwrap().releases, MOST);
+        assert_eq!(of(tree(2).times(MOST)), Err(UnsupportedEvent::TooMany));
         let twice = Event::composed(vec![gaussian().times(MOST / 2), gaussian().times(MOST / 2)]);
         assert_eq!(of(twice).unwrap().releases, MOST);
     }
@@ -301,5 +308,13 @@ mod tests {
             assert_eq!(Steps::of(&[some], adjacency).is_ok(), adjacency == Adjacency::ReplaceOne);
         }
         assert!(gaussian().sampled_without_replacement(10, 11).is_err());
+    }
+
+    #[test]
+    fn delta_is_known_from_an_epsilon_of_zero_on() {
+        use super::super::{CostError, delta};
+        let at = |epsilon| delta(&[gaussian()], epsilon, Adjacency::default());
+        assert!(at(0.0).unwrap().delta_pld > at(0.1).unwrap().delta_pld);
+        assert!(matches!(at(-0.1), Err(CostError::Epsilon(_))));
     }
 }
