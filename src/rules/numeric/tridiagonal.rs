@@ -28,14 +28,14 @@ pub(super) fn eigenvalues(mut matrix: Triangle) -> Vec<f64> {
     let mut beside = vec![0.0; n];
     // The change of the step before, `v w' + w v'`, from the row of this step on.
     let (mut v, mut w) = (vec![0.0; n], vec![0.0; n]);
-    for k in 0..n {
+    for (k, beside) in beside.iter_mut().enumerate() {
         let row = &mut matrix.rows_mut(k)[..n - k];
         subtract(row, [v[0], w[0]], &v, &w);
         if k + 1 == n {
             break;
         }
         let (mut x, length) = reflector(&row[1..]);
-        beside[k] = length;
+        *beside = length;
         // Without a reflection the change is zero.
         x.resize(n - k - 1, 0.0);
         let sums = change_and_multiply(&mut matrix, k + 1, [&v[1..], &w[1..], &x]);
@@ -55,25 +55,32 @@ fn subtract(row: &mut [f64], own: [f64; 2], v: &[f64], w: &[f64]) {
     }
 }
 
+/// Rows that one thread changes, and its sums.
+struct Part<'a> {
+    /// Up to [`ROWS`] rows each, with the place of the first.
+    blocks: Vec<(usize, &'a mut [f64])>,
+    sums: Vec<f64>,
+}
+
 /// Subtracts `v w' + w v'` from the rows and columns from `first` on, and returns the product of the result with `x`.
 fn change_and_multiply(matrix: &mut Triangle, first: usize, vectors: [&[f64]; 3]) -> Vec<f64> {
     let n = matrix.size() - first;
-    let mut parts: Vec<(Vec<(usize, &mut [f64])>, Vec<f64>)> =
-        (0..PARTS).map(|_| (Vec::with_capacity(n / (ROWS * PARTS) + 1), vec![0.0; n])).collect();
+    let part = |_| Part { blocks: Vec::with_capacity(n / (ROWS * PARTS) + 1), sums: vec![0.0; n] };
+    let mut parts: Vec<Part> = (0..PARTS).map(part).collect();
     let mut rest = matrix.rows_mut(first);
     for (number, at) in (0..n).step_by(ROWS).enumerate() {
         let behind = n.saturating_sub(at + ROWS);
         let (rows, next) = rest.split_at_mut(triangle::len(n - at) - triangle::len(behind));
-        parts[number % PARTS].0.push((at, rows));
+        parts[number % PARTS].blocks.push((at, rows));
         rest = next;
     }
     let work = triangle::len(n) / PARTS * 2;
-    parallel::for_each(parts.iter_mut().collect(), work, |_, (blocks, sums)| {
-        blocks.iter_mut().for_each(|(at, rows)| block(rows, *at, vectors, sums));
+    parallel::for_each(parts.iter_mut().collect(), work, |_, part: &mut Part| {
+        part.blocks.iter_mut().for_each(|(at, rows)| block(rows, *at, vectors, &mut part.sums));
     });
     let mut sums = vec![0.0; n];
-    for (_, part) in &parts {
-        sums.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
+    for part in &parts {
+        sums.iter_mut().zip(&part.sums).for_each(|(sum, part)| *sum += part);
     }
     sums
 }
