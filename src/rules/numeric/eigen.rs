@@ -2,8 +2,7 @@
 //!
 //! Householder's tridiagonal form, then implicit QL steps with Wilkinson's shift (Golub and Van Loan, Matrix
 //! computations, 4th edition, algorithms 8.3.1 and 8.3.3). Eigenvalues without eigenvectors have a faster way,
-//! `tridiagonal`. There is no random start and no early stop: the same matrix
-//! gives the same result to the last bit.
+//! `tridiagonal`. There is no random start and no early stop: the same matrix gives the same result to the last bit.
 
 use crate::rules::geometry::dot;
 use crate::rules::numeric::triangle::Triangle;
