@@ -33,7 +33,7 @@ ROOMS = "rules strategies codecs privacy budget io modes kernels".split()
 SHARED = {"src/kernels/network.rs"}
 # How many changes of each kind are sampled, boundaries and margins first.
 QUOTA = {"boundary": 150, "comparison": 70, "margin": 100, "arithmetic": 70, "other": 60}
-# Tests that start the GPU, Slurm, browsers, Python, engines or simulators, or that depend on time; and those that judge the
+# Tests that start the GPU, Slurm, browsers, Python, shells, engines or simulators, or run long; and those that judge the
 # source, which a copy with switches cannot pass.
 LEFT_OUT = ("gpu::", "monitoring::", "slurm", "client_program", "endpoints", "simulator", "engines", "mutations::",
             "architecture::", "shells::", "snakemake", "hyperqueue")
