@@ -115,7 +115,9 @@ impl Staged {
     fn create_with(target: &Path, bytes: u64, mode: u32, keeps_mode: bool) -> io::Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         if is_below_devices(target) {
-            return Err(io::Error::other("fedmill replaces no file below /dev or /proc, expected another folder"));
+            return Err(io::Error::other(
+                "fedmill replaces no file below /dev or /proc, expected another folder",
+            ));
         }
         loop {
             let unique = format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));

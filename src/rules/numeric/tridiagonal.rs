@@ -1,4 +1,4 @@
-//! The eigenvalues of a symmetric matrix without its eigenvectors, as the effective rank needs them.
+//! The eigenvalues of a symmetric matrix alone, as the effective rank needs them.
 //!
 //! Householder's tridiagonal form, then QL steps on the squares of the values beside the diagonal, which need no square
 //! root (the variant of Pal, Walker and Kahan: Parlett, The symmetric eigenvalue problem, 1998, section 8.15; LAPACK's
