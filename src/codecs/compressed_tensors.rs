@@ -108,4 +108,16 @@ mod tests {
         assert_eq!(bytes["format"], "int-quantized");
         assert_eq!(bytes["config_groups"]["group_0"]["weights"]["strategy"], "channel");
     }
+
+    #[test]
+    fn groups_of_one_format_share_its_name() {
+        let matrix = Vector { len: 1024, shape: vec![4, 256] };
+        let coding = |bits, len| Coding::Symmetric(Symmetric { bits, blocks: Blocks::Runs(len) });
+        let format = |codings: [&Coding; 2]| {
+            let named = ["a.weight", "b.weight"].into_iter().zip(codings);
+            config(named.map(|(name, coding)| (name, coding, &matrix))).unwrap()["format"].clone()
+        };
+        assert_eq!(format([&coding(4, 128), &coding(4, 64)]), "pack-quantized");
+        assert_eq!(format([&coding(4, 128), &coding(8, 128)]), "mixed-precision");
+    }
 }

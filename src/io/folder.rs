@@ -522,4 +522,19 @@ mod tests {
         append(&path, 3, b"xy", false).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"abcxy");
     }
+
+    #[test]
+    fn files_and_folders_are_removed_and_their_absence_is_no_error() {
+        for remove in [remove, remove_unsynced] {
+            let root = tempfile::tempdir().unwrap();
+            let (folder, file) = (root.path().join("folder"), root.path().join("file"));
+            fs::create_dir(&folder).unwrap();
+            fs::write(folder.join("inside"), "x").unwrap();
+            fs::write(&file, "x").unwrap();
+            for path in [&folder, &file, &file] {
+                remove(path).unwrap();
+                assert!(!path.exists(), "{}", path.display());
+            }
+        }
+    }
 }

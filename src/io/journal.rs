@@ -362,4 +362,15 @@ mod tests {
         drop(first);
         assert_eq!(second.join().unwrap(), "first\n");
     }
+
+    #[test]
+    fn a_lock_is_taken_while_its_holder_lives() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lock");
+        assert!(!Lock::is_taken(&path).unwrap());
+        let lock = Lock::take(&path).unwrap();
+        assert!(Lock::is_taken(&path).unwrap());
+        drop(lock);
+        assert!(!Lock::is_taken(&path).unwrap());
+    }
 }

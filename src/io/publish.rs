@@ -508,4 +508,21 @@ mod tests {
         assert!(why.to_string().contains("below /dev"), "{why}");
         assert!(Staged::create(&folder.path().join("model"), 0).is_ok());
     }
+
+    #[test]
+    fn a_kept_file_must_be_there_or_have_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let (kept, target) = (folder.path().join("kept"), folder.path().join("model"));
+        assert!(publish_kept(&kept, &target).is_err());
+        fs::write(&kept, "x").unwrap();
+        publish_kept(&kept, &target).unwrap();
+        publish_kept(&kept, &target).unwrap();
+        assert_eq!(fs::read(&target).unwrap(), b"x");
+    }
+
+    #[test]
+    fn only_a_missing_call_is_one() {
+        assert!(is_missing_call(&io::Error::from_raw_os_error(Errno::NOLCK.raw_os_error())));
+        assert!(!is_missing_call(&io::Error::from_raw_os_error(Errno::NOENT.raw_os_error())));
+    }
 }

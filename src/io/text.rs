@@ -168,4 +168,15 @@ mod tests {
         assert_eq!(last_lines(&path, 9, 13).unwrap(), ["two", "three"]);
         assert_eq!(last_lines(&path, 1, 99).unwrap(), ["three"]);
     }
+
+    #[test]
+    fn a_regular_file_is_read_and_a_pipe_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("settings");
+        std::fs::write(&path, "one\ntwo\n").unwrap();
+        assert_eq!(read_regular(&path).unwrap(), "one\ntwo\n");
+        let pipe = folder.path().join("pipe");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).unwrap();
+        assert!(read_regular(&pipe).is_err());
+    }
 }

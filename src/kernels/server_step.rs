@@ -144,3 +144,22 @@ impl Adaptive {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_most_that_a_value_changes() {
+        assert_eq!(ServerStep::Average { lr: -2.0 }.most(3.0), 6.0);
+        assert_eq!(ServerStep::Momentum { lr: 1.0, momentum: 0.75 }.most(3.0), 12.0);
+        let adam =
+            |tau| ServerStep::Adaptive { lr: 1.0, beta1: 0.5, beta2: 0.75, tau, second: SecondMoment::Adam };
+        // (1 - 0.5) / sqrt(1 - 0.75) is 1, and delta / tau less than that.
+        assert_eq!(adam(1e-3).most(3.0), 1.0);
+        assert_eq!(adam(6.0).most(3.0), 0.5);
+        let slow =
+            ServerStep::Adaptive { lr: 1.0, beta1: 0.25, beta2: 0.75, tau: 1e-3, second: SecondMoment::Adam };
+        assert_eq!(slow.most(3.0), 1.5);
+    }
+}

@@ -47,3 +47,13 @@ impl Rule for Meamed {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tolerance_says_how_many_values_count() {
+        assert!(Meamed.uses_byzantine());
+    }
+}

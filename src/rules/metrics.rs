@@ -175,4 +175,12 @@ mod tests {
         let still = RoundMetrics::of(&geometry_of(&[vec![0.0], vec![1.0]]), &[1.0, 1.0]);
         assert_eq!((still.coherence, still.effective_rank, still.clusters), (None, None, None));
     }
+
+    #[test]
+    fn signal_is_what_two_deltas_share() {
+        // The mean is (2, 0.5). |d|^2 is 4.5 on average and |mean|^2 4.25: noise 0.5 and signal 4.
+        let metrics = RoundMetrics::of(&geometry_of(&[vec![2.0, 0.0], vec![2.0, 1.0]]), &[1.0, 1.0]);
+        assert!((metrics.signal_fraction.unwrap() - 4.0 / 4.25).abs() < 1e-14);
+        assert!((metrics.noise_scale.unwrap() - 0.125).abs() < 1e-14);
+    }
 }

@@ -336,4 +336,18 @@ mod tests {
         assert_eq!((of(2.0, 0.5), of(2.0, 0.25), of(2.0, 0.0)), (None, Some(0.5), None));
         assert_eq!((of(0.0, 0.5), of(-1.0, 0.5)), (Some(0.0), None));
     }
+
+    #[test]
+    fn the_lower_of_two_middle_claims_is_the_measure() {
+        let cohort = |steps: &[f64]| Cohort {
+            clients: steps.iter().map(|steps| client(*steps)).collect(),
+            weights: vec![1.0; steps.len()],
+            round: None,
+            population: None,
+        };
+        let strategy = parse("fednova", crate::settings::Definition::Paper).unwrap();
+        let claim = strategy.outlying_claim(&cohort(&[1.0, 1000.0])).map(|(client, _)| client);
+        assert_eq!(claim, Some(1));
+        assert!(strategy.outlying_claim(&cohort(&[1.0, 9.0])).is_none());
+    }
 }

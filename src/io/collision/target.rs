@@ -138,4 +138,9 @@ mod tests {
         assert!(Target::of(Path::new("/dev/null")).unwrap().stream(b"text").unwrap());
         assert!(Target::of(Path::new("/dev/full")).unwrap().stream(b"text").is_err());
     }
+
+    #[test]
+    fn a_destination_has_no_dots() {
+        assert_eq!(destination(Path::new("/none/a/../b")), Path::new("/none/b"));
+    }
 }

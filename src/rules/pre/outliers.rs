@@ -112,3 +112,18 @@ fn standardised(values: &[f64]) -> Vec<f64> {
     let differs = deviation > 1e-12 * mean.abs();
     values.iter().map(|x| if differs { (x - mean) / deviation } else { 0.0 }).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn standardised_values_have_mean_zero_and_deviation_one() {
+        let root = 5f64.sqrt();
+        let expected = [-3.0 / root, -1.0 / root, 1.0 / root, 3.0 / root];
+        for (found, expected) in standardised(&[1.0, 3.0, 5.0, 7.0]).into_iter().zip(expected) {
+            assert!((found - expected).abs() < 1e-15, "{found} {expected}");
+        }
+        assert_eq!(standardised(&[2.0; 3]), [0.0; 3]);
+    }
+}
