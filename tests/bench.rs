@@ -1,6 +1,6 @@
 //! `fedmill bench`: its results, output and pictures. No test compares times.
 
-use crate::harness::{Dir, Run, fedmill};
+use crate::harness::{Dir, Run, fedmill, fedmill_after};
 use serde_json::Value;
 
 /// The options for a few small cases, which take a moment.
@@ -9,6 +9,14 @@ const SMALL: [&str; 10] =
 
 fn bench(dir: &Dir, args: &[&str]) -> Run {
     fedmill(dir, &[&["bench"], &SMALL[..], args].concat())
+}
+
+#[test]
+fn a_missing_gpu_that_was_asked_for_is_an_error() {
+    let dir = Dir::new();
+    let hidden = "export VK_DRIVER_FILES=/nonexistent.json VK_ICD_FILENAMES=/nonexistent.json";
+    let run = fedmill_after(&dir, hidden, &[&["bench", "--backend", "gpu"], &SMALL[..]].concat());
+    run.assert_fails(2, &["no GPU was found"]);
 }
 
 /// The results of a run that succeeds and leaves only `files`.

@@ -162,6 +162,11 @@ fn devices_are_never_replaced() {
         assert!(run.stderr.contains("expected"), "{run:#?}");
     }
     merge(&dir, "-o -").assert_fails(2, &["standard output", "once it is whole"]);
+    let model = ["aggregate", "updates", "-o", "m.safetensors"];
+    for empty in [["--report", ""], ["--plot", ""]] {
+        fedmill(&dir, &[&model[..], &empty].concat()).assert_fails(2, &[empty[0], "the path is empty"]);
+    }
+    fedmill(&dir, &["aggregate", "updates", "-o", ""]).assert_fails(2, &["--output", "the path is empty"]);
     assert!(fs::metadata("/dev/null").unwrap().file_type().is_char_device());
     assert_eq!(merge(&dir, "-o m.safetensors --report /dev/null").code, Some(0));
     assert!(fs::metadata("/dev/null").unwrap().file_type().is_char_device());

@@ -124,7 +124,7 @@ pub(super) struct AggregationOptions {
     /// Merge the factors of LoRA adapters one by one: right if all updates share one of the two factors.
     #[arg(long, help_heading = INPUTS)]
     allow_lora_factors: bool,
-    /// The number of the round. Updates of another round are bad, and those without one if any update states one.
+    /// The number of the round. Updates of another round are bad, and those without one if half of all state one.
     #[arg(long, value_name = "N", help_heading = INPUTS)]
     round: Option<u64>,
 }

@@ -10,7 +10,7 @@ use crate::bench::results::Results;
 use crate::bench::sampling::Repeats;
 use crate::bench::table;
 use crate::gpu::adapters;
-use crate::gpu::job::{Options, named};
+use crate::gpu::job::{GpuError, Options, named};
 use crate::model::dtype::Dtype;
 use crate::settings::split_list;
 use clap::Args;
@@ -163,6 +163,10 @@ impl Arguments {
                 wanted.map(|adapter| adapter.name).collect()
             }
         };
+        if chosen.is_empty() && common.backend_name() == BackendName::Gpu {
+            let software = adapters().into_iter().map(|adapter| adapter.name).collect();
+            return Err(failure(GpuError::NoAdapter { software }.into()));
+        }
         if chosen.is_empty() {
             tracing::info!("no GPU was found; measuring the CPU alone");
         }

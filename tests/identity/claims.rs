@@ -127,6 +127,18 @@ fn max_examples_caps_a_weight() {
 }
 
 #[test]
+fn an_update_without_a_round_is_not_all_that_an_old_inbox_merges() {
+    let dir = Dir::new();
+    for i in 0..3 {
+        write(&dir, &format!("in/c{i}"), [1.0, 1.0], &[("round", "4")]);
+    }
+    write(&dir, "in/silent", [9.0, 9.0], &[]);
+    let skip = ["aggregate", "in", "--round", "5", "--on-bad-update", "skip", "-o", "m.safetensors"];
+    fedmill(&dir, &skip)
+        .assert_fails(1, &["in/silent.safetensors", "metadata `round` is missing, expected 5"]);
+}
+
+#[test]
 fn a_factor_that_clients_choose_is_a_warning_beside_a_robust_rule() {
     let dir = Dir::new();
     write(&dir, "base", [0.0, 0.0], &[]);

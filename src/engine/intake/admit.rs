@@ -79,17 +79,16 @@ fn reject_duplicates(clients: &mut Vec<Client>, rejected: &mut Vec<Update>) {
     }
 }
 
-/// Marks the updates of other rounds, and those that state no round if at least half of the updates state this one: a
-/// few that state it must not make the others look wrong.
+/// Marks the updates of other rounds, and those that state no round if at least half of the updates state one, be it
+/// another: a few that state one must not make the others look wrong.
 fn mark_other_rounds(opened: &mut [Update], policy: &Policy) {
     let mut files_of: HashMap<&str, usize> = HashMap::new();
     opened.iter().for_each(|update| *files_of.entry(&update.id).or_default() += 1);
     // An update that is left out has no vote.
     let votes = |update: &&Update| update.faults.is_empty() && files_of[update.id.as_str()] == 1;
-    let states_it =
-        |update: &&Update| update.metadata.round.is_some() && update.metadata.round == policy.round;
+    let states_one = |update: &&Update| update.metadata.round.is_some();
     let voters = opened.iter().filter(votes);
-    let is_usual = 2 * voters.clone().filter(states_it).count() >= voters.count();
+    let is_usual = 2 * voters.clone().filter(states_one).count() >= voters.count();
     let Claims { judges_alone, round_by_place, .. } = policy.claims;
     // A strategy that takes stale updates asks each of them for its round.
     let is_asked = is_usual && !policy.takes_stale && !judges_alone && !round_by_place;

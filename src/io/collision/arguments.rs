@@ -59,10 +59,13 @@ pub fn with_target(command: &str, arg: Arg) -> Arg {
 
 /// The path that an output is written to.
 fn target_of(path: PathBuf, is_text: bool) -> Result<PathBuf, String> {
+    if path.as_os_str().is_empty() {
+        return Err("the path is empty, expected that of a file".to_owned());
+    }
     match Target::of(&path).map_err(|why| format!("{}: {why}", path.display()))? {
         Target::StandardOutput if !is_text => Err(format!(
-            "{}: is standard output, expected the path of a file: fedmill writes this output at any place, and gives it \
-             its name once it is whole",
+            "{}: is standard output, expected the path of a file: fedmill writes the parts of this output out of order, \
+             and gives it its name once it is whole",
             path.display()
         )),
         Target::Stream(stream) if !is_text && !stream.is_dir() => {

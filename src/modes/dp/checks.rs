@@ -47,8 +47,7 @@ pub(super) fn check_cohort(
         return Err(refused(session, options, &clipped.taken, why));
     }
     if found == 0 && !options.allow_empty {
-        let why =
-            "no update counts, so the round would release noise alone; --allow-empty makes it all the same";
+        let why = "no update counts, so the round would release noise alone; --allow-empty makes the round nevertheless";
         return Err(refused(session, options, &clipped.taken, why.to_owned()));
     }
     if let Some(contradiction) = plan.contradiction(found) {

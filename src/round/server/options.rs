@@ -111,7 +111,10 @@ mod tests {
             told("krum tolerates at most 1 hostile of 5 clients, but --byzantine says 3"),
             "krum tolerates at most 1 hostile of 5 clients, but robustness.byzantine_tolerance says 3"
         );
-        assert_eq!(told("a round is refused; --allow-empty makes it all the same"), "a round is refused");
+        assert_eq!(
+            told("a round is refused; --allow-empty makes the round nevertheless"),
+            "a round is refused"
+        );
         assert_eq!(in_settings("pass --dtype for a model of a wider dtype"), None);
         for name in ["tensor `--weights` is missing", "client `a--rule` is late", "--unknown is 3"] {
             assert_eq!(told(name), name);
