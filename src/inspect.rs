@@ -124,14 +124,16 @@ impl Inspection {
             rows.push(inspect_alone(machine, update, &set)?);
         }
         let measured = measure_set(machine, &mut rows, &mut set)?;
-        if self.policy.claims.kind.is_none() {
-            note_likely_deltas(machine, &mut rows, &set)?;
-        }
-        let is_finite: Vec<bool> = measured.iter().map(Measured::is_sound).collect();
-        let mut keep = is_finite.iter();
-        set.clients.retain(|_| keep.next().copied().unwrap_or(false));
-        if !set.clients.is_empty() {
-            compare(machine, &mut rows, &set, &measured)?;
+        let likely = match self.policy.claims.kind {
+            None => note_likely_deltas(machine, &mut rows, &set)?,
+            Some(_) => Vec::new(),
+        };
+        let is_sound = |i: &usize| measured[*i].is_sound() && !likely.contains(i);
+        let sound: Vec<usize> = (0..measured.len()).filter(is_sound).collect();
+        let mut place = 0..;
+        set.clients.retain(|_| place.next().is_some_and(|i| sound.binary_search(&i).is_ok()));
+        if !sound.is_empty() {
+            compare(machine, &mut rows, &set, &measured, &sound)?;
         }
         machine.progress.finish();
         rows.sort_by(|a, b| a.file.cmp(&b.file));
@@ -166,43 +168,43 @@ fn measure_set(
     Ok(measured)
 }
 
-/// Adds the fault of updates that look like deltas and do not say so. The last rows are those of the set.
+/// Adds the fault of updates that look like deltas and do not say so. The last rows are those of the set. Returns the
+/// places of these updates in the set.
 fn note_likely_deltas(
     machine: &Machine,
     rows: &mut [InspectedUpdate],
     set: &UpdateSet,
-) -> Result<(), PassError> {
+) -> Result<Vec<usize>, PassError> {
     let first = rows.len() - set.clients.len();
     let likely = match likely_deltas(machine, set) {
         // A file changed since it was measured.
-        Err(PassError::Read { input: Some(_), .. }) => return Ok(()),
+        Err(PassError::Read { input: Some(_), .. }) => return Ok(Vec::new()),
         likely => likely?,
     };
-    for client in likely {
+    for client in &likely {
         rows[first + client].faults.push(Fault::LikelyDelta.to_string());
     }
-    Ok(())
+    Ok(likely)
 }
 
-/// Compares the finite clients with their median. The rows are in the order of the clients of `set`.
+/// Compares the sound clients, which are those of `set`, with their median. `places` are theirs among all `measured`.
 fn compare(
     machine: &Machine,
     rows: &mut [InspectedUpdate],
-    finite: &UpdateSet,
+    set: &UpdateSet,
     measured: &[Measured],
+    places: &[usize],
 ) -> Result<(), PassError> {
-    machine.progress.start("comparing", bytes_of(finite));
-    let is_finite = |measured: &&Measured| measured.is_sound();
-    let norms: Vec<f64> = measured.iter().filter(is_finite).map(|m| m.squared_norm).collect();
-    let cosines = match cosines_to_median(machine, finite, &norms) {
+    machine.progress.start("comparing", bytes_of(set));
+    let norms: Vec<f64> = places.iter().map(|place| measured[*place].squared_norm).collect();
+    let cosines = match cosines_to_median(machine, set, &norms) {
         // A file changed since it was measured.
         Err(PassError::Read { input: Some(_), .. }) => return Ok(()),
         cosines => cosines?,
     };
     let first = rows.len() - measured.len();
-    let compared = rows[first..].iter_mut().zip(measured).filter(|(_, measured)| is_finite(measured));
-    for ((row, _), cosine) in compared.zip(cosines) {
-        row.cosine_to_median = cosine;
+    for (place, cosine) in places.iter().zip(cosines) {
+        rows[first + place].cosine_to_median = cosine;
     }
     Ok(())
 }

@@ -3,6 +3,8 @@
 use crate::bad_request::round;
 use crate::durability::trace::is_possible;
 use crate::harness::{Dir, Update, program};
+use crate::plan::Workflow;
+use serde_json::json;
 use std::process::{Command, Output};
 
 fn run(dir: &Dir, strace: &str, line: &str) -> Output {
@@ -85,6 +87,21 @@ fn a_budget_without_locks_keeps_other_runs_out_by_a_file() {
         String::from_utf8_lossy(&failed.stderr).contains("dp/ledger.lock: cannot be locked"),
         "{failed:?}"
     );
+}
+
+#[test]
+fn a_plan_runs_and_resumes_on_a_file_system_without_locks() {
+    if !is_possible() {
+        return;
+    }
+    let workflow = Workflow::new(&json!([{"id": "a", "sh": "true"}]));
+    workflow.write();
+    let dir = &workflow.dir;
+    for line in ["plan run plan.json --dir p.run", "plan resume p.run"] {
+        let done = run(dir, "inject=flock:error=ENOSYS", line);
+        let stderr = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success() && stderr.contains("no locks"), "{line}: {stderr}");
+    }
 }
 
 /// A process that has a key in its memory writes no core dump, and other processes of its user cannot read its memory.

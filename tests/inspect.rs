@@ -221,8 +221,11 @@ fn a_delta_that_does_not_say_so_has_a_fault() {
         update(name, [value; 2]).write(&dir);
     }
     update("d", [0.02; 2]).meta("kind", "delta").write(&dir);
-    let faults: Vec<String> =
-        rows(&dir, &["--base", "base.safetensors"]).iter().map(|row| row["faults"].to_string()).collect();
+    let rows = rows(&dir, &["--base", "base.safetensors"]);
+    // What looks like a delta would move the median so far that the others' angles change.
+    let has_angle: Vec<bool> = rows.iter().map(|row| !row["cosine_to_median"].is_null()).collect();
+    assert_eq!(has_angle, [true, false, true, true]);
+    let faults: Vec<String> = rows.iter().map(|row| row["faults"].to_string()).collect();
     assert_eq!((&*faults[0], &*faults[2], &*faults[3]), ("[]", "[]", "[]"));
     assert!(faults[1].contains("states no `kind` and looks like a delta"), "{faults:?}");
 }

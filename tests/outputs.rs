@@ -103,6 +103,38 @@ fn no_output_of_any_command_is_another_path_of_its_line() {
 }
 
 #[test]
+fn no_output_is_a_file_that_another_output_comes_with() {
+    let dir = round();
+    for line in [
+        "aggregate updates -o q.safetensors --max-shard-size 16400 --report q-00001-of-00002.safetensors",
+        "aggregate updates -o q.safetensors --strategy fedadam --state ./q-00001-of-00002.safetensors",
+        "aggregate updates -o q.safetensors --report q.safetensors.index.json",
+        "aggregate updates -o q.safetensors --strategy fedadam --state s --report s.previous",
+        "compress updates/client-0.safetensors --base base.safetensors --codec u8 -o m --residual r --emit-config r.next",
+    ] {
+        let run = fedmill(&dir, &line.split_whitespace().collect::<Vec<_>>());
+        run.assert_fails(2, &["is also another output", "expected different paths"]);
+        assert!(!dir.exists("q.safetensors") && !dir.exists("m"), "{line}");
+    }
+}
+
+#[test]
+fn a_refused_command_line_replaces_no_file_that_it_names_twice() {
+    let dir = round();
+    dir.write("d.json", "{}");
+    let before = dir.contents();
+    for line in [
+        "merge updates --bogus --decision d.json -o m.safetensors --report ./d.json",
+        "merge updates --bogus --decision=d.json -o m.safetensors --report d.json",
+    ] {
+        let run = fedmill(&dir, &line.split_whitespace().collect::<Vec<_>>());
+        assert_eq!(run.code, Some(2), "{run:#?}");
+        assert!(run.stderr.contains("no report was written"), "{run:#?}");
+        assert!(dir.contents() == before, "{line}");
+    }
+}
+
+#[test]
 fn an_output_that_is_a_hard_link_of_an_input_is_refused() {
     let dir = round();
     fs::hard_link(dir.path("base.safetensors"), dir.path("hard")).unwrap();
@@ -167,6 +199,7 @@ fn devices_are_never_replaced() {
         fedmill(&dir, &[&model[..], &empty].concat()).assert_fails(2, &[empty[0], "the path is empty"]);
     }
     fedmill(&dir, &["aggregate", "updates", "-o", ""]).assert_fails(2, &["--output", "the path is empty"]);
+    merge(&dir, "-o m.safetensors --report r.json/").assert_fails(2, &["r.json/: ends with `/`"]);
     assert!(fs::metadata("/dev/null").unwrap().file_type().is_char_device());
     assert_eq!(merge(&dir, "-o m.safetensors --report /dev/null").code, Some(0));
     assert!(fs::metadata("/dev/null").unwrap().file_type().is_char_device());

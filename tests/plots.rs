@@ -129,3 +129,24 @@ fn norms_and_angles_are_drawn_with_the_outliers_by_name() {
     assert_eq!(shapes, [3, 0, 0], "{texts:?}");
     assert_has(&texts, &["without a norm or an angle, not drawn: 1", "L2 norm of the values (no unit)"]);
 }
+
+/// Updates that a link or a list names are inputs too, whatever they are called.
+#[test]
+fn a_plot_replaces_nothing_but_a_plot() {
+    let dir = round();
+    fs::copy(dir.path("updates/client-0.safetensors"), dir.path("c.svg")).unwrap();
+    fs::copy(dir.path("c.svg"), dir.path("c.png")).unwrap();
+    let before = dir.contents();
+    for line in [
+        "inspect updates --plot c.svg",
+        "aggregate updates -o m.safetensors --plot c.png",
+        "compress updates/client-0.safetensors --table --dry-run --plot c.svg",
+    ] {
+        let run = fedmill(&dir, &line.split_whitespace().collect::<Vec<_>>());
+        run.assert_fails(2, &["holds something else, expected an earlier picture"]);
+        assert!(dir.contents() == before, "{line}");
+    }
+    dir.write("new.svg", "");
+    done(&dir, "inspect updates --plot new.svg");
+    done(&dir, "inspect updates --plot new.svg");
+}

@@ -38,6 +38,14 @@ impl Format {
             _ => None,
         }
     }
+
+    /// The first bytes of every file of the format.
+    pub fn start(self) -> &'static [u8] {
+        match self {
+            Self::Svg => b"<svg",
+            Self::Png => b"\x89PNG",
+        }
+    }
 }
 
 /// A part of a plot.

@@ -411,7 +411,9 @@ pub fn command() -> clap::Command {
         let part = part.mut_args(|argument| {
             place += 1;
             let is_option = !argument.is_positional();
-            let argument = arguments::with_target(&name, argument);
+            // The parser of the option says what is wrong with a negative number.
+            let takes_value = is_option && argument.get_action().takes_values();
+            let argument = arguments::with_target(&name, argument).allow_negative_numbers(takes_value);
             argument.display_order(place + if is_option { OPTIONS_FROM } else { 0 })
         });
         part.args(common)

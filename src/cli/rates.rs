@@ -34,10 +34,12 @@ pub(super) fn run(
     print(&text)
 }
 
-/// The format of a plot, by the extension of its file.
+/// The format of a plot, by the extension of its file. A plot replaces nothing but an earlier one.
 pub(super) fn format_of(path: &Path) -> Result<Format, Failure> {
     let why = || anyhow::anyhow!("--plot: {}: expected a file that ends in .svg or .png", path.display());
-    Ok(Format::of(path).ok_or_else(why)?)
+    let format = Format::of(path).ok_or_else(why)?;
+    collision::check_earlier(path, format.start(), "an earlier picture")?;
+    Ok(format)
 }
 
 /// Writes a picture.

@@ -2,12 +2,14 @@
 
 use crate::engine::aggregate::publish::publish_failure;
 use crate::engine::aggregate::request::{Outputs, Readers};
+use crate::io::collision::destination;
+use crate::io::source::identity_of;
 use crate::telemetry::console::{self, LogFormat};
 use crate::telemetry::explain::plain;
 use clap::error::ErrorKind;
 use std::ffi::OsString;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tracing::Level;
 
@@ -37,11 +39,29 @@ pub(super) fn tell(why: &clap::Error, arguments: &[OsString]) -> ExitCode {
 
 /// Writes the report of a command that begins no run, if the arguments ask for one.
 pub(super) fn write_report(arguments: &[OsString], why: String) {
-    if let Some(outputs) = outputs(arguments)
-        && let Err(why) = publish_failure(&outputs, None, (why, false))
-    {
+    let Some(outputs) = outputs(arguments) else { return };
+    let is_named_once = outputs.report.as_ref().is_none_or(|report| places_of(arguments, report) < 2);
+    let written = match is_named_once {
+        true => publish_failure(&outputs, None, (why, false)).map_err(|why| why.to_string()),
+        false => Err("its file stands twice on the command line".to_owned()),
+    };
+    if let Err(why) = written {
         console::tell(&format!("warning: no report was written: {why}"));
     }
+}
+
+/// The number of arguments that name a file, by itself or behind `=`.
+fn places_of(arguments: &[OsString], file: &Path) -> usize {
+    let (whole, own) = (destination(file), identity_of(file));
+    let is_it = |path: &Path| {
+        let is_same = own.is_some() && identity_of(path) == own;
+        is_same || destination(path) == whole
+    };
+    let names_it = |argument: &&OsString| {
+        let text = argument.to_string_lossy();
+        is_it(Path::new(argument)) || text.split_once('=').is_some_and(|(_, value)| is_it(Path::new(value)))
+    };
+    arguments.iter().filter(names_it).count()
 }
 
 /// The outputs that the arguments name; `None` without `--report`. clap reads nothing behind the first error.

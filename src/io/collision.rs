@@ -163,7 +163,8 @@ pub fn publish_text(text: StagedText) -> Result<(), WriteError> {
 /// # Errors
 ///
 /// As [`named_output`], and when the file begins with something else or cannot be read.
-pub fn check_earlier(path: &Path, start: &str, what: &'static str) -> Result<(), WriteError> {
+pub fn check_earlier(path: &Path, start: impl AsRef<[u8]>, what: &'static str) -> Result<(), WriteError> {
+    let start = start.as_ref();
     if target::is_stream(path) {
         return Ok(());
     }
@@ -174,7 +175,7 @@ pub fn check_earlier(path: &Path, start: &str, what: &'static str) -> Result<(),
     let mut found = Vec::new();
     let file = open_regular(&target).map_err(WriteError::at(path))?;
     file.take(start.len() as u64).read_to_end(&mut found).map_err(WriteError::at(path))?;
-    match found.is_empty() || found == start.as_bytes() {
+    match found.is_empty() || found == start {
         true => Ok(()),
         false => Err(WriteError::Foreign { path: path.to_owned(), what }),
     }

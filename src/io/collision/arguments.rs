@@ -8,6 +8,7 @@
 use super::target::{Target, is_stream};
 use super::{Collision, check};
 use crate::io::publish::resolved;
+use crate::io::shards;
 use crate::io::source::identity_of;
 use clap::builder::{OsStringValueParser, TypedValueParser, ValueParser};
 use clap::{Arg, ArgMatches, Command, parser::ValueSource};
@@ -62,6 +63,9 @@ fn target_of(path: PathBuf, is_text: bool) -> Result<PathBuf, String> {
     if path.as_os_str().is_empty() {
         return Err("the path is empty, expected that of a file".to_owned());
     }
+    if path.as_os_str().as_encoded_bytes().ends_with(b"/") && !path.is_dir() {
+        return Err(format!("{}: ends with `/`, expected the path of a file", path.display()));
+    }
     match Target::of(&path).map_err(|why| format!("{}: {why}", path.display()))? {
         Target::StandardOutput if !is_text => Err(format!(
             "{}: is standard output, expected the path of a file: fedmill writes the parts of this output out of order, \
@@ -108,10 +112,29 @@ pub fn check_line(command: &Command, matches: &ArgMatches) -> Result<(), Collisi
     let mut files = BTreeSet::new();
     let is_another =
         |path: &&PathBuf| !is_stream(path) && identity_of(path).is_some_and(|id| !files.insert(id));
-    match outputs.iter().find(is_another) {
+    let has_another = |path: &&PathBuf| {
+        let resolved = whole(path);
+        outputs.iter().any(|of| belongs_to(&resolved, &whole(of)))
+    };
+    match outputs.iter().find(has_another).or_else(|| outputs.iter().find(is_another)) {
         Some(path) => Err(Collision::Output { path: path.clone() }),
         None => check(&outputs, &read),
     }
+}
+
+/// Names that fedmill puts beside a file while it replaces it.
+const BESIDE: [&str; 2] = [".previous", ".next"];
+
+/// Whether a file is one that fedmill may write or remove with another one: a shard or the index of that model, or an
+/// earlier or later content of it.
+fn belongs_to(path: &Path, of: &Path) -> bool {
+    let (Some(name), Some(of_name)) = (path.file_name(), of.file_name()) else { return false };
+    let (name, of_name) = (name.to_string_lossy(), of_name.to_string_lossy());
+    let is_shard = shards::model_stem(&of_name).is_some_and(|stem| {
+        shards::is_shard_of(stem, &name) || shards::index_stem(&name).is_some_and(|index| index == stem)
+    });
+    let is_beside = BESIDE.iter().any(|end| name.strip_suffix(end) == Some(&of_name));
+    path.parent() == of.parent() && (is_shard || is_beside)
 }
 
 /// The paths that an argument names: one, or that behind the name in `NAME=PATH`.

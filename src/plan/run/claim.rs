@@ -119,7 +119,11 @@ pub fn check_free_for_run(root: &Path, plan: &Plan, digest: &str) -> Result<(), 
     let is_locked = [LOCK, GIVEN].iter().any(|name| folder::is_plain_file(&root.join(name)));
     let began = is_locked && is_plan(root, digest);
     let ours = [LOCK, GATES, GIVEN, plan.safety.kill_file.as_str()];
-    check_free(root, |name| ours.contains(&name) || is_locked && name == BASE || began && name != START)
+    // A file system without locks has a file beside the lock instead.
+    let is_held = |name: &str| name.strip_prefix(LOCK).is_some_and(|rest| rest.starts_with(".held"));
+    check_free(root, |name| {
+        ours.contains(&name) || is_held(name) || is_locked && name == BASE || began && name != START
+    })
 }
 
 /// Checks that a directory may take a rendered plan: it is empty, or holds what an earlier `render` of this plan left.
