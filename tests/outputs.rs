@@ -121,7 +121,9 @@ fn no_output_is_a_file_that_another_output_comes_with() {
 #[test]
 fn a_refused_command_line_replaces_no_file_that_it_names_twice() {
     let dir = round();
-    dir.write("d.json", "{}");
+    // A file of fedmill, which a report may replace.
+    fedmill(&dir, &["aggregate", "--bogus", "--report", "d.json"]);
+    assert!(dir.exists("d.json"));
     let before = dir.contents();
     for line in [
         "merge updates --bogus --decision d.json -o m.safetensors --report ./d.json",
