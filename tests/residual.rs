@@ -211,8 +211,9 @@ fn the_files_of_a_residual_are_its_own() {
     for output in ["e.safetensors.previous", "e.safetensors.next"] {
         let args =
             ["compress", "--codec", "u2", "--residual", "e.safetensors", "in-4.safetensors", "-o", output];
-        fedmill(&client.dir, &args)
-            .assert_fails(2, &["e.safetensors: is also the update, its base or the output"]);
+        let what =
+            format!("{output}: is also another output, as fedmill writes or removes it with e.safetensors");
+        fedmill(&client.dir, &args).assert_fails(2, &[&what]);
     }
     let warning = "the residual is of round 3, and the update of the earlier round 1";
     let stderr = client.run(1);

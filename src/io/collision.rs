@@ -34,6 +34,14 @@ pub enum Collision {
         /// The directory.
         directory: PathBuf,
     },
+    /// An output is a file that another one comes with: a shard, an index, or what it replaces.
+    #[error("{}: is also another output, as fedmill writes or removes it with {}, expected different paths for all outputs", .path.display(), .of.display())]
+    Beside {
+        /// Its path.
+        path: PathBuf,
+        /// The other output.
+        of: PathBuf,
+    },
     /// Two outputs are one file.
     #[error("{}: is also another output, expected different paths for all outputs", .path.display())]
     Output {

@@ -112,11 +112,15 @@ pub fn check_line(command: &Command, matches: &ArgMatches) -> Result<(), Collisi
     let mut files = BTreeSet::new();
     let is_another =
         |path: &&PathBuf| !is_stream(path) && identity_of(path).is_some_and(|id| !files.insert(id));
-    let has_another = |path: &&PathBuf| {
+    let beside = |path: &PathBuf| {
         let resolved = whole(path);
-        outputs.iter().any(|of| belongs_to(&resolved, &whole(of)))
+        let of = outputs.iter().find(|of| belongs_to(&resolved, &whole(of)))?;
+        Some(Collision::Beside { path: path.clone(), of: of.clone() })
     };
-    match outputs.iter().find(has_another).or_else(|| outputs.iter().find(is_another)) {
+    if let Some(collision) = outputs.iter().find_map(beside) {
+        return Err(collision);
+    }
+    match outputs.iter().find(is_another) {
         Some(path) => Err(Collision::Output { path: path.clone() }),
         None => check(&outputs, &read),
     }
