@@ -22,18 +22,12 @@ pub struct Distortion {
 dispatch! {
     /// The sums over values and their decoded values, in slices of equal length.
     pub fn distortion<A: Arch>(values: &[f32], decoded: &[f32]) -> Distortion {
-        let mut sums = [<A::Floats as Floats>::Doubles::zero(); 4];
-        let (blocks, rest) = values.as_chunks::<FLOATS>();
-        let (decoded_blocks, decoded_rest) = decoded[..values.len()].as_chunks::<FLOATS>();
-        for (x, y) in blocks.iter().zip(decoded_blocks) {
-            add::<A::Floats>(&mut sums, x, y);
-        }
-        // Zeros add nothing.
-        let (mut x, mut y) = ([0.0; FLOATS], [0.0; FLOATS]);
-        x[..rest.len()].copy_from_slice(rest);
-        y[..rest.len()].copy_from_slice(decoded_rest);
-        add::<A::Floats>(&mut sums, &x, &y);
-        let [squares, errors, decoded, products] = sums.map(|sum| sum.lanes().iter().sum());
+        let [squares, errors, decoded, products] = over_pairs::<A::Floats, 4>(values, decoded, |sums, x, y| {
+            sums[0] = sums[0].plus_exact(x, x);
+            sums[1] = sums[1].plus_square(x.minus(y));
+            sums[2] = sums[2].plus_exact(y, y);
+            sums[3] = sums[3].plus_exact(x, y);
+        });
         Distortion { squares, errors, decoded, products }
     }
 }
@@ -41,17 +35,10 @@ dispatch! {
 dispatch! {
     /// The squares of values, and their products with others, as in [`distortion`].
     pub fn products<A: Arch>(values: &[f32], others: &[f32]) -> [f64; 2] {
-        let mut sums = [<A::Floats as Floats>::Doubles::zero(); 2];
-        let (blocks, rest) = values.as_chunks::<FLOATS>();
-        let (other_blocks, other_rest) = others[..values.len()].as_chunks::<FLOATS>();
-        for (x, y) in blocks.iter().zip(other_blocks) {
-            add_products::<A::Floats>(&mut sums, x, y);
-        }
-        let (mut x, mut y) = ([0.0; FLOATS], [0.0; FLOATS]);
-        x[..rest.len()].copy_from_slice(rest);
-        y[..rest.len()].copy_from_slice(other_rest);
-        add_products::<A::Floats>(&mut sums, &x, &y);
-        sums.map(|sum| sum.lanes().iter().sum())
+        over_pairs::<A::Floats, 2>(values, others, |sums, x, y| {
+            sums[0] = sums[0].plus_exact(x, x);
+            sums[1] = sums[1].plus_exact(x, y);
+        })
     }
 }
 
@@ -71,22 +58,25 @@ dispatch! {
     }
 }
 
+/// `N` sums over pairs, sixteen pairs at a time. Zeros beside the rest add nothing.
 #[inline(always)]
-fn add<F: Floats>(sums: &mut [F::Doubles; 4], x: &[f32; FLOATS], y: &[f32; FLOATS]) {
-    // SAFETY: both arrays have the length of the load.
-    let (x, y) = unsafe { (F::load(x.as_ptr()).widen(), F::load(y.as_ptr()).widen()) };
-    sums[0] = sums[0].plus_exact(x, x);
-    sums[1] = sums[1].plus_square(x.minus(y));
-    sums[2] = sums[2].plus_exact(y, y);
-    sums[3] = sums[3].plus_exact(x, y);
-}
-
-#[inline(always)]
-fn add_products<F: Floats>(sums: &mut [F::Doubles; 2], x: &[f32; FLOATS], y: &[f32; FLOATS]) {
-    // SAFETY: both arrays have the length of the load.
-    let (x, y) = unsafe { (F::load(x.as_ptr()).widen(), F::load(y.as_ptr()).widen()) };
-    sums[0] = sums[0].plus_exact(x, x);
-    sums[1] = sums[1].plus_exact(x, y);
+fn over_pairs<F: Floats, const N: usize>(
+    values: &[f32],
+    others: &[f32],
+    add: impl Fn(&mut [F::Doubles; N], F::Doubles, F::Doubles),
+) -> [f64; N] {
+    let mut sums = [F::Doubles::zero(); N];
+    let (blocks, rest) = values.as_chunks::<FLOATS>();
+    let (other_blocks, other_rest) = others[..values.len()].as_chunks::<FLOATS>();
+    let (mut x, mut y) = ([0.0; FLOATS], [0.0; FLOATS]);
+    x[..rest.len()].copy_from_slice(rest);
+    y[..rest.len()].copy_from_slice(other_rest);
+    for (x, y) in blocks.iter().zip(other_blocks).chain([(&x, &y)]) {
+        // SAFETY: both arrays have the length of the load.
+        let (x, y) = unsafe { (F::load(x.as_ptr()).widen(), F::load(y.as_ptr()).widen()) };
+        add(&mut sums, x, y);
+    }
+    sums.map(|sum| sum.lanes().iter().sum())
 }
 
 #[cfg(test)]
