@@ -1,4 +1,5 @@
-// Adds discrete Gaussian noise of `rows` streams to integers: `columns` coordinates, one per invocation, two words each.
+// Adds discrete Gaussian noise of some of `rows` streams to integers: `columns` coordinates, one per invocation, two
+// words each.
 //
 // Bits. The kernel computes in integers alone and does the same work for every draw: no branch depends on a draw. Ten
 // halvings of the table in workgroup memory find a magnitude.
@@ -23,7 +24,7 @@ struct Stream {
     unused: u32,
 }
 
-// The number of the first coordinate's first block of random words, then the integers.
+// The number of the first coordinate's first block of random words, the range of the streams, then the integers.
 @group(0) @binding(2) var<storage, read> integers: array<vec2<u32>>;
 // Thresholds of 128 bits, the lowest word first.
 @group(0) @binding(3) var<storage, read> thresholds: array<vec4<u32>>;
@@ -88,8 +89,9 @@ fn main(
     let column = column_of(group, groups, GROUP, lane);
     if column < shape.columns {
         let number = wide_sum(integers[0], wide_product(BLOCKS, column));
-        var sum = integers[column + 1u];
-        for (var i = 0u; i < shape.rows; i += 1u) {
+        let chosen = integers[1];
+        var sum = integers[column + 2u];
+        for (var i = chosen.x; i < min(chosen.y, shape.rows); i += 1u) {
             sum = wide_sum(sum, noise_of(streams[i], number));
         }
         noised[column] = sum;

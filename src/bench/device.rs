@@ -162,7 +162,7 @@ impl<'a> DeviceCase<'a> {
 
     fn fill(&self, slot: &mut RingSlot, tile: Range<usize>) -> Result<(), GpuError> {
         if let Program::Noise(_) = self.program {
-            return slot.fill_integers(LEVEL, 0, &vec![0; self.matrix.rows.len() * tile.len()]);
+            return slot.fill_integers(LEVEL, 0, 0..1, &vec![0; self.matrix.rows.len() * tile.len()]);
         }
         let bytes = tile.start * self.matrix.value_bytes..tile.end * self.matrix.value_bytes;
         slot.fill(tile.len(), |row, out| {

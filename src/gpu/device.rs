@@ -10,16 +10,17 @@ pub(super) mod selection;
 
 #[cfg(not(feature = "gpu"))]
 use crate::gpu::disabled as backend;
-use crate::gpu::integers::{INTEGER_WORDS, IntegerSums, IntegersJob, NoiseJob};
+use crate::gpu::integers::{INTEGER_WORDS, IntegerSums, IntegersJob, NOISE_HEAD, NoiseJob};
 use crate::gpu::job::{
     Adapter, CombineJob, Combined, DeviceTime, GpuError, Options, PairSums, PairsJob, TileShape,
 };
 use crate::gpu::run::{BufferId, Run};
+use crate::gpu::shape::words;
 #[cfg(feature = "gpu")]
 use crate::gpu::vulkan as backend;
 use crate::kernels::discrete_gaussian::Level;
 use std::fmt;
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
 use std::time::Duration;
 
 /// Compiles jobs, makes the slots they run in, and measures the hardware. Calls fail when the device fails or has no
@@ -236,16 +237,26 @@ impl<'g> RingSlot<'g> {
         gpu.noise_slot(program).map(Self)
     }
 
-    /// Fills the slot with integers, and with the number of the first one's coordinate.
+    /// Fills the slot with integers, the number of the first one's coordinate, and the numbers of the streams of the
+    /// job that make the noise.
     ///
     /// # Errors
     ///
     /// When the device has no memory.
-    pub fn fill_integers(&mut self, level: Level, first: u64, integers: &[i64]) -> Result<(), GpuError> {
+    pub fn fill_integers(
+        &mut self,
+        level: Level,
+        first: u64,
+        streams: Range<usize>,
+        integers: &[i64],
+    ) -> Result<(), GpuError> {
         let block = first.wrapping_mul(level.blocks() as u64);
-        self.fill(INTEGER_WORDS * (integers.len() + 1), |_, out| {
-            let (head, rest) = out.split_at_mut(size_of::<i64>());
-            head.copy_from_slice(&block.to_ne_bytes());
+        let streams = [words(streams.start), words(streams.end)];
+        self.fill(INTEGER_WORDS * (NOISE_HEAD + integers.len()), |_, out| {
+            let (head, rest) = out.split_at_mut(NOISE_HEAD * size_of::<i64>());
+            let (number, range) = head.split_at_mut(size_of::<i64>());
+            number.copy_from_slice(&block.to_ne_bytes());
+            range.copy_from_slice(bytemuck::cast_slice(&streams));
             rest.copy_from_slice(bytemuck::cast_slice(integers));
             Ok(())
         })

@@ -8,6 +8,9 @@ use crate::kernels::discrete_gaussian::Level;
 /// Words of an integer.
 pub const INTEGER_WORDS: usize = 2;
 
+/// Integers in front of those that get noise: the number of a block, and the range of the streams.
+pub const NOISE_HEAD: usize = 2;
+
 /// The integers of every tile of a pass, as [`quantize`](crate::kernels::clip_integers::quantize) makes them.
 #[derive(Clone, Debug)]
 pub struct IntegersJob {
@@ -28,7 +31,7 @@ pub struct IntegerSums {
     pub squares: Vec<u128>,
 }
 
-/// Noise of streams that is added to integers. Not printable, since it holds the keys of the noise.
+/// Noise of streams that is added to integers. Every tile says which of the streams it gets. Not printable, since it holds the keys of the noise.
 #[derive(Clone, Copy)]
 pub struct NoiseJob<'a> {
     /// The width of the noise.

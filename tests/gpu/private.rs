@@ -255,9 +255,9 @@ fn squares_of_large_integers_are_exact_or_the_largest() {
     });
 }
 
-/// Several streams, added and subtracted, on integers of any size.
+/// Several streams, added and subtracted, on integers of any size; and each choice of neighbours among them.
 #[test]
-fn noise_of_several_streams_is_added_to_integers() {
+fn noise_of_the_chosen_streams_is_added_to_integers() {
     let (one, other) = ([1; 32], [2; 32]);
     let streams = [
         (Stream { key: &one, domain: 3, segment: 9 }, false),
@@ -270,20 +270,19 @@ fn noise_of_several_streams_is_added_to_integers() {
             let program = gpu.compile_noise(&job).unwrap();
             let mut slot = RingSlot::for_noise(gpu, &program).unwrap();
             for (first, count) in [(0, 1000), (u64::from(u32::MAX) - 100, 257), (77, 1)] {
-                let mut integers: Vec<i64> = (0..count as i64).map(|i| (i - 500) << 45 | i).collect();
-                slot.fill_integers(level, first, &integers).unwrap();
-                let found = slot.noise(&program, None).unwrap();
-                let mut draws = vec![0; count];
-                for (stream, is_negative) in &streams {
-                    noise(Isa::detect(), *stream, level, first, &mut draws);
-                    let sign = if *is_negative { -1 } else { 1 };
-                    integers.iter_mut().zip(&draws).for_each(|(sum, draw)| *sum += sign * draw);
+                for chosen in [0..3, 0..1, 1..2, 1..3, 2..3, 2..2] {
+                    let mut integers: Vec<i64> = (0..count as i64).map(|i| (i - 500) << 45 | i).collect();
+                    slot.fill_integers(level, first, chosen.clone(), &integers).unwrap();
+                    let found = slot.noise(&program, None).unwrap();
+                    let mut draws = vec![0; count];
+                    for (stream, is_negative) in &streams[chosen.clone()] {
+                        noise(Isa::detect(), *stream, level, first, &mut draws);
+                        let sign = if *is_negative { -1 } else { 1 };
+                        integers.iter_mut().zip(&draws).for_each(|(sum, draw)| *sum += sign * draw);
+                    }
+                    let what = format!("{level:?}: {count} from {first} of {chosen:?} on {gpu:?}");
+                    assert_eq!(first_other(&found, &integers), None, "{what}");
                 }
-                assert_eq!(
-                    first_other(&found, &integers),
-                    None,
-                    "{level:?}: {count} from {first} on {gpu:?}"
-                );
             }
         }
     });
@@ -306,7 +305,7 @@ fn keys_are_overwritten_in_device_memory() {
         assert!(words.len() == 24 && words.iter().all(|word| *word == 0), "{gpu:?}: {words:?}");
         // Without its key the program makes other noise.
         let mut slot = RingSlot::for_noise(&gpu, &program).unwrap();
-        slot.fill_integers(Level::L2, 0, &[0; 10]).unwrap();
+        slot.fill_integers(Level::L2, 0, 0..1, &[0; 10]).unwrap();
         assert_ne!(slot.noise(&program, None).unwrap(), expected(3, Level::L2, 0, 10), "{gpu:?}");
     }
 }

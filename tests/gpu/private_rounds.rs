@@ -85,14 +85,24 @@ fn round(more: &[&str]) -> Dir {
     dir
 }
 
-/// Releases the round by a backend, as a folder that nothing was released from.
+/// Releases round 3 by a backend, as a folder that nothing was released from.
 fn release(dir: &Dir, backend: BackendRequest, options: &Options) -> Result<(Model, Report), Error> {
+    release_round(dir, 3, backend, options)
+}
+
+/// Releases a round by a backend.
+fn release_round(
+    dir: &Dir,
+    round: u64,
+    backend: BackendRequest,
+    options: &Options,
+) -> Result<(Model, Report), Error> {
     let method = Method::new(rules::parse("mean", Definition::Paper).unwrap());
     let request = Request::new(vec![dir.path("updates")], method, dir.path("released.safetensors"));
     let request = Request {
         inputs: Inputs { base: Some(dir.path("base.safetensors")), ..request.inputs },
         outputs: Outputs { report: Some(dir.path("report.json")), ..request.outputs },
-        policy: fedmill::engine::intake::policy::Policy { round: Some(3), ..request.policy },
+        policy: fedmill::engine::intake::policy::Policy { round: Some(round), ..request.policy },
         backend,
         ..request
     };
@@ -114,11 +124,12 @@ fn devices(options: &GpuOptions) -> Vec<BackendRequest> {
     found
 }
 
-/// The mechanisms whose noise comes from keys, and one that keeps rows of noise.
-const MECHANISMS: [&[&str]; 3] = [
+/// Mechanisms of independent noise of both levels, and of correlated noise.
+const MECHANISMS: [&[&str]; 4] = [
     &["--sampling", "all", "--noise-multiplier", "1"],
     &["--sampling", "all", "--noise-multiplier", "1e-3"],
     &["--mechanism", "dp-ftrl:tree", "--noise-multiplier", "1"],
+    &["--mechanism", "dp-ftrl:bands=3", "--noise-multiplier", "1"],
 ];
 
 #[test]
@@ -142,6 +153,83 @@ fn a_round_on_a_device_has_the_bits_of_the_cpu() {
                         != cpu.tensors["body.weight"]
                 );
             }
+        }
+    }
+}
+
+/// The files of a budget that hold rows of noise.
+fn rows(dir: &Dir) -> Vec<(String, Vec<u8>)> {
+    let contents = dir.contents().into_iter();
+    contents
+        .filter(|(name, _)| name.starts_with("dp/noise-"))
+        .map(|(name, bytes)| (name, bytes.to_vec()))
+        .collect()
+}
+
+/// Rounds of a series: in order, with one left out, and after the loss of rows, which draws several rounds again. The
+/// rows have the bytes of the CPU, so later rounds may run on either.
+#[test]
+fn a_series_of_rounds_on_a_device_has_the_bytes_of_the_cpu() {
+    for factor in ["tree", "bands=1", "bands=2", "bands=5", "bands=64"] {
+        let mechanism = format!("dp-ftrl:{factor}");
+        let dir = round(&["--mechanism", &mechanism, "--noise-multiplier", "1", "--participations", "16"]);
+        let before = dir.contents();
+        let series = |backend: &BackendRequest| {
+            dir.restore(&before);
+            let released = [1, 2, 4, 5].map(|round| {
+                if round == 5 {
+                    // The rounds from the first on are drawn again.
+                    rows(&dir).iter().for_each(|(name, _)| std::fs::remove_file(dir.path(name)).unwrap());
+                }
+                let (model, report) = release_round(&dir, round, backend.clone(), &seeded(&dir)).unwrap();
+                (model.tensors, rows(&dir), report.backend.name)
+            });
+            released.into_iter().collect::<Vec<_>>()
+        };
+        let cpu = series(&on_cpu());
+        for backend in devices(&GpuOptions::default()) {
+            for (number, (found, expected)) in series(&backend).into_iter().zip(&cpu).enumerate() {
+                assert_eq!(found.2, "gpu", "{factor}");
+                assert!(found.0 == expected.0, "{factor}: model {number}");
+                assert!(found.1 == expected.1, "{factor}: rows {number}");
+            }
+        }
+        // The negative control: rounds and their rows differ.
+        assert!(
+            cpu.windows(2).all(|pair| pair[0].0 != pair[1].0 && (factor == "tree" || pair[0].1 != pair[1].1))
+        );
+        assert_eq!(cpu.iter().all(|round| round.1.is_empty()), factor == "tree");
+    }
+}
+
+/// A device that is lost at its first work after the charge: the CPU draws the noise, with the same bytes. So the device
+/// does draw noise, also that of rows.
+#[test]
+fn a_device_draws_the_noise_of_every_mechanism() {
+    for mechanism in MECHANISMS {
+        let dir = round(mechanism);
+        let before = dir.contents();
+        let (cpu, _) = release(&dir, on_cpu(), &seeded(&dir)).unwrap();
+        let cpu = (cpu.tensors, rows(&dir));
+        for backend in devices(&small_slots()) {
+            let lost_after = |runs| {
+                dir.restore(&before);
+                let options = GpuOptions { lose_after: Some(runs), ..backend.options.clone() };
+                release(&dir, BackendRequest { options, ..backend.clone() }, &seeded(&dir))
+            };
+            // The fewest runs with which the device gets past the charge.
+            let (mut fails, mut passes) = (0, 512);
+            assert!(lost_after(fails).is_err() && lost_after(passes).is_ok());
+            while passes - fails > 1 {
+                let middle = (fails + passes) / 2;
+                match lost_after(middle) {
+                    Ok(_) => passes = middle,
+                    Err(_) => fails = middle,
+                }
+            }
+            let (found, report) = lost_after(passes).unwrap();
+            assert_ne!(report.backend.name, "gpu", "{mechanism:?}: no noise was drawn on the device");
+            assert!((found.tensors, rows(&dir)) == cpu, "{mechanism:?}");
         }
     }
 }

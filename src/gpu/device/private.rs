@@ -45,7 +45,7 @@ impl Gpu {
         let streams = &[(stream, false)];
         let program = self.compile_noise(&NoiseJob { level, streams, columns: count })?;
         let mut slot = RingSlot::for_noise(self, &program)?;
-        slot.fill_integers(level, first, &vec![0; count])?;
+        slot.fill_integers(level, first, 0..1, &vec![0; count])?;
         let found = slot.noise(&program, None)?;
         self.wipe(&program)?;
         Ok(found)

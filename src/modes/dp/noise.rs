@@ -7,33 +7,22 @@
 use crate::budget::account::Account;
 use crate::budget::error::BudgetError;
 use crate::budget::request::Grant;
+use crate::engine::passes::machine::Machine;
 use crate::io::source::SourceFile;
 use crate::kernels::chacha20::Stream;
 use crate::kernels::discrete_gaussian::{self, Level};
-use crate::kernels::integer_sum::{add_integers, add_multiple};
+use crate::kernels::integer_sum::add_multiple;
 use crate::kernels::lanes::Isa;
 use crate::modes::dp::series_noise::{self, Draws, History};
+use crate::modes::dp::streams::{self, SignedStream, domain};
 use crate::privacy::correlated::MOST_ROUNDS;
 use crate::privacy::correlated::banded::Banded;
 use crate::privacy::correlated::factor::Factor;
 use crate::privacy::correlated::tree::{self, Node};
 use crate::privacy::key::Key;
 use crate::privacy::ledger::plan::BudgetPlan;
-use rayon::ThreadPool;
 
-/// The domains of a key's streams. No two streams share a block.
-pub(crate) mod domain {
-    /// Noise on the coordinates, of one release.
-    pub(crate) const COORDINATES: u32 = 1;
-    /// Noise on the count of updates below the clip bound.
-    pub(crate) const COUNT: u32 = 2;
-    /// The draws of a round, from the key of its transcript. The round's number is the segment.
-    pub(crate) const ROUND: u32 = 3;
-    /// The nodes of a tree at level 0, whose number is the segment. Nodes of level L have the domain `NODES + L`.
-    pub(crate) const NODES: u32 = 0x100;
-}
-
-/// The number of coordinates that noise is drawn for at a time: they fit the first-level cache.
+/// The number of coordinates of a kept row that are read at a time: they fit the first-level cache.
 const BLOCK_COORDINATES: usize = 1024;
 
 /// The noise of a release.
@@ -58,7 +47,7 @@ pub enum Noise {
 }
 
 /// The noise of a granted release, for `coordinates` coordinates. Computes and keeps noise that depends on earlier
-/// rounds.
+/// rounds, from draws on the machine's GPU if it has one.
 ///
 /// # Errors
 ///
@@ -67,8 +56,7 @@ pub fn of_grant(
     account: &Account,
     grant: &Grant,
     coordinates: u64,
-    isa: Isa,
-    pool: &ThreadPool,
+    machine: &Machine,
 ) -> Result<Noise, BudgetError> {
     let (key, level) = (Key::kept(*grant.key.bytes()), grant.mechanism.level);
     let Some((correlated, round)) = account.plan().correlated.zip(grant.round) else {
@@ -79,8 +67,8 @@ pub fn of_grant(
         Factor::Tree => Ok(Noise::Tree { draws, level }),
         Factor::Banded { bands } => {
             let (banded, directory) = (Banded::new(bands), &account.books().directory);
-            let history = History { directory, banded: &banded, draws: &draws, level, coordinates, isa };
-            Ok(Noise::Row(history.row(draws.round(), pool)?))
+            let history = History { directory, banded: &banded, draws: &draws, level, coordinates };
+            Ok(Noise::Row(history.row(draws.round(), machine)?))
         }
     }
 }
@@ -94,22 +82,6 @@ pub(crate) fn most(plan: &BudgetPlan, level: Level) -> f64 {
         Some(Factor::Tree) => 32.0 * drawn,
         // The magnitudes of the coefficients of the inverse add up to less than 2.5.
         Some(factor @ Factor::Banded { .. }) => 2.5 * drawn / factor.unit(),
-    }
-}
-
-/// A stream of noise: its key, its numbers, and whether its noise is subtracted.
-pub(super) struct SignedStream {
-    key: Key,
-    domain: u32,
-    segment: u32,
-    /// Whether the noise is subtracted.
-    pub(super) is_negative: bool,
-}
-
-impl SignedStream {
-    /// The stream.
-    pub(super) fn stream(&self) -> Stream<'_> {
-        Stream { key: self.key.bytes(), domain: self.domain, segment: self.segment }
     }
 }
 
@@ -142,14 +114,12 @@ impl Noise {
     ///
     /// When a kept row cannot be read.
     pub fn add(&self, isa: Isa, first: u64, sums: &mut [i64]) -> Result<(), BudgetError> {
-        let streams = self.streams();
-        for (block, sums) in sums.chunks_mut(BLOCK_COORDINATES).enumerate() {
-            let first = first + (block * BLOCK_COORDINATES) as u64;
-            if let Self::Row(row) = self {
-                add_row(isa, row, first, sums)?;
-            }
-            if let Some((level, streams)) = &streams {
-                streams.iter().for_each(|stream| add(isa, stream, *level, first, sums));
+        if let Some((level, streams)) = self.streams() {
+            streams::add(isa, level, &streams, first, sums);
+        }
+        if let Self::Row(row) = self {
+            for (block, sums) in (0..).zip(sums.chunks_mut(BLOCK_COORDINATES)) {
+                add_row(isa, row, first + block * BLOCK_COORDINATES as u64, sums)?;
             }
         }
         Ok(())
@@ -162,17 +132,6 @@ pub(crate) fn of_count(isa: Isa, key: &Key, level: Level) -> i64 {
     let stream = Stream { key: key.bytes(), domain: domain::COUNT, segment: 0 };
     discrete_gaussian::noise(isa, stream, level, 0, &mut noised);
     noised[0]
-}
-
-/// Adds the draws of a stream, or subtracts them.
-fn add(isa: Isa, of: &SignedStream, level: Level, first: u64, sums: &mut [i64]) {
-    let mut draws = [0; BLOCK_COORDINATES];
-    let draws = &mut draws[..sums.len()];
-    discrete_gaussian::noise(isa, of.stream(), level, first, draws);
-    if of.is_negative {
-        draws.iter_mut().for_each(|draw| *draw = -*draw);
-    }
-    add_integers(isa, draws, sums);
 }
 
 fn add_row(isa: Isa, row: &SourceFile, first: u64, sums: &mut [i64]) -> Result<(), BudgetError> {
@@ -193,6 +152,8 @@ mod tests {
     use crate::privacy::correlated::Schedule;
     use crate::privacy::correlated::error::PrefixError;
     use crate::record::sha256::Sha256;
+    use crate::telemetry::progress::Progress;
+    use rayon::ThreadPool;
 
     const COORDINATES: usize = 10_000;
 
@@ -230,9 +191,10 @@ mod tests {
                 draws: &draws,
                 level: self.level,
                 coordinates: COORDINATES as u64,
-                isa: Isa::detect(),
             };
-            Noise::Row(history.row(round, &self.pool).unwrap())
+            let progress = Progress::hidden();
+            let machine = Machine::new(Isa::detect(), &self.pool, &progress);
+            Noise::Row(history.row(round, &machine).unwrap())
         }
 
         fn row(&self, round: u32) -> Vec<i64> {

@@ -215,7 +215,7 @@ struct NoNoise(BudgetError);
 impl Explain for NoNoise {}
 
 /// Adds noise to the integers of a tile.
-pub(super) fn add_noise(noise: &Noise, isa: Isa, tile: &Tile, integers: &mut [i64]) -> Result<(), PassError> {
+fn add_noise(noise: &Noise, isa: Isa, tile: &Tile, integers: &mut [i64]) -> Result<(), PassError> {
     let noised = noise.add(isa, tile.coordinates.start as u64, integers);
     noised.map_err(|why| PassError::Reducer(Box::new(NoNoise(why))))
 }

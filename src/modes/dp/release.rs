@@ -380,8 +380,7 @@ impl Release {
             ClipBound::Fixed(_) => None,
         };
         let coordinates = taken.set.layout.parameters() as u64;
-        let (isa, pool) = (session.machine.isa, session.machine.pool);
-        let noise = noise::of_grant(account, grant, coordinates, isa, pool).map_err(DpError::of)?;
+        let noise = noise::of_grant(account, grant, coordinates, &session.machine).map_err(DpError::of)?;
         let clipped = sum_terms.statistics.clipped(&taken.set);
         let is_noised = noise_on_gpu::add(&session.machine, &taken.set, &clipped, &noise, &sum)?;
         let noise = (!is_noised).then_some(noise);

@@ -8,28 +8,35 @@
 //! beside newer rows. Nor does a damaged row. A file is published whole or not at all, and missing rows are computed
 //! again, from the first round if needed. So a crash at any time changes nothing. Memory holds a few thousand
 //! coordinates of one row per band.
+//!
+//! A GPU draws the noise of a round, and the CPU subtracts the earlier rows: it has them at hand, and they are more
+//! bytes than the draws.
 
 use crate::budget::directory::Directory;
 use crate::budget::error::BudgetError;
+use crate::engine::passes::machine::Machine;
 use crate::io::digest::Blake3;
 use crate::io::interrupt;
 use crate::io::journal::JournalError;
 use crate::io::publish::{Staged, remove_leftovers, sync_directory_of};
 use crate::io::source::{OpenFiles, SourceFile};
-use crate::kernels::chacha20::Stream;
-use crate::kernels::discrete_gaussian::{Level, noise};
+use crate::kernels::discrete_gaussian::Level;
 use crate::kernels::lanes::Isa;
-use crate::modes::dp::noise::domain;
+use crate::modes::dp::drawing::Drawing;
+use crate::modes::dp::streams::{SignedStream, domain};
 use crate::privacy::correlated::banded::Banded;
 use crate::privacy::key::Key;
 use crate::record::sha256::Sha256;
-use rayon::ThreadPool;
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use std::collections::VecDeque;
 use std::io;
 
-/// The number of coordinates that the noise is computed for at a time.
-const BLOCK_COORDINATES: u64 = 4096;
+/// The number of coordinates that the rows are added up for at a time, and that the CPU draws at a time.
+const BLOCK_COORDINATES: usize = 4096;
+/// The most coordinates that a GPU draws at a time.
+const COORDINATES_ON_GPU: usize = 1 << 16;
+/// The most values of rows that a thread holds, if a GPU draws.
+const VALUES_BESIDE_GPU: usize = 1 << 20;
 /// Bytes of one value.
 const BYTES: u64 = size_of::<i32>() as u64;
 
@@ -61,6 +68,11 @@ impl Draws {
         self.key.of_round(&self.transcripts[round as usize - 1])
     }
 
+    /// The stream of the draws of a round.
+    fn stream(&self, round: u32) -> SignedStream {
+        SignedStream { key: self.of(round), domain: domain::ROUND, segment: round, is_negative: false }
+    }
+
     /// A digest that names the key of a round and does not reveal it.
     fn name(&self, round: u32) -> Sha256 {
         Sha256::of([b"fedmill noise of a round".as_slice(), self.of(round).bytes()].concat())
@@ -80,14 +92,15 @@ pub(crate) struct History<'a> {
     pub(crate) level: Level,
     /// The number of coordinates of a row.
     pub(crate) coordinates: u64,
-    /// The instruction set to run on.
-    pub(crate) isa: Isa,
 }
 
 /// Rows in progress: those after round `start` up to round `end`.
-struct RowsInProgress {
+struct RowsInProgress<'r> {
+    isa: Isa,
     start: u32,
     end: u32,
+    /// The draws of these rounds: one stream a round.
+    drawing: Drawing<'r>,
     /// Rows up to `start` that the next row depends on, the latest first.
     earlier: Vec<SourceFile>,
     /// Rows to keep.
@@ -96,9 +109,9 @@ struct RowsInProgress {
 
 impl History<'_> {
     /// The row of a round. Computes it if it is not kept.
-    pub(crate) fn row(&self, round: u32, pool: &ThreadPool) -> Result<SourceFile, BudgetError> {
+    pub(crate) fn row(&self, round: u32, machine: &Machine) -> Result<SourceFile, BudgetError> {
         if !self.is_kept(round) {
-            self.compute(round, pool)?;
+            self.compute(round, machine)?;
         }
         self.open(round)
     }
@@ -142,7 +155,7 @@ impl History<'_> {
         if self.remembered(last).all(|round| self.is_kept(round)) { last } else { 0 }
     }
 
-    fn compute(&self, round: u32, pool: &ThreadPool) -> Result<(), BudgetError> {
+    fn compute(&self, round: u32, machine: &Machine) -> Result<(), BudgetError> {
         let start = self.start(round);
         let earlier = self.remembered(start).map(|round| self.open(round)).collect::<Result<_, _>>()?;
         let rounds = self.remembered(round).chain([round]).filter(|round| *round > start);
@@ -151,16 +164,23 @@ impl History<'_> {
         rounds.dedup();
         let staged = |round| Ok((round, self.stage(round)?));
         let kept = rounds.into_iter().map(staged).collect::<Result<_, BudgetError>>()?;
-        let progress = RowsInProgress { start, end: round, earlier, kept };
-        let pieces = 0..self.coordinates.div_ceil(BLOCK_COORDINATES);
-        pool.install(|| {
+        let ring = machine.gpu();
+        let streams = (start + 1..=round).map(|round| self.draws.stream(round)).collect();
+        let drawing = Drawing::new(machine, ring.as_deref(), self.level, streams, COORDINATES_ON_GPU);
+        let columns = if drawing.is_on_gpu() { self.columns_on_gpu() } else { BLOCK_COORDINATES };
+        let progress = RowsInProgress { isa: machine.isa, start, end: round, drawing, earlier, kept };
+        // All threads add up rows, also beside a GPU: rows of many bands cost more than their draws.
+        let pieces = 0..self.coordinates.div_ceil(columns as u64);
+        let computed = machine.pool.install(|| {
             pieces
                 .into_par_iter()
-                .try_for_each(|piece| self.compute_piece(&progress, piece * BLOCK_COORDINATES))
-        })?;
+                .try_for_each(|piece| self.compute_piece(&progress, piece * columns as u64, columns))
+        });
+        progress.drawing.finish(machine);
+        computed?;
         for (round, staged) in progress.kept {
             let path = self.directory.row(round);
-            pool.install(|| self.seal(&staged)).map_err(BudgetError::at(&path))?;
+            machine.pool.install(|| self.seal(&staged)).map_err(BudgetError::at(&path))?;
             staged.sync().and_then(|()| staged.publish(&path)).map_err(BudgetError::at(&path))?;
         }
         let path = self.directory.row(round);
@@ -188,10 +208,21 @@ impl History<'_> {
         staged.write_at(&digest.bytes(), DIGEST_BYTES)
     }
 
-    /// Computes all rows in progress, at the coordinates from `first` on.
-    fn compute_piece(&self, progress: &RowsInProgress, first: u64) -> Result<(), BudgetError> {
+    /// The number of coordinates that a GPU draws at a time, while the host holds a row of them for each band.
+    fn columns_on_gpu(&self) -> usize {
+        let columns = VALUES_BESIDE_GPU / (self.banded.remembered() + 1);
+        columns.clamp(BLOCK_COORDINATES, COORDINATES_ON_GPU)
+    }
+
+    /// Computes all rows in progress, at up to `columns` coordinates from `first` on.
+    fn compute_piece(
+        &self,
+        progress: &RowsInProgress,
+        first: u64,
+        columns: usize,
+    ) -> Result<(), BudgetError> {
         interrupt::check().map_err(JournalError::from)?;
-        let len = BLOCK_COORDINATES.min(self.coordinates - first) as usize;
+        let len = (columns as u64).min(self.coordinates - first) as usize;
         let read = |row: &SourceFile| {
             let mut noise = vec![0; len];
             let bytes = bytemuck::cast_slice_mut(&mut noise);
@@ -201,12 +232,17 @@ impl History<'_> {
         let earlier = progress.earlier.iter().map(read).collect::<Result<Vec<Vec<i32>>, BudgetError>>()?;
         let mut earlier = VecDeque::from(earlier);
         let mut drawn = vec![0; len];
-        for round in progress.start + 1..=progress.end {
-            let key = self.draws.of(round);
-            let stream = Stream { key: key.bytes(), domain: domain::ROUND, segment: round };
-            noise(self.isa, stream, self.level, first, &mut drawn);
+        for (stream, round) in (progress.start + 1..=progress.end).enumerate() {
+            drawn.fill(0);
+            progress.drawing.add(stream..stream + 1, first, &mut drawn);
             let mut row = vec![0; len];
-            self.banded.next(self.isa, &mut drawn, &earlier, &mut row);
+            let blocks = drawn.chunks_mut(BLOCK_COORDINATES).zip(row.chunks_mut(BLOCK_COORDINATES));
+            for (block, (drawn, row)) in blocks.enumerate() {
+                let start = block * BLOCK_COORDINATES;
+                let end = start + row.len();
+                let earlier = earlier.iter().map(|earlier| &earlier[start..end]);
+                self.banded.next(progress.isa, drawn, earlier, row);
+            }
             if let Some((_, staged)) = progress.kept.iter().find(|(kept, _)| *kept == round) {
                 let written = staged.write_at(bytemuck::cast_slice(&row), offset(first));
                 written.map_err(BudgetError::at(&self.directory.row(round)))?;

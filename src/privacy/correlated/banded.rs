@@ -11,7 +11,6 @@
 use super::{MOST_BANDS, Schedule, sensitivity};
 use crate::kernels::integer_sum::{add_multiple, round_shifted};
 use crate::kernels::lanes::Isa;
-use std::collections::VecDeque;
 
 /// Bits behind the binary point of a coefficient.
 const FRACTION: u32 = 8;
@@ -65,7 +64,13 @@ impl Banded {
     /// `earlier` is the noise of earlier rounds, the latest first; rows before round 1 are zero and left out. The
     /// result fits i32: the magnitudes of the inverse's coefficients add up to less than 2.5, and drawn integers are
     /// below 2^35.
-    pub fn next(&self, isa: Isa, drawn: &mut [i64], earlier: &VecDeque<Vec<i32>>, noise: &mut [i32]) {
+    pub fn next<'e>(
+        &self,
+        isa: Isa,
+        drawn: &mut [i64],
+        earlier: impl IntoIterator<Item = &'e [i32]>,
+        noise: &mut [i32],
+    ) {
         for (coefficient, earlier) in self.coefficients[1..].iter().zip(earlier) {
             add_multiple(isa, earlier, -coefficient, drawn);
         }
@@ -86,6 +91,7 @@ pub fn square_root() -> impl Iterator<Item = f64> {
 mod tests {
     use super::*;
     use crate::kernels::discrete_gaussian::Level;
+    use std::collections::VecDeque;
 
     fn convolved(one: &[f64], other: &[f64]) -> Vec<f64> {
         (0..one.len()).map(|t| (0..=t).map(|s| one[s] * other[t - s]).sum()).collect()
@@ -129,10 +135,10 @@ mod tests {
     /// The releases of all rounds at one coordinate, given the drawn noise and the sums of clients.
     fn released(bands: u32, drawn: &[i64], sums: &[i64]) -> Vec<i64> {
         let banded = Banded::new(bands);
-        let mut earlier = VecDeque::new();
+        let mut earlier: VecDeque<Vec<i32>> = VecDeque::new();
         let each = drawn.iter().zip(sums).map(|(drawn, sum)| {
             let mut noise = vec![0];
-            banded.next(Isa::detect(), &mut [*drawn], &earlier, &mut noise);
+            banded.next(Isa::detect(), &mut [*drawn], earlier.iter().map(Vec::as_slice), &mut noise);
             let released = sum + i64::from(noise[0]);
             earlier.push_front(noise);
             earlier.truncate(banded.remembered());

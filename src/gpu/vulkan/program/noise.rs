@@ -1,7 +1,7 @@
 //! Noise on integers as a step, and the keys of its streams.
 
 use super::{Place, Program, integers_of};
-use crate::gpu::integers::{INTEGER_WORDS, NoiseJob};
+use crate::gpu::integers::{INTEGER_WORDS, NOISE_HEAD, NoiseJob};
 use crate::gpu::job::{GpuError, TileShape};
 use crate::gpu::shape::{Shape, column_groups, words};
 use crate::gpu::variants::{self, GROUP};
@@ -20,15 +20,15 @@ pub(in crate::gpu) struct NoiseProgram {
     pub(in crate::gpu::vulkan) keys: SecretWords,
 }
 
-/// The integers of a tile, whose row starts with the number of a block.
+/// The integers of a tile, without those in front.
 fn integers(tile: &TileShape) -> usize {
-    (tile.columns / INTEGER_WORDS).saturating_sub(1)
+    (tile.columns / INTEGER_WORDS).saturating_sub(NOISE_HEAD)
 }
 
 impl NoiseProgram {
     /// Compiles a job, and sends its keys to the device.
     pub(in crate::gpu::vulkan) fn new(gpu: &VulkanDevice, job: &NoiseJob) -> Result<Self, GpuError> {
-        let columns = INTEGER_WORDS * (job.columns + 1);
+        let columns = INTEGER_WORDS * (NOISE_HEAD + job.columns);
         let mut program = Program::new(TileShape { rows: 1, stored: Working::F32, references: 0, columns });
         let thresholds = program.constant(gpu, "thresholds", bytemuck::cast_slice(&THRESHOLDS))?;
         let mut streams: Vec<u32> = Vec::with_capacity(job.streams.len() * STREAM_WORDS);
