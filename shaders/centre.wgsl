@@ -1,7 +1,8 @@
 // Subtracts the tile's middle from its points.
 //
 // Points are the rows, the zero delta, and optionally the coordinate median and the centre of an earlier round. The
-// kernel records the largest magnitude of every point.
+// kernel records the largest magnitude of every point. A device may take subnormal differences for zero. So a point that
+// differs from the middle in some bits has a magnitude above zero.
 //
 // Ulp(1), for the coordinate median Ulp(2): one subtraction.
 //
@@ -42,6 +43,25 @@ fn reference_point(place: u32, column: u32) -> f32 {
     return origin_at(column) + reference_at(REFERENCES - 1u, column);
 }
 
+// Whether two floats, given as bits, are different numbers.
+fn differ(a: u32, b: u32) -> bool {
+    return a != b && ((a | b) & MAGNITUDE) != 0u;
+}
+
+// Whether a reference may differ from the middle.
+fn reference_differs(place: u32, column: u32) -> bool {
+    if HAS_MEDIAN && place == 1u {
+        return differ(middle[column], middle[shape.columns + column]);
+    }
+    var origin = 0u;
+    if ORIGIN_IS_BASE {
+        origin = bitcast<u32>(reference_at(0u, column));
+    }
+    // The centre is a delta.
+    let is_moved = place > 0u && (bitcast<u32>(reference_at(REFERENCES - 1u, column)) & MAGNITUDE) != 0u;
+    return is_moved || differ(origin, middle[column]);
+}
+
 @compute @workgroup_size(GROUP)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -56,16 +76,19 @@ fn main(
     var largest = 0u;
     if column < shape.columns {
         var value: f32;
+        var is_other: bool;
         if point < shape.rows {
             let bits = bits_at(point, column);
             largest = bits & MAGNITUDE;
             value = bitcast<f32>(bits);
+            is_other = differ(bits, middle[column]);
         } else {
             value = reference_point(point - shape.rows, column);
+            is_other = reference_differs(point - shape.rows, column);
         }
         let centred = value - bitcast<f32>(middle[column]);
         panel[point * shape.columns + column] = centred;
-        atomicMax(&group_peak, bitcast<u32>(centred) & MAGNITUDE);
+        atomicMax(&group_peak, max(bitcast<u32>(centred) & MAGNITUDE, u32(is_other)));
     }
     workgroupBarrier();
     if lane == 0u {

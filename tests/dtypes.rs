@@ -434,3 +434,18 @@ fn mean_of_the_largest_doubles() {
     }
     assert_eq!(merge(&dir, &["--rule", "mean"]).f64("w"), [f64::MAX]);
 }
+
+/// Distances of f64 that vanish in f32 decide all the same: the first client is far from the others, and so not chosen.
+/// The median is zero, as the model is.
+#[test]
+fn differences_of_doubles_that_f32_takes_for_zero() {
+    for scale in [1e-50, 1e-140] {
+        let dir = Dir::new();
+        for (number, value) in [90.0, 0.0, 0.1, -0.1, -0.2].into_iter().enumerate() {
+            let values = [scale * value, -scale * value];
+            client(number, "F64", &[2], &le(values.map(f64::to_le_bytes))).write(&dir);
+        }
+        let merged = merge(&dir, &["--rule", "krum", "--byzantine", "1"]).f64("w");
+        assert!(merged[0].abs() < scale, "{merged:?}");
+    }
+}

@@ -248,7 +248,7 @@ impl PairsJob {
 pub struct Combined {
     /// The largest magnitude among the chosen rows' values; infinite if a value is not finite.
     pub largest: f32,
-    /// Squared norms of the deltas, if the job measures them.
+    /// Squared norms of the deltas, if the job measures them; not finite where f32 does not hold the squares.
     pub squared_norms: Vec<f64>,
     /// The rows that the server's step writes, if the job has one: the model's values, then m and v if the step keeps
     /// them.
@@ -277,6 +277,9 @@ pub const PAIRS_RELATIVE_ERROR: f64 = (256 + 64 + 16) as f64 * (f32::EPSILON / 2
 
 /// Largest magnitude of terms whose sums fit f32 for certain. The CPU computes tiles beyond it.
 pub const MOST_MAGNITUDE: f32 = 1e30;
+
+/// Magnitude of terms that a device does not take for zero. The CPU computes tiles whose largest magnitude is below it.
+pub const LEAST_MAGNITUDE: f32 = 1e-30;
 
 /// The times of runs.
 #[derive(Clone, Copy, Default, PartialEq, Debug)]

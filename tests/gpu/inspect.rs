@@ -1,7 +1,7 @@
 //! `inspect` on a GPU: the table of the CPU, with angles that differ by rounding alone.
 
 use super::rounds::{Round, on_gpus};
-use crate::harness::{Run, fedmill};
+use crate::harness::{Dir, Run, Update, fedmill};
 use fedmill::gpu::job::Options;
 use serde_json::Value;
 
@@ -39,6 +39,44 @@ fn angles_are_those_of_the_cpu_and_the_rest_has_the_same_bits() {
                 );
             }
             assert_eq!(gpu, cpu, "{dtype} on {adapter}");
+        }
+    }
+}
+
+/// Updates whose squares vanish in f32: alone, several alike, and one whose delta is the median between two far ones.
+#[test]
+fn angles_of_tiny_updates_are_those_of_the_cpu() {
+    let value = |client: usize, place: usize| ((client * 31 + place * 7 + 1) as f64 * 0.37).sin();
+    for scale in [1e-10, 1e-19, 1e-22, 1e-30, 1e-38, 1e-41, 1e-44] {
+        for (clients, far) in [(1, false), (3, false), (3, true)] {
+            let dir = Dir::new();
+            for client in 0..clients {
+                let values: Vec<f32> = (0..3000)
+                    .map(|place| match client {
+                        1 if far => 1.0 + value(client, place).abs(),
+                        2 if far => -1.0 - value(client, place).abs(),
+                        _ => scale * (1.0 + value(client, place)),
+                    })
+                    .map(|x| x as f32)
+                    .collect();
+                Update::new(&format!("updates/client-{client}")).f32("w", &[3000], &values).write(&dir);
+            }
+            let of = |backend: &[&str]| {
+                rows(&fedmill(&dir, &[&["inspect", "--json", "updates"][..], backend].concat()))
+            };
+            let cpu = of(&["--backend", "cpu"]);
+            for backend in on_gpus(&Options::default()) {
+                let adapter = backend.options.adapter.unwrap();
+                let gpu = of(&["--backend", "gpu", "--adapter", &adapter]);
+                for (row, expected) in
+                    gpu.into_iter().zip(cpu.clone()).map(|(mut a, mut b)| (angle(&mut a), angle(&mut b)))
+                {
+                    let what = format!(
+                        "{clients} at {scale:e}, far: {far}, on {adapter}: {row:?}, expected {expected:?}"
+                    );
+                    assert!((row.unwrap_or(9.0) - expected.unwrap()).abs() < 1e-5, "{what}");
+                }
+            }
         }
     }
 }

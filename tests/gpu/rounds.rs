@@ -294,25 +294,74 @@ fn a_value_that_is_not_finite_is_found() {
     }
 }
 
-/// The CPU computes sums of values near the upper end of f32, and products of values near the lower end.
+/// The CPU computes sums and squares of values near either end of f32.
 #[test]
 fn values_that_f32_cannot_add_up_are_left_to_the_cpu() {
-    for scale in [1e35, 1e-30] {
-        let round = Round { dir: Dir::new(), with_base: false };
+    for (scale, with_base) in [1e35, 1e25, 1e-19, 1e-22, 1e-30, 1e-38, 1e-41, 1e-44]
+        .into_iter()
+        .zip([true, false].into_iter().cycle())
+    {
+        let round = Round { dir: Dir::new(), with_base };
         for client in 0..7 {
-            let of = |place: usize| scale * (common(place) + 0.1 * value(client, place));
+            let of = |place: usize| scale * (common(place) + 0.3 * value(client, place));
             model(&format!("updates/client-{client}"), "F32", of).write(&round.dir);
         }
+        if with_base {
+            model("base", "F32", |place| scale * 0.9 * common(place)).write(&round.dir);
+        }
         for backend in on_gpus(&small_slots()) {
-            for rule in ["mean", "trimmed-mean:cut=1", "krum"] {
-                let (cpu, cpu_report) = round.merge(rule, &[], None, on_cpu());
-                let (device, report) = round.merge(rule, &[], None, backend.clone());
-                assert_same_kept(&report, &cpu_report, rule);
+            for (rule, steps) in [
+                ("mean", &[][..]),
+                ("median", &[]),
+                ("trimmed-mean:cut=1", &[]),
+                ("krum", &[]),
+                ("mean", &["nnm"]),
+                ("krum", &["nnm"]),
+            ] {
+                let byzantine = (rule == "krum" || !steps.is_empty()).then_some(1);
+                let what = format!("{rule} after {steps:?} at {scale:e}");
+                let (cpu, cpu_report) = round.merge(rule, steps, byzantine, on_cpu());
+                let (device, report) = round.merge(rule, steps, byzantine, backend.clone());
+                assert_same_kept(&report, &cpu_report, &what);
                 for tensor in ["body.weight", "head.weight"] {
                     for (a, b) in floats(&device, tensor).iter().zip(floats(&cpu, tensor)) {
-                        assert!((a - b).abs() <= 1e-6 * scale, "{rule}: {a:e} {b:e}");
+                        assert!((a - b).abs() <= 1e-6 * scale, "{what}: {a:e} {b:e}");
                     }
                 }
+                for (row, expected) in report.clients.iter().zip(&cpu_report.clients) {
+                    let (found, expected) = (row.norm.unwrap_or(0.0), expected.norm.unwrap_or(0.0));
+                    assert!(
+                        (found - expected).abs() <= 1e-5 * expected,
+                        "{what}: norm {found:e}, {expected:e}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// One client is tiny beside the others, and another is a subnormal away from the base.
+#[test]
+fn norms_of_tiny_updates_beside_others_are_those_of_the_cpu() {
+    for (tiny, base) in [(1e-22, 0.0), (1e-41, 0.0), (1e-40, 1.5e-38)] {
+        let round = Round { dir: Dir::new(), with_base: true };
+        for client in 0..5 {
+            let scale = if client == 2 { tiny } else { 1.0 };
+            let of = |place: usize| base + scale * (1.0 + value(client, place).abs());
+            model(&format!("updates/client-{client}"), "F32", of).write(&round.dir);
+        }
+        model("base", "F32", |_| base).write(&round.dir);
+        for backend in on_gpus(&small_slots()) {
+            for rule in ["mean", "median"] {
+                let norm = |report: &Report| report.clients[2].norm.unwrap();
+                let (_, cpu) = round.merge(rule, &[], None, on_cpu());
+                let (_, device) = round.merge(rule, &[], None, backend.clone());
+                let (found, expected) = (norm(&device), norm(&cpu));
+                assert!(expected > 0.0, "{rule} at {tiny:e}");
+                assert!(
+                    (found - expected).abs() <= 1e-5 * expected,
+                    "{rule}: {found:e}, expected {expected:e}"
+                );
             }
         }
     }

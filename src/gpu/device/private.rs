@@ -10,6 +10,7 @@ use crate::kernels::clip_integers::{Scale, add_quantized};
 use crate::kernels::discrete_gaussian::{self, Level};
 use crate::kernels::lanes::Isa;
 use crate::model::dtype::Working;
+use std::ops::Range;
 
 /// Kernels, their variants and their self-tests.
 pub(in crate::gpu) const KERNELS: &[DeviceKernel] = &[
@@ -19,6 +20,7 @@ pub(in crate::gpu) const KERNELS: &[DeviceKernel] = &[
         cases: &[
             ("of four draws", |gpu| test_noise(gpu, Level::L2)),
             ("of eight draws", |gpu| test_noise(gpu, Level::L3)),
+            ("of one stream of three", test_streams),
         ],
     },
     DeviceKernel {
@@ -42,10 +44,21 @@ impl Gpu {
         first: u64,
         count: usize,
     ) -> Result<Vec<i64>, GpuError> {
-        let streams = &[(stream, false)];
+        self.noise_of(&[(stream, false)], 0..1, level, first, count)
+    }
+
+    /// The noise of the chosen streams.
+    fn noise_of(
+        &self,
+        streams: &[(Stream, bool)],
+        chosen: Range<usize>,
+        level: Level,
+        first: u64,
+        count: usize,
+    ) -> Result<Vec<i64>, GpuError> {
         let program = self.compile_noise(&NoiseJob { level, streams, columns: count })?;
         let mut slot = RingSlot::for_noise(self, &program)?;
-        slot.fill_integers(level, first, 0..1, &vec![0; count])?;
+        slot.fill_integers(level, first, chosen, &vec![0; count])?;
         let found = slot.noise(&program, None)?;
         self.wipe(&program)?;
         Ok(found)
@@ -84,6 +97,16 @@ fn test_noise(gpu: &Gpu, level: Level) -> Result<Difference, GpuError> {
     let found = gpu.noise(stream, level, first, LEN)?;
     let mut expected = vec![0; LEN];
     discrete_gaussian::noise(Isa::detect(), stream, level, first, &mut expected);
+    Ok(other("coordinate", &found, &expected))
+}
+
+/// The noise of a series is that of the stream of a round, of which a device holds several.
+fn test_streams(gpu: &Gpu) -> Result<Difference, GpuError> {
+    let stream = |segment| Stream { key: &[0x5a; 32], domain: 3, segment };
+    let streams = [1, 2, 3].map(|round| (stream(round), false));
+    let found = gpu.noise_of(&streams, 1..2, Level::L2, 77, LEN)?;
+    let mut expected = vec![0; LEN];
+    discrete_gaussian::noise(Isa::detect(), stream(2), Level::L2, 77, &mut expected);
     Ok(other("coordinate", &found, &expected))
 }
 

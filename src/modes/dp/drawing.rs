@@ -1,4 +1,4 @@
-//! Draws noise from keys and adds it to integers: on the GPU until it fails, and on the CPU from then on.
+//! Draws noise from keys and adds it to integers: on the GPU, and after a failure on the CPU.
 //!
 //! The budget has paid for the noise, so a GPU that fails ends no run. The CPU draws the noise of some coordinates of
 //! every portion too, and draws the whole portion again if one differs. The keys are overwritten in the GPU's memory

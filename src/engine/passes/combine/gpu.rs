@@ -11,7 +11,7 @@ use crate::engine::passes::gpu_ring::{self, GpuRing, GpuShare, ReferenceRow};
 use crate::engine::passes::machine::Machine;
 use crate::engine::passes::pass::TilePass;
 use crate::engine::passes::plan::{Tile, TilePlan};
-use crate::gpu::job::{CombineJob, GpuError, MOST_MAGNITUDE, Reduction, TileShape};
+use crate::gpu::job::{CombineJob, GpuError, LEAST_MAGNITUDE, MOST_MAGNITUDE, Reduction, TileShape};
 use crate::gpu::step::StepJob;
 use crate::gpu::{CombineProgram, RingSlot};
 use crate::kernels::element::Element;
@@ -278,7 +278,10 @@ impl CombineOnGpu<'_> {
         }
         let is_exact = matches!(self.reduction, GpuReduction::Select(select) if select.is_exact());
         let largest = f64::from(found.largest) * self.pass.reducer.stretch().max(1.0);
-        if largest > MOST_MAGNITUDE.into() && (!is_exact || self.step.is_some()) {
+        let is_large = largest > MOST_MAGNITUDE.into();
+        let is_small = found.largest > 0.0 && found.largest < LEAST_MAGNITUDE;
+        let lacks_norms = found.squared_norms.iter().any(|norm| !norm.is_finite());
+        if lacks_norms || ((is_large || is_small) && (!is_exact || self.step.is_some())) {
             return self.merge_on_cpu(tile);
         }
         lane.check.compare::<E>(tile, self.reduction, &lane.merged, self.ring.gpu())?;
@@ -341,7 +344,7 @@ impl CombineOnGpu<'_> {
         Ok(())
     }
 
-    /// Merges a tile on the CPU, if its values are too large for sums in f32.
+    /// Merges a tile on the CPU, if its values are too large or too small for sums in f32.
     fn merge_on_cpu(&self, tile: &Tile) -> Result<[Vec<f64>; 2], PassError> {
         let (isa, set, pass) = (self.machine.isa, self.pass.set, self.pass);
         let rows = pass.reducer.rows_at_once();

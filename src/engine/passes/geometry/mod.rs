@@ -59,6 +59,11 @@ pub struct GeometryPass<'a> {
 /// The range of magnitudes whose squares, summed over a block, fit f32.
 const FITTING: Range<f32> = 1.0 / (1u64 << 39) as f32..(1u64 << 57) as f32;
 
+/// Whether f32 holds the products of a point with this largest magnitude.
+fn fits(largest: f32) -> bool {
+    largest == 0.0 || FITTING.contains(&largest)
+}
+
 /// Buffers of one thread.
 struct GeometryWorker<'a> {
     reader: TileReader<'a>,
@@ -347,31 +352,37 @@ impl<C: Element + Merged> Centred<'_, C> {
         columns: Range<usize>,
         panel: &mut RowsMut,
     ) -> bool {
-        let mut fits = true;
+        let mut all_fit = true;
         for i in 0..panel.len().min(rows.len() - first) {
             let row: &mut [f32] = bytemuck::cast_slice_mut(panel.row_mut(i));
             let largest =
                 centre(isa, rows.row(first + i), &self.middle[columns.clone()], &mut row[columns.clone()]);
-            let largest = f32::from_bits(largest);
-            fits &= largest == 0.0 || FITTING.contains(&largest);
+            // Differences of f64 may vanish in f32.
+            let row = rows.row(first + i).iter().zip(&self.middle[columns.clone()]);
+            let vanishes =
+                || row.map(|(x, middle)| x.widen() - Merged::widen(*middle)).any(|delta| delta != 0.0);
+            all_fit &= fits(f32::from_bits(largest)) && (largest != 0 || !vanishes());
             panel.clear_behind(i, columns.end * size_of::<f32>());
         }
-        fits
+        all_fit
     }
 
     /// Writes the references, minus the middle, after the first `rows` rows of the panel. Returns whether f32 holds
     /// their products.
     fn fill_references(&self, rows: usize, references: References, panel: &mut TileBuffer) -> bool {
-        let mut fits = true;
+        let mut all_fit = true;
         for (i, reference) in self.references(references).enumerate() {
             let row: &mut [f32] = bytemuck::cast_slice_mut(panel.row_mut(rows + i));
+            let mut largest = 0;
             for ((out, x), middle) in row.iter_mut().zip(reference.iter()).zip(&self.middle) {
-                *out = (x - Merged::widen(*middle)) as f32;
+                let delta = x - Merged::widen(*middle);
+                *out = delta as f32;
+                largest = largest.max(out.to_bits() & 0x7fff_ffff | u32::from(delta != 0.0));
             }
-            fits &= row[..self.middle.len()].iter().fold(true, |fits, x| fits & (x.abs() < FITTING.end));
+            all_fit &= fits(f32::from_bits(largest));
             panel.clear_behind(rows + i, self.middle.len() * size_of::<f32>());
         }
-        fits
+        all_fit
     }
 
     /// All points in f64.

@@ -52,7 +52,9 @@ impl CombineProgram {
         self.read_merged(tile, outputs[0], merged);
         let norms = self.norms.map(|rows| {
             let chunks = tile.columns.div_ceil(NORM_CHUNK).max(1);
-            let row = |row: &[u32]| row.iter().map(|sum| float(*sum)).sum();
+            // The kernel marks sums that vanish in f32 by a negative number.
+            let sum = |sum: &u32| Some(float(*sum)).filter(|sum| *sum >= 0.0).unwrap_or(f64::NAN);
+            let row = |row: &[u32]| row.iter().map(sum).sum();
             let mut norms: Vec<f64> = outputs[1].chunks(chunks).take(rows).map(row).collect();
             // A tile of no columns has no chunks.
             norms.resize(rows, 0.0);
