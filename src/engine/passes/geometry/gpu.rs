@@ -93,15 +93,6 @@ impl GeometryPass<'_> {
         }
     }
 
-    /// Whether f32 holds the products of all points. If not, or if a value is not finite, the CPU measures the tile.
-    fn fits(&self, found: &PairSums) -> bool {
-        // A device may take mixtures of small values for zero.
-        let may_vanish = self.request.mixing.is_some() && found.largest < FITTING.start;
-        found.largest.is_finite()
-            && (found.largest == 0.0 || !may_vanish)
-            && found.largest_of_point.iter().all(|largest| geometry::fits(*largest))
-    }
-
     fn sums_of(&self, found: PairSums, columns: usize) -> TileSums {
         let squares = if self.request.is_direct() { self.request.updates } else { 0 };
         TileSums {
@@ -208,7 +199,7 @@ impl GeometryOnGpu<'_> {
                 Err(why) => return Err(why.into()),
             }
         }
-        match self.pass.fits(&found) {
+        match fits(&found, self.pass.request.mixing.is_some()) {
             true => Ok(self.pass.sums_of(found, tile.coordinates.len())),
             false => self.pass.measure_on_cpu(self.machine.isa, tile),
         }
@@ -224,7 +215,7 @@ impl GeometryOnGpu<'_> {
         let part = Tile { coordinates: tile.coordinates.start..end, ..tile.clone() };
         self.fill::<E>(lane, &part)?;
         let found = lane.slot.pairs(&self.program, None)?;
-        if !self.pass.fits(&found) {
+        if !fits(&found, self.pass.request.mixing.is_some()) {
             return Ok(());
         }
         let expected = self.pass.measure_on_cpu(self.machine.isa, &part)?;
@@ -232,6 +223,14 @@ impl GeometryOnGpu<'_> {
         let GeometryPass { request, .. } = self.pass;
         compare(&found, &expected, request.points(), request.updates, self.ring)
     }
+}
+
+/// Whether f32 holds the products of all points, which are mixtures if `is_mixed`. If not, or if a value is not finite,
+/// the CPU measures the tile.
+fn fits(found: &PairSums, is_mixed: bool) -> bool {
+    // A device may take mixtures of small values for zero.
+    let may_vanish = is_mixed && found.largest != 0.0 && found.largest < FITTING.start;
+    found.largest.is_finite() && !may_vanish && found.largest_of_point.iter().all(|x| geometry::fits(*x))
 }
 
 /// The upper triangle of a square, row by row from the diagonal on.
@@ -274,4 +273,30 @@ fn compare(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The sums of a tile with these largest magnitudes: as sent, and of the points.
+    fn found(largest: f32, largest_of_point: &[f32]) -> PairSums {
+        let (products, squares) = (Vec::new(), Vec::new());
+        PairSums { products, squares, largest_of_point: largest_of_point.to_vec(), largest, signs: 0 }
+    }
+
+    #[test]
+    fn tiles_that_f32_does_not_hold_are_left_to_the_cpu() {
+        for is_mixed in [false, true] {
+            assert!(fits(&found(1.0, &[1.0, 0.0, 1e-9]), is_mixed));
+            assert!(fits(&found(0.0, &[0.0, 0.0]), is_mixed));
+            for point in [1e-45, 1e-22, 1e-12, 1e18, f32::INFINITY] {
+                assert!(!fits(&found(1.0, &[1.0, 0.0, point]), is_mixed), "{point:e}");
+            }
+            assert!(!fits(&found(f32::INFINITY, &[1.0]), is_mixed));
+        }
+        // Small values whose mixtures a device took for zero.
+        assert!(fits(&found(1e-41, &[0.0, 0.0]), false));
+        assert!(!fits(&found(1e-41, &[0.0, 0.0]), true));
+    }
 }
