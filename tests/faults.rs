@@ -2,9 +2,9 @@
 
 use crate::bad_request::round;
 use crate::durability::trace::is_possible;
-use crate::harness::{Dir, Update, program};
+use crate::harness::{Dir, Run, Update, fedmill, program};
 use crate::plan::Workflow;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::process::{Command, Output};
 
 fn run(dir: &Dir, strace: &str, line: &str) -> Output {
@@ -52,6 +52,132 @@ fn a_merge_on_file_systems_that_lack_something() {
         assert_eq!((done.status.code(), found), (Some(code), left), "{fault}: {stderr}");
         assert!(stderr.contains(part), "{fault}: {stderr}");
     }
+}
+
+/// Runs a command with the flush of this number failing. Returns its status and messages; `None` if it flushes less.
+fn with_flush_failing(dir: &Dir, at: usize, line: &str) -> Option<(Option<i32>, String)> {
+    let log = Dir::new();
+    let mut command = Command::new("strace");
+    command.args(["-f", "-qq", "-e", "trace=fsync,fdatasync"]).arg("-o").arg(log.path("trace"));
+    command.args(["-e", &format!("inject=fsync,fdatasync:error=EIO:when={at}")]).arg(program());
+    let done = command.args(line.split_whitespace()).current_dir(dir.path("")).output().unwrap();
+    let is_hit = String::from_utf8(log.read("trace")).unwrap().contains("INJECTED");
+    is_hit.then(|| (done.status.code(), String::from_utf8(done.stderr).unwrap()))
+}
+
+#[track_caller]
+fn done(dir: &Dir, line: &str) -> Run {
+    let run = fedmill(dir, &line.split_whitespace().collect::<Vec<_>>());
+    assert_eq!(run.code, Some(0), "{line}: {run:#?}");
+    run
+}
+
+const INIT: &str = "privacy init dp --population 100 --epsilon 50 --delta 1e-3 --noise-multiplier 2 --rounds 9 --clip 1 \
+                    --denominator 3 --base base.safetensors";
+
+/// Status 2 never leaves a model, and what failed behind it costs no second charge.
+#[test]
+fn a_private_round_that_fails_behind_its_model_is_a_success() {
+    if !is_possible() {
+        return;
+    }
+    let dir = round();
+    done(&dir, INIT);
+    let before = dir.contents();
+    let merge = "aggregate updates --base base.safetensors --dp dp -o m.safetensors --threads 1";
+    let (mut failed, mut late) = (0, 0);
+    for at in 1.. {
+        dir.restore(&before);
+        let Some((code, stderr)) = with_flush_failing(&dir, at, merge) else { break };
+        let is_published = dir.exists("m.safetensors");
+        assert_eq!(code, Some(if is_published { 0 } else { 2 }), "flush {at}: {stderr}");
+        if !is_published {
+            failed += 1;
+            continue;
+        }
+        if stderr.contains("no record of the release") {
+            late += 1;
+            let model = dir.read("m.safetensors");
+            done(&dir, merge);
+            assert!(dir.read("m.safetensors") == model, "flush {at}");
+            done(&dir, "privacy verify dp");
+            let recovered = done(&dir, "privacy recover dp").stdout;
+            assert!(recovered.contains("nothing to do"), "flush {at}: {recovered}");
+            let status: Value = serde_json::from_str(&done(&dir, "privacy status dp --json").stdout).unwrap();
+            assert_eq!(status["charges"], 1, "flush {at}: {status:#}");
+        }
+    }
+    assert!(failed > 5 && late > 2, "{failed} failed, {late} were late");
+}
+
+/// A federation whose round has all its updates.
+fn federation() -> Dir {
+    let dir = round();
+    let row = |client: usize| {
+        format!(
+            "{{\"node_id\":\"client-{client}\",\"compute_capability\":1,\"data_size\":10,\"connection_quality\":1}}\n"
+        )
+    };
+    dir.write("clients.jsonl", [0, 2, 3].map(row).concat());
+    done(&dir, "round init fed --model base.safetensors");
+    done(&dir, "clients import fed clients.jsonl");
+    dir.write(
+        "fed/fedmill.toml",
+        "[coordination]\nmin_clients = 2\nclients = 3\n[robustness]\nbyzantine_tolerance = 0\n[monitoring]\nhtml = true\n",
+    );
+    done(&dir, "round run fed --phase open");
+    for client in [0, 2, 3] {
+        let update = dir.read(&format!("updates/client-{client}.safetensors"));
+        dir.write(&format!("fed/inbox/000001/client-{client}.safetensors"), update);
+    }
+    dir
+}
+
+#[test]
+fn a_round_that_fails_behind_its_model_is_a_success() {
+    if !is_possible() {
+        return;
+    }
+    let current = |dir: &Dir| std::fs::read_link(dir.path("fed/current.safetensors")).unwrap();
+    let (mut failed, mut late) = (0, 0);
+    for at in 1.. {
+        let dir = federation();
+        let before = current(&dir);
+        let Some((code, stderr)) = with_flush_failing(&dir, at, "round run fed --rounds 1") else { break };
+        let is_published = current(&dir) != before;
+        assert_eq!(code, Some(if is_published { 0 } else { 2 }), "flush {at}: {stderr}");
+        failed += usize::from(!is_published);
+        if stderr.contains("is published, and the round did not end") {
+            late += 1;
+            let after = current(&dir);
+            let status = done(&dir, "round status fed").stdout;
+            assert!(
+                status.contains("Input/output error") || status.contains("disk I/O error"),
+                "flush {at}: {status}"
+            );
+            done(&dir, "round run fed --phase report --waiting-ok");
+            done(&dir, "round run fed --waiting-ok");
+            done(&dir, "round verify fed");
+            assert_eq!(current(&dir), after, "flush {at}");
+        }
+    }
+    assert!(failed > 5 && late > 5, "{failed} failed, {late} were late");
+}
+
+#[test]
+fn a_registry_in_a_folder_that_flushes_no_names() {
+    if !is_possible() {
+        return;
+    }
+    let dir = round();
+    dir.write("a.json", r#"{"node_id":"a","compute_capability":1,"data_size":10,"connection_quality":1}"#);
+    std::fs::create_dir(dir.path("fed")).unwrap();
+    let mut command = Command::new("strace");
+    command.args(["-f", "-qq", "-o", "/dev/null", "-e", "inject=fsync,fdatasync:error=EINVAL", "-P"]);
+    command.arg(std::fs::canonicalize(dir.path("fed")).unwrap()).arg(program());
+    let run = command.args(["clients", "add", "fed", "a.json"]).current_dir(dir.path("")).output().unwrap();
+    assert!(run.status.success(), "{run:?}");
+    done(&dir, "clients show fed a");
 }
 
 #[test]

@@ -95,8 +95,10 @@ impl Registry {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | more;
         let connection = Connection::open_with_flags(path, flags).map_err(FleetError::sql(path))?;
         connection.busy_timeout(PATIENCE).map_err(FleetError::sql(path))?;
+        // EXTRA also flushes the folder, and fails where its file system flushes none.
+        let synchronous = if publish::flushes_names(publish::directory_of(path)) { "EXTRA" } else { "FULL" };
         patiently(&connection, path, |connection| {
-            connection.pragma_update(None, "synchronous", "EXTRA")?;
+            connection.pragma_update(None, "synchronous", synchronous)?;
             connection.pragma_update(None, "trusted_schema", false)?;
             connection.pragma_update(None, "temp_store", "MEMORY")?;
             connection.pragma_update(None, "cache_size", -CACHE_KIB)?;

@@ -32,7 +32,8 @@ impl KeptModel {
         let Self { target, shards, index } = self.clone();
         // The index comes last. It must not be removed as an old one.
         if index.as_ref().is_some_and(|(kept, path)| !kept.exists() && path.exists()) {
-            return sync_directory_of(&target).map_err(WriteError::at(&target));
+            settle_directory_of(&target);
+            return Ok(());
         }
         publish_files(&target, shards, index, |kept, path| publish_kept(&kept, path))
     }

@@ -334,11 +334,18 @@ impl Drop for Staged {
 /// When the directory cannot be synced.
 pub fn sync_directory_of(target: &Path) -> io::Result<()> {
     crash::before_step();
-    match File::open(directory_of(target))?.sync_all() {
-        // Some file systems flush no directory: there is nothing to wait for.
-        Err(why) if why.kind() == io::ErrorKind::InvalidInput || is_missing_call(&why) => Ok(()),
-        synced => synced,
-    }
+    let synced = File::open(directory_of(target))?.sync_all();
+    synced.or_else(|why| if is_no_flush(&why) { Ok(()) } else { Err(why) })
+}
+
+/// Whether the file system of the directory flushes names to disk.
+pub fn flushes_names(directory: &Path) -> bool {
+    !File::open(directory).and_then(|directory| directory.sync_all()).is_err_and(|why| is_no_flush(&why))
+}
+
+/// Whether a directory was not flushed because its file system flushes none: there is nothing to wait for.
+fn is_no_flush(why: &io::Error) -> bool {
+    why.kind() == io::ErrorKind::InvalidInput || is_missing_call(why)
 }
 
 /// As [`sync_directory_of`], for a file that has its final name: a fault is a warning, because the file is published.

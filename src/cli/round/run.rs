@@ -4,6 +4,7 @@ use super::super::{Common, Failure, INPUTS, Outcome, print, print_path};
 use super::directory::{config, hardware};
 use super::failed;
 use crate::config::Config;
+use crate::io::folder;
 use crate::round::drive::{self, Until, drive};
 use crate::round::error::RoundError;
 use crate::round::journal::Ending;
@@ -63,7 +64,8 @@ impl Arguments {
             Err(why @ RoundError::Locked { .. }) => return Ok(self.waits(common, why.to_string())),
             opened => opened.map_err(Failure::of)?,
         };
-        let done = self.drive(common, &config, &mut server);
+        let mut begun = None;
+        let done = self.drive(common, &config, &mut server, &mut begun);
         next::federation(&self.directory, &config);
         let noted = match &done {
             Err(why) if why.is_refusal || why.signal.is_some() => Ok(()),
@@ -73,11 +75,35 @@ impl Arguments {
         if let Err(why) = noted {
             tracing::warn!("{why}: `fedmill round status` shows no error of this run");
         }
-        done
+        match (done, begun) {
+            // The round is published: what is left of it is for the next run.
+            (Err(why), Some(model)) if !why.is_refusal && why.signal.is_none() => {
+                tracing::warn!(
+                    hint = "the next `fedmill round run` goes on there",
+                    "{}: is published, and the round did not end: {}",
+                    model.display(),
+                    why.message()
+                );
+                Ok(Outcome::Done)
+            }
+            (done, _) => done,
+        }
     }
 
-    /// Drives the rounds as far as asked.
-    fn drive(&self, common: &Common, config: &Config, server: &mut Server) -> Result<Outcome, Failure> {
+    /// The model that the link of the federation names.
+    fn current(&self) -> Option<PathBuf> {
+        let target = folder::target(&self.directory.join(layout::CURRENT)).ok().flatten();
+        target.map(|target| self.directory.join(target))
+    }
+
+    /// Drives the rounds as far as asked. `begun` gets the model of a round that was published and failed before its end.
+    fn drive(
+        &self,
+        common: &Common,
+        config: &Config,
+        server: &mut Server,
+        begun: &mut Option<PathBuf>,
+    ) -> Result<Outcome, Failure> {
         let mut machine = Machine::open(server, config, &self.directory).map_err(Failure::of)?;
         machine.mend().map_err(Failure::of)?;
         if let Some(model) = &self.only_from {
@@ -88,7 +114,7 @@ impl Arguments {
             (None, Some(rounds)) => Until::Rounds(rounds),
             (None, None) => Until::Waits,
         };
-        let mut published = Vec::new();
+        let (before, mut published) = (self.current(), Vec::new());
         let done = drive(&mut machine, &until, |phase, ending| {
             tracing::info!("{phase} done");
             match ending {
@@ -99,8 +125,12 @@ impl Arguments {
                 None => {}
             }
         });
-        for model in published {
-            print_path(&model);
+        if done.is_err() {
+            let ended = published.last().or(before.as_ref());
+            *begun = self.current().filter(|model| Some(model) != ended);
+        }
+        for model in published.iter().chain(begun.as_ref()) {
+            print_path(model);
         }
         Ok(match done.map_err(Failure::of)? {
             drive::Outcome::Progressed(None) => Outcome::Done,

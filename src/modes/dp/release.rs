@@ -13,6 +13,7 @@
 use crate::budget::account::Account;
 use crate::budget::charge;
 use crate::budget::directory::Directory;
+use crate::budget::error::BudgetError;
 use crate::budget::kept::KeptOutputs;
 use crate::budget::request::{self, Answer, ExistingRelease, Grant};
 use crate::budget::stamp::Stamp;
@@ -47,12 +48,13 @@ use crate::modes::dp::sum_file::SumFile;
 use crate::modes::dp::{adaptive_clip, noise, noise_on_gpu, range};
 use crate::privacy::clipping::Treatment;
 use crate::privacy::ledger::plan::ClipBound;
+use crate::record::Head;
 use crate::record::sha256::Sha256;
 use crate::rules::Verdict;
 use crate::telemetry::report::Report;
 use crate::updates::metadata::PRIVACY_PREFIX;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The options of a release under a budget.
 #[derive(Clone, Debug)]
@@ -227,8 +229,26 @@ fn release(session: &mut Session, options: &Options) -> Result<Report, Error> {
     })?;
     let output = report.output.as_ref().map(|output| PathBuf::from(&output.path));
     let output = output.unwrap_or_else(|| session.request.outputs.model.clone());
-    charge::release(&mut account, grant, &output, mode.stamp.next_clip).map_err(DpError::of)?;
+    warn_unless_recorded(charge::release(&mut account, grant, &output, mode.stamp.next_clip), &output)?;
     Ok(report)
+}
+
+/// Warns of a release whose record cannot be written: its model is published, and its charge, which the ledger has,
+/// counts.
+fn warn_unless_recorded(recorded: Result<Head, BudgetError>, model: &Path) -> Result<(), Error> {
+    match recorded {
+        // Another program changed the model meanwhile.
+        Err(why @ BudgetError::NotOpen { .. }) => Err(DpError::of(why).into()),
+        Err(why) => {
+            tracing::warn!(
+                hint = "the same command again writes the record, and costs nothing",
+                "{}: is published and paid for, and the ledger has no record of the release: {why}",
+                model.display()
+            );
+            Ok(())
+        }
+        Ok(_) => Ok(()),
+    }
 }
 
 /// Gives outputs their names that an earlier run of this request completed and could not publish. Their charge is paid.
@@ -241,7 +261,7 @@ fn publish_kept(account: &mut Account, request: &request::Request) -> Result<Opt
     );
     account.books().check_recorded(outputs.targets(), Some(charge.head.seq)).map_err(DpError::of)?;
     outputs.publish()?;
-    account.adopt(charge.head.seq, Some(outputs.path())).map_err(DpError::of)?;
+    warn_unless_recorded(account.adopt(charge.head.seq, Some(outputs.path())), outputs.path())?;
     Ok(Some(ExistingRelease {
         path: outputs.path().to_owned(),
         release_id: charge.charge.release_id.clone(),
