@@ -26,6 +26,7 @@
 //! - `hostile_files`: files that ask for too much, act on the terminal, or are not what they seem.
 //! - `many_clients`: rules that judge whole clients, for up to 300, against their definitions.
 //! - `memory`: lists of tensors in memory: one table a layout, and a bound on all lists together.
+//! - `inputs`: lists, tables and settings on the command line: pipes and devices in their place.
 //! - `inspect`: the output of `fedmill inspect`.
 //! - `compress`: updates compressed and decompressed, files to files, and encoded updates in a merge.
 //! - `doctor`: the output of `fedmill doctor`: adapters, tests, advice.
@@ -101,6 +102,7 @@ mod hostile_files;
 mod hostile_statistics;
 mod hostile_updates;
 mod identity;
+mod inputs;
 mod inspect;
 mod kernels;
 mod kill;

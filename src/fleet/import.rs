@@ -181,13 +181,34 @@ fn read_lines(mut input: Box<dyn BufRead>, path: &Path, take: &mut Take) -> Resu
     Ok(())
 }
 
+/// A text whose lines have at most [`LONGEST`] bytes: the parser keeps a whole row in memory.
+struct ShortLines<R> {
+    input: R,
+    /// Bytes of the line that was begun last.
+    bytes: usize,
+}
+
+impl<R: Read> Read for ShortLines<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.input.read(buffer)?;
+        let end = buffer[..read].iter().rposition(|byte| *byte == b'\n');
+        self.bytes = end.map_or(self.bytes + read, |end| read - end - 1);
+        match self.bytes > LONGEST {
+            true => Err(io::Error::other(format!(
+                "found a line of more than {LONGEST} bytes, expected at most that"
+            ))),
+            false => Ok(read),
+        }
+    }
+}
+
 fn read_csv(mut input: Box<dyn BufRead>, path: &Path, take: &mut Take) -> Result<(), FleetError> {
     // The reader takes the carriage return for the end of a line: the line feed behind it is not counted yet.
     let first = input.fill_buf().map_err(FleetError::io(path))?;
     let end = first.iter().position(|byte| *byte == b'\n');
     let uncounted = u64::from(end.is_some_and(|end| first[..end].ends_with(b"\r")));
     let line_of = |place: Option<&csv::Position>| place.map_or(0, |place| place.line() + uncounted);
-    let mut reader = csv::Reader::from_reader(input);
+    let mut reader = csv::Reader::from_reader(ShortLines { input, bytes: 0 });
     let broken = |line, why: String| FleetError::Broken { path: path.to_owned(), line, why };
     let names = reader.headers().map_err(|why| broken(1, why.to_string()))?;
     let columns = Columns::read(names.iter()).map_err(|why| broken(1, why))?;

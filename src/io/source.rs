@@ -128,18 +128,27 @@ pub fn read_regular(path: &Path) -> io::Result<Option<Vec<u8>>> {
 /// When it cannot be read, is no regular file, or has more bytes.
 pub fn read_at_most(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let file = open_regular(path)?;
-    let found = file.metadata()?.len();
-    let too_large = |found: u64| {
+    let stated = file.metadata()?.len();
+    take_at_most(file, stated, most)
+}
+
+/// All bytes of a file or stream, at most `most`. `stated` is how many it says it has.
+///
+/// # Errors
+///
+/// When it cannot be read, or has more bytes.
+pub fn take_at_most(input: impl Read, stated: u64, most: u64) -> io::Result<Vec<u8>> {
+    let too_large = |found: String| {
         let why = format!("found {found} bytes, expected at most {most}");
         Err(io::Error::new(io::ErrorKind::FileTooLarge, why))
     };
-    if found > most {
-        return too_large(found);
+    if stated > most {
+        return too_large(stated.to_string());
     }
-    // It may grow meanwhile, and some files do not say how long they are.
+    // It may grow meanwhile, and devices and pipes have no end that they state.
     let mut bytes = Vec::new();
-    file.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > most { too_large(bytes.len() as u64) } else { Ok(bytes) }
+    input.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most { too_large(format!("more than {most}")) } else { Ok(bytes) }
 }
 
 impl SourceFile {

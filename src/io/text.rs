@@ -6,7 +6,7 @@ use serde::de::{MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::fs;
+use std::fs::File;
 use std::io::{self, BufRead, Read, Seek};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
@@ -14,17 +14,42 @@ use std::path::Path;
 /// The byte order mark of UTF-8.
 const BYTE_ORDER_MARK: &str = "\u{feff}";
 
-/// The whole text of a file; `-` is standard input. A signal ends the wait for a pipe or terminal that stays silent.
+/// The most bytes of a text that a user names: more than lists of a million clients have. A device such as `/dev/zero`
+/// has no end.
+pub const MOST_BYTES: u64 = 1 << 28;
+
+/// The bytes of a regular file, at most `most`, or of a pipe or a device, at most [`MOST_BYTES`]; `-` is standard input. A
+/// signal ends the wait for a pipe or terminal that stays silent.
+fn bytes_of(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let path = path.to_owned();
+    interrupt::wait_for(move || match path.as_os_str() == "-" {
+        true => source::take_at_most(io::stdin().lock(), 0, MOST_BYTES),
+        false => {
+            let file = File::open(path)?;
+            let about = file.metadata()?;
+            source::take_at_most(file, about.len(), if about.is_file() { most } else { MOST_BYTES })
+        }
+    })
+}
+
+/// The whole text of a file, a pipe or a device; `-` is standard input.
 ///
 /// # Errors
 ///
-/// When it cannot be read or is not UTF-8.
+/// When it cannot be read, is not UTF-8, or has more than [`MOST_BYTES`].
 pub fn read(path: &Path) -> io::Result<String> {
-    let path = path.to_owned();
-    interrupt::wait_for(move || match path.as_os_str() == "-" {
-        true => io::read_to_string(io::stdin()),
-        false => fs::read_to_string(path),
-    })
+    read_large(path, MOST_BYTES)
+}
+
+/// As [`read`], for a text of which a regular file may have up to `most` bytes.
+///
+/// # Errors
+///
+/// As [`read`].
+pub fn read_large(path: &Path, most: u64) -> io::Result<String> {
+    let no_text =
+        |_| io::Error::new(io::ErrorKind::InvalidData, "found bytes that are no UTF-8, expected text");
+    String::from_utf8(bytes_of(path, most)?).map_err(no_text)
 }
 
 /// The whole text of a file that a user wrote, as [`read`]. Some editors put a byte order mark before the text: it is no
@@ -93,16 +118,9 @@ pub fn last_lines(path: &Path, lines: usize, bytes: u64) -> io::Result<Vec<Strin
 ///
 /// # Errors
 ///
-/// When it cannot be read.
+/// When it cannot be read, or has more than [`MOST_BYTES`].
 pub fn read_lines(path: &Path) -> io::Result<Vec<OsString>> {
-    let path = path.to_owned();
-    let bytes = interrupt::wait_for(move || match path.as_os_str() == "-" {
-        true => {
-            let mut bytes = Vec::new();
-            io::stdin().read_to_end(&mut bytes).map(|_| bytes)
-        }
-        false => fs::read(path),
-    })?;
+    let bytes = bytes_of(path, MOST_BYTES)?;
     let text = bytes.strip_prefix(BYTE_ORDER_MARK.as_bytes()).unwrap_or(&bytes);
     let line = |line: &[u8]| OsString::from_vec(line.strip_suffix(b"\r").unwrap_or(line).to_vec());
     Ok(text.split(|byte| *byte == b'\n').map(line).collect())

@@ -164,6 +164,9 @@ impl GeometrySource for ShardGeometry {
     }
 }
 
+/// The most bytes of a decision: a mixing matrix of 10,000 clients has 100 million numbers.
+const MOST_BYTES: u64 = 4 << 30;
+
 impl Decision {
     /// Reads a decision of a run.
     ///
@@ -172,7 +175,7 @@ impl Decision {
     /// When the file is not a decision, or the decision of another run.
     pub fn read(path: &Path, key: &RunIdentity, clients: usize) -> Result<Self, ShardError> {
         let bad = |why: String| ShardError::NotADecision { path: path.to_owned(), why };
-        let json = text::read(path).map_err(|why| bad(format!("cannot be read: {why}")))?;
+        let json = text::read_large(path, MOST_BYTES).map_err(|why| bad(format!("cannot be read: {why}")))?;
         let file: DecisionFile = serde_json::from_str(&json).map_err(|why| bad(why.to_string()))?;
         match &file.digest {
             Some(stated) => seal::check_text(&json, stated)
