@@ -314,6 +314,10 @@ fn messages_as_json_lines() {
         hint.starts_with("pass --on-bad-update skip to merge the other ") && hint.ends_with(" updates"),
         "{hint}"
     );
+    let too_few = lines(&["--rule", "median", "--min-clients", "4"]);
+    assert!(too_few[0]["level"] == "ERROR" && !too_few[0].contains_key("hint"), "{too_few:?}");
+    let misspelt = lines(&["--rul", "median"]);
+    assert_eq!(misspelt[0]["hint"], "a similar argument exists: '--rule'");
 }
 
 #[test]

@@ -41,9 +41,20 @@ fn bash_completes_commands_and_options() {
         ask fedmill agg
         ask fedmill aggregate --rul
         ask fedmill privacy comp
+        ask fedmill aggregate --rule med
+        ask fedmill aggregate --pre n
+        ask fedmill aggregate --strategy feday
+        ask fedmill aggregate --strategy fedad
+        ask fedmill compress --codec ede
+        ask fedmill plan new --template sw
+        ask fedmill clients select --strategy un
     ";
     if let Some(answer) = answer("bash", &[], script) {
-        assert_eq!(answer.lines().collect::<Vec<_>>(), ["aggregate", "--rule", "compose"], "{answer}");
+        let lines: Vec<&str> = answer.lines().collect();
+        assert_eq!(lines[..4], ["aggregate", "--rule", "compose", "median"], "{answer}");
+        let codecs = "eden1 eden2 eden3 eden4 eden5 eden6 eden7 eden8";
+        let values = ["nnm", "", "fedadam fedadagrad", codecs, "sweep swarm", "uniform"];
+        assert_eq!(lines[4..], values.map(str::to_owned), "{answer}");
     }
 }
 

@@ -22,6 +22,7 @@ use crate::modes::tiers::file::TierText;
 use crate::rules::pre::{self, STEPS};
 use crate::rules::{self, Distances, RULES};
 use crate::settings::share::Share;
+use crate::telemetry::manual::Named;
 use crate::settings::{self, Definition, SpecError};
 use crate::strategies::{self, STRATEGIES, Strategy, meant};
 use crate::telemetry::report::Report;
@@ -38,10 +39,10 @@ pub(super) struct AggregationOptions {
     /// The model that the updates started from.
     #[arg(long, value_name = "BASE", help_heading = INPUTS)]
     base: Option<PathBuf>,
-    #[arg(long, value_name = "RULE", default_value = "mean", value_parser = rule_text)]
+    #[arg(long, value_name = "RULE", default_value = "mean", value_parser = Named::new(RULES.iter().map(|rule| rule.name), rule_text), hide_possible_values = true)]
     #[arg(help = rule_help(), long_help = rule_long_help())]
     rule: String,
-    #[arg(long, value_name = "STEP", value_parser = step_text)]
+    #[arg(long, value_name = "STEP", value_parser = Named::new(STEPS.iter().map(|step| step.name), step_text), hide_possible_values = true)]
     #[arg(help = step_help(), long_help = step_long_help())]
     pre: Vec<String>,
     /// The number of clients to assume hostile: a count, or a fraction below 1 of all clients, rounded down.
@@ -55,7 +56,7 @@ pub(super) struct AggregationOptions {
     /// Follow this library's definition where it differs from the paper's.
     #[arg(long, value_name = "LIBRARY")]
     compat: Option<Library>,
-    #[arg(long, value_name = "STRATEGY", default_value = "fedavg", value_parser = strategy_text)]
+    #[arg(long, value_name = "STRATEGY", default_value = "fedavg", value_parser = Named::new(STRATEGIES.iter().map(|strategy| strategy.name), strategy_text), hide_possible_values = true)]
     #[arg(help = strategy_help(), long_help = strategy_long_help(), help_heading = SERVER_STEP)]
     strategy: String,
     /// Read the state that the last round left in FILE; aggregate and merge write the next.

@@ -1,7 +1,10 @@
 //! `fedmill compress`: writes an update in fewer bytes.
 
-use super::{BackendName, CODEC, Common, Failure, INPUTS, OUTPUT, Outcome, print, print_path, rates, size};
-use crate::codecs::{self, Codec};
+use super::{
+    BackendName, CODEC, Common, Failure, INPUTS, OUTPUT, Outcome, print, print_account, print_path, rates,
+    size,
+};
+use crate::codecs::{self, CODECS, Codec};
 use crate::compress::method::{CompressionMethod, Targets};
 use crate::compress::offload::Offload;
 use crate::compress::patch;
@@ -12,6 +15,7 @@ use crate::compress::values::NonFinite;
 use crate::compress::writer::FileLayout;
 use crate::settings::numbers;
 use crate::telemetry::console;
+use crate::telemetry::manual::Named;
 use clap::{ArgGroup, Args};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,7 +35,7 @@ pub(super) struct Arguments {
     /// Send weights even by a codec that leaves values out or pulls them towards zero.
     #[arg(long, help_heading = INPUTS)]
     as_is: bool,
-    #[arg(long, value_name = "CODEC", value_parser = parse_codec, group = "how")]
+    #[arg(long, value_name = "CODEC", value_parser = codec_parser(), hide_possible_values = true, group = "how")]
     #[arg(help = codec_help(), long_help = codec_long_help())]
     codec: Option<Arc<dyn Codec>>,
     /// Choose codecs so that the file is at least RATIO times smaller. Example: 100x.
@@ -113,6 +117,10 @@ fn codec_long_help() -> String {
 }
 
 fn parse_codec(text: &str) -> Result<Arc<dyn Codec>, String> {
+fn codec_parser() -> Named<Arc<dyn Codec>> {
+    Named::new(CODECS.iter().flat_map(|family| family.names()), parse_codec)
+}
+
     codecs::parse(text).map(Arc::from).map_err(|why| why.to_string())
 }
 

@@ -19,7 +19,10 @@ pub(super) fn tell(why: &clap::Error, arguments: &[OsString]) -> ExitCode {
         && value(arguments, &["--log-format"]).is_some_and(|format| format.as_os_str() == "json")
     {
         console::install(Level::ERROR, LogFormat::Json);
-        tracing::error!("{}", message(why));
+        match tips(why) {
+            Some(hint) => tracing::error!(hint, "{}", message(why)),
+            None => tracing::error!("{}", message(why)),
+        }
     } else {
         let text = plain(why.render().ansi().to_string());
         // Nothing is left to do where a stream is closed.
@@ -101,6 +104,13 @@ fn message(why: &clap::Error) -> String {
     let paragraph = text.lines().take_while(|line| !line.is_empty()).map(str::trim);
     let line = paragraph.collect::<Vec<&str>>().join(" ");
     line.strip_prefix("error: ").unwrap_or(&line).to_owned()
+}
+
+/// What clap proposes instead.
+fn tips(why: &clap::Error) -> Option<String> {
+    let text = plain(why.render().to_string());
+    let tips = text.lines().filter_map(|line| line.trim().strip_prefix("tip: "));
+    Some(tips.collect::<Vec<&str>>().join("; ")).filter(|tips| !tips.is_empty())
 }
 
 #[cfg(test)]

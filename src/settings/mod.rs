@@ -29,14 +29,14 @@ pub enum SpecError {
     NotASetting { rule: String, found: String },
     #[error("{rule}: setting `{key}` is given twice")]
     GivenTwice { rule: String, key: String },
-    #[error("{rule} has no setting `{key}`; it has {}", if known.is_empty() { "none" } else { known.as_str() })]
+    #[error("{rule} has no setting `{key}`; it has {}{}", if known.is_empty() { "none" } else { known.as_str() }, meant(key, known))]
     UnknownSetting { rule: String, key: String, known: String },
     #[error("{rule}: {key}: {why}")]
     BadValue { rule: String, key: String, why: String },
 }
 
-/// A question for the known name that is much like an unknown one.
-fn meant(found: &str, known: &str) -> String {
+/// A question for the known name that is much like an unknown one; `known` has the names as a list in a sentence.
+pub fn meant(found: &str, known: &str) -> String {
     let name = nearest::nearest(found, known.split(", "));
     name.map_or_else(String::new, |name| format!("; did you mean `{name}`?"))
 }

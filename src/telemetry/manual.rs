@@ -1,9 +1,39 @@
 //! The command line for other programs: completions of shells, and pages of `man`.
 
-use clap::Command;
+use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
+use clap::{Arg, Command};
 use clap_complete::Shell;
 use clap_mangen::Man;
+use std::ffi::OsStr;
 use std::io;
+
+/// Parses a text that begins with a known name, such as `u4:block=64`. Shells complete the names.
+#[derive(Clone)]
+pub struct Named<T> {
+    names: Vec<&'static str>,
+    parse: fn(&str) -> Result<T, String>,
+}
+
+impl<T> Named<T> {
+    /// A parser of texts that begin with one of these names.
+    pub fn new(names: impl IntoIterator<Item = &'static str>, parse: fn(&str) -> Result<T, String>) -> Self {
+        Self { names: names.into_iter().collect(), parse }
+    }
+}
+
+impl<T: Clone + Send + Sync + 'static> TypedValueParser for Named<T> {
+    type Value = T;
+
+    fn parse_ref(&self, command: &Command, arg: Option<&Arg>, value: &OsStr) -> Result<T, clap::Error> {
+        let parse = self.parse;
+        let parser = StringValueParser::new().try_map(move |text: String| parse(&text));
+        parser.parse_ref(command, arg, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(self.names.iter().map(PossibleValue::new)))
+    }
+}
 
 /// The script with which a shell completes command lines of the program.
 pub fn completions(mut program: Command, shell: Shell) -> String {

@@ -2,6 +2,7 @@
 
 use crate::schema::agent::{Agent, able};
 use crate::schema::name::Name;
+use crate::settings::meant;
 use crate::settings::nearest::nearest;
 use crate::telemetry::explain::Explain;
 use std::collections::BTreeMap;
@@ -40,11 +41,11 @@ impl Setting {
 #[non_exhaustive]
 #[expect(missing_docs, reason = "each message says what its fields are")]
 pub enum TemplateError {
-    #[error("found template `{found}`, expected one of {known}")]
+    #[error("found template `{found}`, expected one of {known}{}", meant(found, known))]
     Unknown { found: String, known: String },
     #[error("--set {found}: expected key=value")]
     NoSetting { found: String },
-    #[error("template {template} has no setting `{key}`; it has {known}")]
+    #[error("template {template} has no setting `{key}`; it has {known}{}", meant(key, known))]
     UnknownKey { template: &'static str, key: String, known: String },
     #[error("--set {key} is given twice")]
     Twice { key: String },

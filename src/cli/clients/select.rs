@@ -6,6 +6,7 @@ use crate::fleet::select::{self, Constraints, Request, Strategy};
 use crate::fleet::tables;
 use crate::settings::{SpecError, lines};
 use crate::telemetry::console;
+use crate::telemetry::manual::Named;
 use clap::Args;
 use jiff::Timestamp;
 
@@ -19,7 +20,7 @@ pub(in crate::cli) struct Arguments {
     #[command(flatten)]
     state: StateDirectory,
     /// How to select.
-    #[arg(long, value_name = "NAME", default_value = "weighted", value_parser = strategy_text,
+    #[arg(long, value_name = "NAME", default_value = "weighted", value_parser = strategy_parser(), hide_possible_values = true,
           long_help = strategy_help())]
     strategy: String,
     /// The number of clients whose updates the round wants.
@@ -69,6 +70,12 @@ struct ConstraintOptions {
     /// The threshold of secure aggregation: clients that demand a larger one are excluded.
     #[arg(long, value_name = "T", requires = "secure_aggregation")]
     secure_threshold: Option<f64>,
+}
+
+fn strategy_parser() -> Named<String> {
+    Named::new(select::STRATEGIES.iter().map(|strategy| strategy.name), |text| {
+        strategy_text(text).map_err(|why| why.to_string())
+    })
 }
 
 fn strategy_text(text: &str) -> Result<String, SpecError> {

@@ -6,6 +6,7 @@ use crate::cli::agents::registry::registered;
 use crate::io::collision;
 use crate::io::source::identity_of;
 use crate::plan::run::prepare::{Place, paths};
+use crate::telemetry::manual::Named;
 use crate::templates::resolve::resolve;
 use crate::templates::{TEMPLATES, plan};
 use crate::watch::export::check_outside;
@@ -19,7 +20,7 @@ use std::path::PathBuf;
 #[command(after_long_help = list())]
 pub(in crate::cli) struct Arguments {
     /// The template: round, sweep, swarm, refine, map-reduce or shards.
-    #[arg(long, value_name = "NAME", help_heading = INPUTS)]
+    #[arg(long, value_name = "NAME", value_parser = template_parser(), hide_possible_values = true, help_heading = INPUTS)]
     template: String,
     /// A setting of the template. May be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE", help_heading = INPUTS)]
@@ -56,6 +57,11 @@ impl Arguments {
         print_path(&self.output);
         Ok(Outcome::Done)
     }
+}
+
+/// The template is sought later, by the one message that names them all.
+fn template_parser() -> Named<String> {
+    Named::new(TEMPLATES.iter().map(|template| template.name), |text| Ok(text.to_owned()))
 }
 
 /// The templates with their settings.

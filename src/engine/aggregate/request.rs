@@ -98,6 +98,11 @@ impl Outputs {
 }
 
 impl Request {
+    /// The fewest clients of a run.
+    pub fn least_clients(&self) -> usize {
+        self.policy.least_clients().max(self.method.strategy.least_clients())
+    }
+
     /// A request to merge updates into a model on the CPU, with defaults for all other options.
     pub fn new(updates: Vec<PathBuf>, method: Method, model: PathBuf) -> Self {
         Self {

@@ -139,7 +139,8 @@ impl<'m> Session<'m> {
         self.prepare(taken)?;
         taken.set.base.iter().for_each(|base| notices::private_base(&base.model));
         if !taken.rejected.is_empty() && self.request.policy.on_bad_update == OnBadUpdate::Fail {
-            return Err(Error::bad_updates(&taken.rejected, taken.inputs()));
+            let are_enough = taken.clients() >= self.request.least_clients();
+            return Err(Error::bad_updates(&taken.rejected, if are_enough { taken.inputs() } else { 0 }));
         }
         for update in &taken.rejected {
             if self.warned.insert(update.path.clone()) {
@@ -245,7 +246,7 @@ impl<'m> Session<'m> {
     pub fn check_quorum(&mut self, taken: &Taken) -> Result<(), Error> {
         self.note(taken);
         let Request { policy, method, .. } = &self.request;
-        let least = policy.least_clients().max(method.strategy.least_clients());
+        let least = self.request.least_clients();
         let clients = taken.cohort.clients.len();
         if clients < least {
             let rejected = taken.rejected.len();

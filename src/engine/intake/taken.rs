@@ -52,6 +52,11 @@ impl Taken {
         }
     }
 
+    /// The number of clients that take part, in their own updates or in other inputs.
+    pub fn clients(&self) -> usize {
+        self.set.clients.len() + self.members.len()
+    }
+
     /// The number of inputs that take part.
     pub fn inputs(&self) -> usize {
         self.set.clients.len() + self.others.len()
