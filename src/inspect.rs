@@ -15,7 +15,7 @@ use crate::io::model_file::{ModelFile, TablePool};
 use crate::io::source::OpenFiles;
 use crate::model::faults::Faults;
 use crate::model::layout::Layout;
-use crate::telemetry::cells::{Listing, or_dash};
+use crate::telemetry::cells::{Listing, measured, or_dash};
 use crate::telemetry::escape::line;
 use crate::telemetry::explain::Explain;
 use crate::telemetry::progress::Progress;
@@ -350,9 +350,9 @@ pub fn text(updates: &[InspectedUpdate]) -> String {
             or_dash(update.dtype.as_ref()),
             or_dash(update.bytes),
             or_dash(update.examples),
-            or_dash(update.norm.map(|norm| format!("{norm:.4}"))),
+            or_dash(update.norm.map(measured)),
             or_dash(update.cosine_to_median.map(|cosine| format!("{cosine:+.3}"))),
-            or_dash(update.max_abs.map(|largest| format!("{largest:.4}"))),
+            or_dash(update.max_abs.map(measured)),
             or_dash(update.non_finite),
         ]);
     }

@@ -76,6 +76,26 @@ fn who_was_kept_is_drawn_by_score() {
 }
 
 #[test]
+fn a_plot_is_well_formed_whatever_the_clients_are_called() {
+    let dir = round();
+    let long = "a-client-with-a-long-name-of-number";
+    let hostile = "e\u{1b}[2J\u{fffe}\u{ffff}\u{1}&<".to_owned();
+    for (name, label) in [
+        (hostile, "e\\u{1b}[2J\\u{fffe}\\u{ffff}\\u{1}&amp;&lt;"),
+        (format!("{long}-1"), "a-client-wi...f-number-1"),
+        (format!("{long}-2"), "a-client-wi...f-number-2"),
+    ] {
+        Update::new(&format!("bad/{name}")).cut_to(4).write(&dir);
+        done(&dir, "aggregate updates bad -q --on-bad-update skip -o m.safetensors --plot p.svg");
+        let svg = String::from_utf8(dir.read("p.svg")).unwrap();
+        let is_barred = |c: char| c.is_control() && c != '\n' || matches!(c, '\u{fffe}' | '\u{ffff}');
+        assert!(!svg.contains(is_barred), "{svg}");
+        assert_has(&seen(&dir, "p.svg").0, &[label]);
+        fs::remove_dir_all(dir.path("bad")).unwrap();
+    }
+}
+
+#[test]
 fn a_plot_that_cannot_be_written_leaves_no_model() {
     let dir = round();
     fs::create_dir(dir.path("folder.svg")).unwrap();

@@ -4,7 +4,7 @@
 
 use super::BenchError;
 use super::picture::{Format, Mark};
-use super::scatter::{BLUE, DARK, Group, ORANGE, Point, Scale, Scatter};
+use super::scatter::{BLUE, Group, ORANGE, Point, Scale, Scatter};
 use crate::rules::ranking::median;
 use crate::telemetry::axis::Axis;
 
@@ -24,8 +24,6 @@ pub struct Direction {
     pub norm: Option<f64>,
     /// The cosine of the angle to the median; `None` if it has none.
     pub cosine: Option<f64>,
-    /// Whether the update has a fault.
-    pub has_fault: bool,
 }
 
 /// Draws updates as a file of this format. Their norms are those of deltas, or of values.
@@ -41,15 +39,14 @@ pub fn draw(updates: &[Direction], are_deltas: bool, format: Format) -> Result<V
     let column = |of: fn(&(f64, f64)) -> f64| placed.iter().map(|(_, at)| of(at)).collect::<Vec<f64>>();
     let (angles, norms) = (column(|at| at.0), column(|at| at.1));
     let mut groups = [
-        Group { mark: Mark::Cross(DARK), name: "with a fault".to_owned(), points: Vec::new() },
         Group { mark: Mark::Triangle(ORANGE), name: "outlier".to_owned(), points: Vec::new() },
         Group { mark: Mark::Dot(BLUE), name: "update".to_owned(), points: Vec::new() },
     ];
     for ((update, at), (by_angle, by_norm)) in
         placed.iter().zip(outliers(&angles).into_iter().zip(outliers(&norms)))
     {
-        let kind = if update.has_fault { 0 } else { usize::from(!by_angle && !by_norm) + 1 };
-        groups[kind].points.push(Point::of_client(&update.id, *at, kind < 2));
+        let is_outlier = by_angle || by_norm;
+        groups[usize::from(!is_outlier)].points.push(Point::of_client(&update.id, *at, is_outlier));
     }
     let norm = if are_deltas { "L2 norm of the delta (no unit)" } else { "L2 norm of the values (no unit)" };
     let mut notes = vec![format!("outlier: norm or angle more than {FAR} robust deviations from the median")];

@@ -2,6 +2,7 @@
 
 use super::BenchError;
 use super::raster::{self, Raster};
+use crate::telemetry::escape;
 use plotters::chart::{ChartBuilder, MeshStyle};
 use plotters::coord::Shift;
 use plotters::coord::ranged1d::{Ranged, ValueFormatter};
@@ -69,7 +70,7 @@ pub(super) fn render(picture: &impl Picture, format: Format) -> Result<Vec<u8>, 
         Format::Svg => {
             let mut text = String::new();
             draw_on(&SVGBackend::with_string(&mut text, size).into_drawing_area(), picture)?;
-            Ok(text.into_bytes())
+            Ok(escape::xml(&text).into_owned().into_bytes())
         }
         Format::Png => {
             let mut pixels = vec![255; 3 * size.0 as usize * size.1 as usize];
@@ -105,7 +106,8 @@ pub(super) fn chart<'a, 'b, B: DrawingBackend>(area: &'a Area<B>, title: &str) -
 /// A chart with room for the labels of its axes.
 pub(super) fn untitled<'a, 'b, B: DrawingBackend>(area: &'a Area<B>) -> ChartBuilder<'a, 'b, B> {
     let mut chart = ChartBuilder::on(area);
-    chart.margin(10).x_label_area_size(44).y_label_area_size(84);
+    // The last label of the axis at the bottom reaches beyond the chart by half its width.
+    chart.margin(10).margin_right(44).x_label_area_size(44).y_label_area_size(84);
     chart
 }
 

@@ -6,7 +6,7 @@ use super::BenchError;
 use super::labels::{self, Pixel, Room, Wanted};
 use super::picture::{self, Area, DrawResult, Format, LINE, Mark, Picture};
 use crate::telemetry::axis::Axis;
-use crate::telemetry::cells::{cut, number};
+use crate::telemetry::cells::{cut, cut_inside, number};
 use crate::telemetry::escape::escaped;
 use plotters::coord::ranged1d::Ranged;
 use plotters::prelude::*;
@@ -72,7 +72,7 @@ pub(super) struct Point {
 impl Point {
     /// A point that has the id of a client as its label if it `is_labelled`.
     pub(super) fn of_client(id: &str, at: (f64, f64), is_labelled: bool) -> Self {
-        Self { at, label: is_labelled.then(|| cut(&escaped(id), MOST_LETTERS)) }
+        Self { at, label: is_labelled.then(|| cut_inside(&escaped(id), MOST_LETTERS)) }
     }
 }
 
@@ -196,4 +196,25 @@ fn width(text: &str) -> i32 {
 /// A value as an axis shows it.
 fn tick(value: f64) -> String {
     number(value).replace(".0000e", "e")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_label_of_an_axis_is_inside_the_picture() {
+        let axis = Axis::spanning([1000.038, 1000.238].into_iter());
+        let scale = || Scale { name: "value".to_owned(), axis: axis.clone() };
+        let points = vec![Point { at: (1000.1, 1000.1), label: None }];
+        let groups = vec![Group { mark: Mark::Dot(BLUE), name: "point".to_owned(), points }];
+        let (across, up) = (scale(), scale());
+        let scatter =
+            Scatter { title: "ends".to_owned(), across, up, groups, limit: None, notes: Vec::new() };
+        let svg = String::from_utf8(scatter.render(Format::Svg).unwrap()).unwrap();
+        let label = svg.split("<text ").find(|text| text.contains("middle") && text.contains("\n1000.25\n"));
+        let label = label.unwrap_or_else(|| panic!("no last label: {svg}"));
+        let place = label.split('"').nth(1).and_then(|x| x.parse::<i32>().ok()).unwrap();
+        assert!(place + width("1000.25") / 2 <= SIZE.0 as i32, "{label}");
+    }
 }

@@ -69,12 +69,7 @@ impl Arguments {
 }
 
 fn direction(update: &InspectedUpdate) -> Direction {
-    Direction {
-        id: update.id.clone(),
-        norm: update.norm,
-        cosine: update.cosine_to_median,
-        has_fault: !update.faults.is_empty(),
-    }
+    Direction { id: update.id.clone(), norm: update.norm, cosine: update.cosine_to_median }
 }
 
 fn json_lines(updates: &[InspectedUpdate]) -> Result<String, Failure> {

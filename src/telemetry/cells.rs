@@ -7,6 +7,7 @@
 use crate::telemetry::escape::escaped;
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, presets};
 use std::io::{self, IsTerminal};
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// Columns of a terminal that says nothing of its width.
 const TERMINAL: u16 = 80;
@@ -91,13 +92,13 @@ impl Listing {
     /// Cuts the cells of the column that may be cut, as far as the rows are wider than this.
     fn cut_to(&mut self, width: Option<u16>) {
         let (Some(column), Some(width)) = (self.cut, width) else { return };
-        let longest = |text: &str| text.lines().map(|line| line.chars().count()).max().unwrap_or_default();
+        let longest = |text: &str| text.lines().map(UnicodeWidthStr::width).max().unwrap_or_default();
         let excess = longest(&self.within(None, &[])).saturating_sub(width.into());
         let cells = || self.rows.iter().filter_map(|row| row.get(column));
-        let most = cells().map(|cell| cell.chars().count()).max().unwrap_or_default();
+        let most = cells().map(|cell| cell.width()).max().unwrap_or_default();
         let most = most.saturating_sub(excess).max(LEAST);
         for cell in self.rows.iter_mut().filter_map(|row| row.get_mut(column)) {
-            if excess > 0 && cell.chars().count() > most {
+            if excess > 0 && cell.width() > most {
                 *cell = cut(cell, most - 3);
             }
         }
@@ -154,12 +155,44 @@ pub fn number(value: f64) -> String {
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }
 
-/// The start of a text, with dots where it goes on.
+/// A measurement for people: four decimals, or an exponent where they would be zeros.
+pub fn measured(value: f64) -> String {
+    if value != 0.0 && value.abs() < 1e-4 { format!("{value:.4e}") } else { format!("{value:.4}") }
+}
+
+/// The start of a text that takes at most this many columns, with dots where it goes on.
 pub fn cut(text: &str, most: usize) -> String {
-    match text.char_indices().nth(most) {
+    match past(text, most) {
         None => text.to_owned(),
-        Some((end, _)) => format!("{}...", text[..end].trim_end()),
+        Some(end) => format!("{}...", text[..end].trim_end()),
     }
+}
+
+/// The start and the end of a text, together of at most `most` columns, with dots for what is between.
+pub fn cut_inside(text: &str, most: usize) -> String {
+    if past(text, most).is_none() {
+        return text.to_owned();
+    }
+    let ends = most.saturating_sub(3);
+    let start = past(text, ends.div_ceil(2)).unwrap_or(text.len());
+    let mut end = text.len();
+    for (place, c) in text.char_indices().rev() {
+        if text[place..].width() > ends / 2 {
+            break;
+        }
+        // A mark that joins the letter before it stays with that letter.
+        end = if c.width() == Some(0) { end } else { place };
+    }
+    format!("{}...{}", &text[..start], &text[end..])
+}
+
+/// Where a text has taken this many columns of a terminal; `None` if it takes no more.
+fn past(text: &str, most: usize) -> Option<usize> {
+    let mut columns = 0;
+    text.char_indices().find_map(|(place, c)| {
+        columns += c.width().unwrap_or_default();
+        (columns > most).then_some(place)
+    })
 }
 
 /// Text behind some spaces; on a terminal in lines that fit it.
@@ -172,7 +205,7 @@ fn wrapped_within(width: Option<u16>, text: &str, spaces: usize) -> String {
     let (mut lines, mut line) = (String::new(), " ".repeat(spaces));
     let mut is_empty = true;
     for word in escaped(text).split_whitespace() {
-        if !is_empty && line.chars().count() + 1 + word.chars().count() > width {
+        if !is_empty && line.width() + 1 + word.width() > width {
             lines.push_str(&line);
             lines.push('\n');
             (line, is_empty) = (" ".repeat(spaces), true);
@@ -196,6 +229,30 @@ mod tests {
         assert_eq!(shown, ["0.9047", "15.847", "60", "3.0023e9", "1.2000e-5", "0"]);
         assert_eq!(number(f64::NAN), "NaN");
         assert_eq!((cut("short", 5), cut("longer", 4)), ("short".to_owned(), "long...".to_owned()));
+    }
+
+    #[test]
+    fn wide_letters_take_two_columns() {
+        assert_eq!((cut("模型模型", 8), cut("模型模型", 5)), ("模型模型".to_owned(), "模型...".to_owned()));
+        let mut table = Listing::with_header(["client", "norm"]).right([1]).cut(0);
+        table.add(["模".repeat(40), "1.0000".to_owned()]);
+        table.cut_to(Some(50));
+        let text = table.within(None, &[]);
+        assert!(text.lines().all(|line| line.width() <= 50) && text.contains("..."), "{text}");
+        assert!(wrapped_within(Some(20), &"模型 ".repeat(20), 2).lines().all(|line| line.width() <= 20));
+    }
+
+    #[test]
+    fn what_differs_at_an_end_differs_when_it_is_cut_inside() {
+        let ids = ["a", "b"].map(|end| cut_inside(&format!("client-of-the-large-hospital-{end}"), 24));
+        assert_eq!(ids[0], "client-of-t...hospital-a");
+        assert!(ids[0] != ids[1] && ids.iter().all(|id| id.width() <= 24), "{ids:?}");
+        assert_eq!(cut_inside("模型模型模型模型模型模型", 24), "模型模型模型模型模型模型");
+        assert!(cut_inside(&"模".repeat(13), 24).width() <= 24);
+        assert_eq!(
+            (measured(3e-5), measured(0.0), measured(1.0)),
+            ("3.0000e-5".into(), "0.0000".into(), "1.0000".into())
+        );
     }
 
     #[test]

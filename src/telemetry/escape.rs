@@ -58,6 +58,23 @@ pub fn json(text: &str) -> Cow<'_, str> {
     safe.into()
 }
 
+/// XML with every character as its escape that no XML may have, such as `\u{fffe}`.
+pub fn xml(text: &str) -> Cow<'_, str> {
+    let is_barred =
+        |c: char| matches!(c, '\u{fffe}' | '\u{ffff}') || c < ' ' && !matches!(c, '\t' | '\n' | '\r');
+    if !text.contains(is_barred) {
+        return text.into();
+    }
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        match is_barred(c) {
+            true => safe.extend(c.escape_default()),
+            false => safe.push(c),
+        }
+    }
+    safe.into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
