@@ -8,8 +8,9 @@ pub(crate) mod trace;
 use crate::harness::{Dir, Update, fedmill, program};
 use std::any::TypeId;
 use std::collections::BTreeSet;
-use std::process::Command;
-use trace::{Call, Traced, is_possible, traced};
+use std::fs::File;
+use std::process::{Command, Stdio};
+use trace::{Call, Traced, is_possible, traced, traced_to};
 
 /// Options whose files are inputs, not outputs.
 const READ: [&str; 14] = [
@@ -37,6 +38,8 @@ const WRITES: [&str; 1] = ["doctor --calibrate"];
 struct Covered {
     words: BTreeSet<String>,
     faults: Vec<String>,
+    /// Whether standard output is a full device.
+    is_full: bool,
 }
 
 impl Covered {
@@ -46,20 +49,33 @@ impl Covered {
         self.run_with(dir, command, published, &[])
     }
 
+    /// Runs a command that shows something and writes nothing: only there a full standard output is an error.
+    #[track_caller]
+    fn look(&mut self, dir: &Dir, command: &str) {
+        let run = self.trace(dir, command, &[]);
+        let code = if self.is_full { 2 } else { 0 };
+        assert_eq!((run.code, run.published()), (Some(code), vec![]), "{command}: {}", run.stderr);
+    }
+
     #[track_caller]
     fn run_with(&mut self, dir: &Dir, command: &str, published: &[&str], strace: &[&str]) -> Traced {
-        let args: Vec<&str> = command.split_whitespace().collect();
-        let is_nested = ["privacy", "clients", "agents", "round", "plan"].contains(&args[0]);
-        let name = if is_nested { args[..2].join(" ") } else { args[0].to_owned() };
-        let options = args.iter().filter(|arg| arg.starts_with('-')).map(|arg| format!("{name} {arg}"));
-        self.words.extend(options.chain([name.clone()]));
-        let run = traced(dir, &args, strace);
+        let run = self.trace(dir, command, strace);
         assert_eq!(run.code, Some(0), "{command}: {}", run.stderr);
         let found = run.published();
         let is_published = |name: &&str| found.iter().any(|found| found == name);
         assert!(published.iter().all(is_published), "{command}: published {found:?}, not {published:?}");
         self.faults.extend(run.faults().into_iter().map(|fault| format!("{command}: {fault}")));
         run
+    }
+
+    fn trace(&mut self, dir: &Dir, command: &str, strace: &[&str]) -> Traced {
+        let args: Vec<&str> = command.split_whitespace().collect();
+        let is_nested = ["privacy", "clients", "agents", "round", "plan"].contains(&args[0]);
+        let name = if is_nested { args[..2].join(" ") } else { args[0].to_owned() };
+        let options = args.iter().filter(|arg| arg.starts_with('-')).map(|arg| format!("{name} {arg}"));
+        self.words.extend(options.chain([name.clone()]));
+        let full = self.is_full.then(|| File::options().write(true).open("/dev/full").unwrap().into());
+        traced_to(full.unwrap_or_else(Stdio::piped), dir, &args, strace)
     }
 
     #[track_caller]
@@ -127,16 +143,31 @@ fn everything_published_is_on_disk() {
         return;
     }
     let mut covered = Covered::default();
-    aggregate(&mut covered);
-    shards(&mut covered);
-    private(&mut covered);
-    updates(&mut covered);
-    plans(&mut covered);
-    measured(&mut covered);
-    federation(&mut covered);
-    registry(&mut covered);
+    all(&mut covered);
     covered.assert_sound();
     covered.assert_complete();
+}
+
+/// Every command that writes something has the same status and the same files where nothing can be printed.
+#[test]
+fn a_full_standard_output_changes_no_work() {
+    if !is_possible() {
+        return;
+    }
+    let mut covered = Covered { is_full: true, ..Covered::default() };
+    all(&mut covered);
+    covered.assert_complete();
+}
+
+fn all(covered: &mut Covered) {
+    aggregate(covered);
+    shards(covered);
+    private(covered);
+    updates(covered);
+    plans(covered);
+    measured(covered);
+    federation(covered);
+    registry(covered);
 }
 
 /// The negative control, on the calls of a real merge. Without any call that brings something to disk, or with two
@@ -256,10 +287,10 @@ fn registry(covered: &mut Covered) {
     covered.run(&dir, "agents new new/state a --from agent.json", &[]);
     covered.run(&dir, "agents retire new/state a", &[]);
     for reader in ["list new/state", "show new/state a"] {
-        assert_eq!(covered.run(&dir, &format!("agents {reader}"), &[]).published(), [""; 0]);
+        covered.look(&dir, &format!("agents {reader}"));
     }
     for reader in ["list new/state", "show new/state a", "select new/state --count 1 --round 1 --seed 1"] {
-        assert_eq!(covered.run(&dir, &format!("clients {reader}"), &[]).published(), [""; 0]);
+        covered.look(&dir, &format!("clients {reader}"));
     }
 }
 
@@ -355,8 +386,7 @@ fn private(covered: &mut Covered) {
         "calibrate --epsilon 2 --delta 1e-5 --rounds 9",
         "selftest",
     ] {
-        let run = covered.run(&dir, &format!("privacy {reader}"), &[]);
-        assert_eq!(run.published(), [""; 0]);
+        covered.look(&dir, &format!("privacy {reader}"));
     }
 
     // A series with correlated noise keeps keys, lists of clients and rows of noise.
@@ -379,7 +409,7 @@ fn private(covered: &mut Covered) {
 fn updates(covered: &mut Covered) {
     let dir = round();
     let compress = "compress in/c1.safetensors --base base.safetensors";
-    covered.run(&dir, &format!("{compress} --codec u8 -o u.safetensors"), &["u.safetensors"]);
+    covered.run(&dir, &format!("{compress} --codec u8 --json -o u.safetensors"), &["u.safetensors"]);
     covered.run(&dir, &format!("{compress} --max-nmse 0.01 -o t.safetensors"), &["t.safetensors"]);
     let config = "--codec i4:per=channel --emit-config config.json -o i.safetensors";
     covered.run(&dir, &format!("{compress} {config}"), &["i.safetensors", "config.json"]);
@@ -433,7 +463,7 @@ fn federation(covered: &mut Covered) {
         "fed/fedmill.toml",
         "[coordination]\nmin_clients = 2\nclients = 5\n[monitoring]\nhtml = true\n",
     );
-    covered.run(&dir, "round run fed --dry-run", &[]);
+    covered.look(&dir, "round run fed --dry-run");
     covered.run(&dir, "round run fed --phase open", &["fed/tasks/round.json", "fed/tasks/000001"]);
     for client in 1..6 {
         let path = format!("in/c{client}.safetensors");
@@ -444,9 +474,9 @@ fn federation(covered: &mut Covered) {
     covered.run(&dir, "round rollback fed --to 0", &["fed/current.safetensors"]);
     covered.run(&dir, "round report fed --html page.html", &["page.html"]);
     for reader in ["status fed", "history fed", "report fed", "check fed", "show fed"] {
-        assert_eq!(covered.run(&dir, &format!("round {reader}"), &[]).published(), [""; 0]);
+        covered.look(&dir, &format!("round {reader}"));
     }
-    covered.run(&dir, "round verify fed", &[]);
+    covered.look(&dir, "round verify fed");
 }
 
 /// Each flush waits for the disk: a full inbox must not make a run wait thousands of times.
@@ -516,19 +546,19 @@ fn plans(covered: &mut Covered) {
     covered.run(&dir, &format!("plan resume exported/run {}", exports("more")), &["more.prom", "more.json"]);
     let export = format!("plan export exported {} --events all.jsonl", exports("all"));
     covered.run(&dir, &export, &["all.prom", "all.json", "all.jsonl"]);
+    covered.run(&dir, "plan resume run", &[]);
+    covered.run(&dir, "plan cancel run", &[]);
     for reader in [
-        "resume run",
         "status run",
         "status run --times run",
         "history run",
-        "cancel run",
         "lint plan.json",
         "show plan.json",
         "show plan.json --dir run",
         "diff plan.json run/plan.json",
         "metrics run",
     ] {
-        covered.run(&dir, &format!("plan {reader}"), &[]);
+        covered.look(&dir, &format!("plan {reader}"));
     }
 }
 
@@ -538,6 +568,6 @@ fn measured(covered: &mut Covered) {
                  --dir . --plot b.svg";
     covered.run(&dir, bench, &["b.svg"]);
     covered.run(&dir, "doctor --calibrate --backend cpu", &["cache/fedmill/calibration.json"]);
-    assert_eq!(covered.run(&round(), "inspect in --base base.safetensors", &[]).published(), [""; 0]);
+    covered.look(&round(), "inspect in --base base.safetensors");
     covered.run(&round(), "inspect in --base base.safetensors --plot p.svg", &["p.svg"]);
 }

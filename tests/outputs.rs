@@ -234,6 +234,75 @@ fn a_report_goes_to_standard_output_or_to_a_pipe() {
     assert_eq!(dir.json("copy.json")["published"], true);
 }
 
+/// A report on standard error stands before the line that ends the run, and neither writes over the other.
+#[test]
+fn a_report_on_standard_error_is_whole() {
+    let dir = round();
+    for name in ["/dev/stderr", "/dev/fd/2", "/proc/self/fd/2"] {
+        dir.write("told", "");
+        let run = fedmill_after(
+            &dir,
+            "exec 2>told",
+            &["aggregate", "updates", "--rule", "trimmed-mean", "-o", "m.safetensors", "--report", name],
+        );
+        assert_eq!(run.code, Some(0), "{name}: {run:#?}");
+        let told = String::from_utf8(dir.read("told")).unwrap();
+        let start = told.find("{\n").unwrap();
+        let end = told.rfind("\n}\n").unwrap() + 3;
+        let report: Value =
+            serde_json::from_str(&told[start..end]).unwrap_or_else(|why| panic!("{why}: {told}"));
+        assert_eq!(report["published"], true, "{told}");
+        assert!(told.starts_with("warning: ") && told[end..].starts_with("merged 3 of 3"), "{told}");
+    }
+}
+
+/// What a command prints beside goes to standard error where an output has standard output, or nowhere with `--quiet`.
+#[test]
+fn an_output_on_standard_output_is_there_alone() {
+    let dir = round();
+    let update = "updates/client-0.safetensors";
+    let dp = "privacy init dp --population 100 --epsilon 50 --delta 1e-3 --noise-multiplier 2 --rounds 9 --clip 1 \
+              --denominator 3 --base base.safetensors";
+    assert_eq!(fedmill(&dir, &dp.split_whitespace().collect::<Vec<_>>()).code, Some(0));
+    fs::create_dir(dir.path("cache")).unwrap();
+    for (line, told) in [
+        ("inspect updates --plot -".to_owned(), "client-3"),
+        ("aggregate updates -o m.safetensors --plot -".to_owned(), "merged 3 of 3"),
+        (format!("compress {update} --dry-run --table --plot /dev/stdout"), "eden1"),
+        ("privacy compose --noise-multiplier 2 --delta 1e-3 --plot -".to_owned(), "pld"),
+        ("privacy export dp --format csv -o e.csv --plot -".to_owned(), ""),
+        ("bench --kernels none --rules mean --clients 2 --parameters 1k --samples 1 --warm-up 0 --backend cpu --dir . \
+          --plot -"
+            .to_owned(), "mean"),
+    ] {
+        for quiet in ["", " -q"] {
+            let words = format!("{line}{quiet}");
+            let run = fedmill(&dir, &words.split_whitespace().collect::<Vec<_>>());
+            assert_eq!(run.code, Some(0), "{words}: {run:#?}");
+            assert!(run.stdout.starts_with("<svg") && run.stdout.trim_end().ends_with("</svg>"), "{words}: {run:#?}");
+            assert!(if quiet.is_empty() { run.stderr.contains(told) } else { run.stderr.is_empty() }, "{words}: {run:#?}");
+        }
+        let words: Vec<&str> = line.split_whitespace().collect();
+        if !["aggregate", "privacy"].contains(&words[0]) || words[1] == "compose" {
+            let run = fedmill(&dir, &[&words[..], &["--json"]].concat());
+            run.assert_fails(2, &["--plot: found standard output", "--json"]);
+            assert!(run.stdout.is_empty(), "{run:#?}");
+        }
+    }
+    let export = ["privacy", "export", "dp", "--format", "csv", "--plot", "-"];
+    fedmill(&dir, &export).assert_fails(2, &["--plot: found standard output, which has the export"]);
+
+    for name in ["-", "/dev/stdout"] {
+        let line =
+            ["aggregate", "updates", "--base", "base.safetensors", "-o", "m.safetensors", "--plan-out", name];
+        let run = fedmill(&dir, &line);
+        assert_eq!(run.code, Some(0), "{run:#?}");
+        dir.write("next.json", &run.stdout);
+        let checked = fedmill(&dir, &["plan", "lint", "next.json"]);
+        assert_eq!(checked.code, Some(0), "{checked:#?}");
+    }
+}
+
 /// Standard streams that are full or closed change neither the model nor the status, and nothing panics.
 #[test]
 fn standard_streams_that_cannot_be_written() {

@@ -1,6 +1,6 @@
 //! `fedmill aggregate`: merge client updates into one model.
 
-use super::aggregation::{self, AggregationOptions, model_path};
+use super::aggregation::{self, AggregationOptions, model_path, published};
 use super::plan::next::repeated;
 use super::privacy::vector::StatisticsChoice;
 use super::rates;
@@ -79,7 +79,8 @@ pub(super) struct Arguments {
     /// Print the forecast times of the CPU and the GPU, and which of them the run uses.
     #[arg(long, help_heading = OUTPUT)]
     explain: bool,
-    /// Draw who was kept to FILE, as SVG or PNG by its suffix: a mark for each client, in order of the rule's scores.
+    /// Draw who was kept to FILE, as SVG or PNG by its suffix: a mark for each client, in order of the rule's
+    /// scores. `-` is SVG on standard output.
     ///
     /// A rule without scores has the clients' shares of the model there, or their norms. docs/aggregate.md explains the plot.
     #[arg(long, value_name = "FILE", help_heading = OUTPUT, conflicts_with_all = ["dp", "tiers", "partial"])]
@@ -87,7 +88,7 @@ pub(super) struct Arguments {
     /// Write the plan of the next round to FILE, for `fedmill plan run`: this command on the updates that then lie where
     /// this round's lie, from the merged model.
     ///
-    /// The plan pins the merged model and the files of settings by their digests, counts --seed and --round up, and has
+    /// With `-` standard output has the plan, for the working directory. The plan pins the merged model and the files of settings by their digests, counts --seed and --round up, and has
     /// the budget of --dp as its limit. All these files must lie below the folder of FILE.
     #[arg(long, value_name = "FILE", help_heading = OUTPUT, conflicts_with_all = ["partial", "partials", "files_from", "max_shard_size"])]
     plan_out: Option<PathBuf>,
@@ -124,7 +125,7 @@ impl Arguments {
             if let (Ok(report), false) = (&done, self.partial) {
                 tell_merged(report, self.outputs.report.is_some());
             }
-            self.outputs.published(model_path(done))
+            published(model_path(done))
         })
     }
 

@@ -2,9 +2,7 @@
 
 use super::classes::ClassOptions;
 use super::reporting::ReportingOptions;
-use super::{
-    Common, Failure, INPUTS, OUTPUT, Outcome, RULE, SERVER_STEP, UpdatePaths, is_stdout, print_path, size,
-};
+use super::{Common, Failure, INPUTS, OUTPUT, Outcome, RULE, SERVER_STEP, UpdatePaths, print_path, size};
 use crate::engine::aggregate::error::Error;
 use crate::engine::aggregate::publish;
 use crate::engine::aggregate::request::{self, Inputs, Readers, Request};
@@ -22,9 +20,9 @@ use crate::modes::tiers::file::TierText;
 use crate::rules::pre::{self, STEPS};
 use crate::rules::{self, Distances, RULES};
 use crate::settings::share::Share;
-use crate::telemetry::manual::Named;
 use crate::settings::{self, Definition, SpecError};
 use crate::strategies::{self, STRATEGIES, Strategy, meant};
+use crate::telemetry::manual::Named;
 use crate::telemetry::report::Report;
 use crate::updates::metadata::MOST_EXAMPLES;
 use clap::{Args, ValueEnum};
@@ -278,14 +276,6 @@ impl Outputs {
                 tracing::warn!("no report was written: {why}");
             }
         })
-    }
-
-    /// Prints the path of the merged model, unless standard output has the report.
-    pub(super) fn published(&self, done: Result<PathBuf, Error>) -> Result<Outcome, Failure> {
-        match done {
-            Ok(_) if self.report.as_deref().is_some_and(is_stdout) => Ok(Outcome::Done),
-            done => published(done),
-        }
     }
 
     /// Every file that the run writes; `state` comes from --state.

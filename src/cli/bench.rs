@@ -1,6 +1,6 @@
 //! `fedmill bench`: measures kernels and whole merges on the CPU and on GPUs.
 
-use super::{BackendName, Common, Failure, INPUTS, OUTPUT, Outcome, print, rates};
+use super::{BackendName, Common, Failure, INPUTS, OUTPUT, Outcome, rates};
 use crate::bench::BenchError;
 use crate::bench::grid::{Grid, check_rule};
 use crate::bench::kernel::{DTYPES, Kernel};
@@ -53,7 +53,8 @@ pub(super) struct Arguments {
     /// The directory for the synthetic updates [default: the system's directory for temporary files].
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// Draw time by number of clients, with the machine's limits, into FILE (.svg or .png).
+    /// Draw time by number of clients, with the machine's limits, into FILE (.svg or .png). `-` is SVG on standard
+    /// output.
     #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     plot: Option<PathBuf>,
     /// Print one JSON object.
@@ -130,8 +131,8 @@ impl Arguments {
         if let (Some(path), Some(format)) = (&self.plot, format) {
             write_plot(&results, path, format)?;
         }
-        print(&if self.json { serde_json::to_string(&results)? + "\n" } else { table::text(&results) })?;
-        Ok(Outcome::Done)
+        let text = if self.json { serde_json::to_string(&results)? + "\n" } else { table::text(&results) };
+        rates::print_beside(self.plot.as_deref(), self.json, &text).map(|()| Outcome::Done)
     }
 
     fn grid(&self, common: &Common) -> Result<Grid, Failure> {

@@ -93,7 +93,8 @@ pub(super) struct Arguments {
     #[arg(long, help_heading = OUTPUT, group = "how", requires = "dry_run")]
     #[arg(conflicts_with_all = ["codec", "target", "max_bytes", "max_nmse"])]
     table: bool,
-    /// Draw the table into FILE (.svg or .png): the squared error by bits per parameter. Needs --table.
+    /// Draw the table into FILE (.svg or .png): the squared error by bits per parameter. `-` is SVG on standard output.
+    /// Needs --table.
     #[arg(long, value_name = "FILE", help_heading = OUTPUT, requires = "table")]
     #[arg(conflicts_with_all = ["codec", "target", "max_bytes", "max_nmse"])]
     plot: Option<PathBuf>,
@@ -116,11 +117,11 @@ fn codec_long_help() -> String {
     )
 }
 
-fn parse_codec(text: &str) -> Result<Arc<dyn Codec>, String> {
 fn codec_parser() -> Named<Arc<dyn Codec>> {
     Named::new(CODECS.iter().flat_map(|family| family.names()), parse_codec)
 }
 
+fn parse_codec(text: &str) -> Result<Arc<dyn Codec>, String> {
     codecs::parse(text).map(Arc::from).map_err(|why| why.to_string())
 }
 
@@ -235,8 +236,10 @@ impl Arguments {
 
     /// Prints the path of the file, or the measurements if there is no file.
     fn tell(&self, summary: &Summary, common: &Common) -> Result<(), Failure> {
+        let json = || Ok::<_, Failure>(format!("{}\n", serde_json::to_string(summary)?));
         match &summary.output {
-            _ if self.json => print(&format!("{}\n", serde_json::to_string(summary)?))?,
+            None if self.json => print(&json()?)?,
+            Some(_) if self.json => print_account(&json()?),
             None => print(&format!("{}\n", summary.text()))?,
             Some(path) => {
                 if !common.quiet {

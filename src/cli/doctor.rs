@@ -1,6 +1,6 @@
 //! `fedmill doctor`: lists devices, tests them, and names what is missing.
 
-use super::{Common, Failure, OUTPUT, Outcome, print};
+use super::{Common, Failure, OUTPUT, Outcome, print, print_account};
 use crate::bench;
 use crate::doctor::Examination;
 use crate::telemetry::console;
@@ -26,7 +26,13 @@ impl Arguments {
         let threads = common.pool()?.current_num_threads();
         let examination =
             Examination::of(common.isa(), threads, &common.gpu_options()).map_err(Failure::of)?;
-        print(&if self.json { format!("{}\n", examination.json()) } else { examination.text() })?;
+        let text = if self.json { format!("{}\n", examination.json()) } else { examination.text() };
+        // With --calibrate the command has more to do than to list.
+        if self.calibrate {
+            print_account(&text)
+        } else {
+            print(&text)?
+        }
         if examination.failed() > 0 {
             // A device that computes wrong results is not timed.
             return Ok(Outcome::Refused(format!("{} self-tests failed", examination.failed())));

@@ -1,6 +1,6 @@
 //! `fedmill inspect`: measures updates and lists their faults, without merging them.
 
-use super::{Common, Failure, INPUTS, OUTPUT, Outcome, UpdatePaths, print, rates};
+use super::{Common, Failure, INPUTS, OUTPUT, Outcome, UpdatePaths, rates};
 use crate::bench::angles::{self, Direction};
 use crate::engine::backend::request::BackendName;
 use crate::engine::intake::policy::Policy;
@@ -28,9 +28,10 @@ pub(super) struct Arguments {
     /// Print one JSON object per line.
     #[arg(long, help_heading = OUTPUT)]
     json: bool,
-    /// Draw the norm of each update against its angle to the median to FILE, as SVG or PNG by its suffix.
+    /// Draw the norm of each update against its angle to the median to FILE, as SVG or PNG by its suffix. `-` is SVG
+    /// on standard output.
     ///
-    /// Outliers and updates with a fault have the ids of their clients.
+    /// Outliers have the ids of their clients.
     #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     plot: Option<PathBuf>,
     /// Exit with status 1 if any update has a fault.
@@ -59,7 +60,8 @@ impl Arguments {
             let updates: Vec<Direction> = updates.iter().map(direction).collect();
             rates::write(path, &angles::draw(&updates, self.base.is_some(), format)?)?;
         }
-        print(&if self.json { json_lines(&updates)? } else { inspect::text(&updates) })?;
+        let text = if self.json { json_lines(&updates)? } else { inspect::text(&updates) };
+        rates::print_beside(self.plot.as_deref(), self.json, &text)?;
         let faulty = updates.iter().filter(|update| !update.faults.is_empty()).count();
         if self.check && faulty > 0 {
             return Ok(Outcome::Refused(format!("{faulty} of {} updates have faults", updates.len())));

@@ -1,6 +1,6 @@
 //! `fedmill merge`: joins the merged shards into the model.
 
-use super::aggregation::{AggregationOptions, Outputs, partial_files};
+use super::aggregation::{AggregationOptions, Outputs, partial_files, published};
 use super::reporting::tell_merged;
 use super::{Common, Failure, INPUTS, Outcome};
 use crate::engine::aggregate::request::Readers;
@@ -42,6 +42,6 @@ impl Arguments {
         if let Ok((report, _)) = &done {
             tell_merged(report, self.outputs.report.is_some());
         }
-        self.outputs.published(done.map(|(_, path)| path))
+        published(done.map(|(_, path)| path))
     }
 }

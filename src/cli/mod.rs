@@ -59,10 +59,10 @@ use crate::io::interrupt;
 use crate::kernels::lanes::Isa;
 use crate::model::client_id::IdSource;
 use crate::settings::size;
-use crate::telemetry::console::{self, LogFormat, print_path};
+use crate::telemetry::console::{self, LogFormat, print_account, print_path};
 use crate::telemetry::progress::Progress;
 use crate::updates::metadata::UpdateKind;
-use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, ValueEnum};
+use clap::{Arg, ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use failure::Failure;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::ffi::OsString;
@@ -110,7 +110,7 @@ struct Cli {
 
 subcommands! {
     Aggregate: aggregate::Arguments, reads [BACKEND, GPU, CPU];
-    Inspect: inspect::Arguments, reads [CPU];
+    Inspect: inspect::Arguments, reads [BACKEND, GPU, CPU];
     Compress: compress::Arguments, reads [BACKEND, GPU, CPU];
     Decompress: decompress::Arguments, reads [CPU];
     Personalize: personalize::Arguments, reads [CPU];
@@ -202,6 +202,9 @@ pub fn run() -> ExitCode {
     if let Err(why) = arguments::check_line(&command, &matches) {
         usage::write_report(&arguments, why.to_string());
         return Failure::from(why).tell();
+    }
+    if let Err(why) = leave_standard_output(&command, &matches) {
+        return why.tell();
     }
     match cli.execute() {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
@@ -388,9 +391,23 @@ fn is_stdout(path: &Path) -> bool {
     target::is_standard_output(path)
 }
 
-/// Writes text to standard output. A closed pipe is no error.
+/// Prints the text that the command was asked for. A closed pipe is no error.
 fn print(text: &str) -> Result<(), Failure> {
     Ok(console::print(text)?)
+}
+
+/// Leaves standard output to the output of the command line that goes there. Refuses JSON beside it.
+fn leave_standard_output(command: &clap::Command, matches: &ArgMatches) -> Result<(), Failure> {
+    let (command, matches) = arguments::innermost(command, matches);
+    let Some(option) = arguments::on_standard_output(command, matches) else { return Ok(()) };
+    if matches.try_get_one::<bool>("json").is_ok_and(|json| json == Some(&true)) {
+        return Err(anyhow::anyhow!(
+            "--{option}: found standard output, which has what --json prints, expected the path of a file"
+        )
+        .into());
+    }
+    console::leave_standard_output();
+    Ok(())
 }
 
 /// The command line as clap parses it, for the program, for tests and for generated help.

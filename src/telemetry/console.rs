@@ -9,6 +9,7 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -156,6 +157,15 @@ pub fn tell(text: &str) {
     let _ = writeln!(anstream::stderr(), "{}", text.trim_end());
 }
 
+/// Whether an output has standard output for itself.
+static IS_LEFT: AtomicBool = AtomicBool::new(false);
+
+/// Leaves standard output to an output from now on: what is printed goes to standard error, unless `--quiet` keeps it
+/// back.
+pub fn leave_standard_output() {
+    IS_LEFT.store(true, Ordering::Relaxed);
+}
+
 /// Writes text to standard output. A closed pipe is no error.
 ///
 /// # Errors
@@ -163,6 +173,10 @@ pub fn tell(text: &str) {
 /// When it cannot be written.
 pub fn print(text: &str) -> io::Result<()> {
     use std::io::Write;
+    if IS_LEFT.load(Ordering::Relaxed) {
+        text.lines().for_each(|line| tracing::info!(target: RESULT, "{line}"));
+        return Ok(());
+    }
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(why) if why.kind() != io::ErrorKind::BrokenPipe => Err(why),
@@ -170,8 +184,18 @@ pub fn print(text: &str) -> io::Result<()> {
     }
 }
 
-/// Prints the path of an output that is written. The output is there, whether the path can be printed or not.
+/// Prints what came of work that is done, whether the text can be printed or not.
+pub fn print_account(text: &str) {
+    if let Err(why) = print(text) {
+        tracing::warn!("the work is done, and standard output cannot be written: {why}");
+    }
+}
+
+/// Prints the path of an output that is written, unless standard output has an output.
 pub fn print_path(path: &Path) {
+    if IS_LEFT.load(Ordering::Relaxed) {
+        return;
+    }
     if let Err(why) = print(&format!("{}\n", path.display())) {
         tracing::warn!("{}: is written, and its path cannot be printed: {why}", path.display());
     }

@@ -6,7 +6,7 @@
 use crate::budget::books::Books;
 use crate::budget::error::BudgetError;
 use crate::config::Config;
-use crate::io::collision;
+use crate::io::collision::{self, target::is_standard_output};
 use crate::io::digest::store::identify;
 use crate::io::folder::{self, names};
 use crate::io::model_writer::WriteError;
@@ -103,7 +103,8 @@ impl Aggregate {
     /// When a file of the command lies outside of the folder of the plan.
     pub fn of(command: &Repeated, path: &Path, output: &Path) -> Result<Self, NextError> {
         let mut next = Self {
-            path: path.to_owned(),
+            // Standard output lies in no folder: a plan there is one of the working directory.
+            path: if is_standard_output(path) { PathBuf::from("-") } else { path.to_owned() },
             plan: Map::new(),
             argv: vec!["aggregate".to_owned()],
             inputs: Vec::new(),
@@ -118,6 +119,9 @@ impl Aggregate {
 
     /// Checks that the plan replaces an earlier one, or no file.
     fn check_path(&self) -> Result<(), NextError> {
+        if is_standard_output(&self.path) {
+            return Ok(());
+        }
         let target = collision::named_output(&self.path)?;
         if folder::exists(&target) && read::plan(&target).is_err() {
             return Err(self.fault("found a file that is no plan, expected a plan or none"));
@@ -285,7 +289,7 @@ fn publish(path: &Path, mut plan: Map<String, Value>, stages: &[Value]) -> Resul
     plan.insert("stages".to_owned(), json!(stages));
     let plan: Plan = read::parse(&Value::Object(plan).to_string(), path)?;
     let text = serde_json::to_string_pretty(&plan)? + "\n";
-    let is_there = crate::io::text::read(path).is_ok_and(|found| found == text);
+    let is_there = !is_standard_output(path) && crate::io::text::read(path).is_ok_and(|found| found == text);
     if !is_there {
         let written = collision::write_output(path, text.as_bytes());
         written.map_err(NextError::at(path, "the plan of the next round cannot be written"))?;

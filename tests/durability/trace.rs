@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// The environment variable that makes a missing `strace` a failure.
 const REQUIRE: &str = "FEDMILL_REQUIRE_STRACE";
@@ -78,6 +78,11 @@ pub(super) struct Traced {
 
 /// Runs the program in the folder under `strace`; `more` has further options of `strace`.
 pub(super) fn traced(dir: &Dir, args: &[&str], more: &[&str]) -> Traced {
+    traced_to(Stdio::piped(), dir, args, more)
+}
+
+/// Runs the program as [`traced`], with this standard output.
+pub(super) fn traced_to(stdout: Stdio, dir: &Dir, args: &[&str], more: &[&str]) -> Traced {
     let root = fs::canonicalize(dir.path("")).unwrap();
     let before = stats(&root);
     let scratch = Dir::new();
@@ -95,6 +100,7 @@ pub(super) fn traced(dir: &Dir, args: &[&str], more: &[&str]) -> Traced {
         .env("VK_ICD_FILENAMES", "none")
         .env("NODEVICE_SELECT", "1")
         .env_remove("RUST_LOG")
+        .stdout(stdout)
         .output()
         .unwrap();
     let calls = calls(&fs::read_to_string(log).unwrap());

@@ -2,7 +2,7 @@
 
 use super::registry::{Adding, read};
 use crate::cli::clients::state::StateDirectory;
-use crate::cli::{Common, Failure, INPUTS, Outcome, print};
+use crate::cli::{Common, Failure, INPUTS, Outcome, print_account};
 use crate::io::text;
 use anyhow::anyhow;
 use clap::Args;
@@ -30,7 +30,7 @@ impl Arguments {
             .map_err(|why| anyhow!("{}: cannot be read: {why}", self.file.display()))?;
         let agents = read(&text, &self.file)?;
         self.adding.add(self.state.create()?, &agents)?;
-        print(&agents.keys().map(|name| format!("{name}\n")).collect::<String>())?;
+        print_account(&agents.keys().map(|name| format!("{name}\n")).collect::<String>());
         Ok(Outcome::Done)
     }
 }

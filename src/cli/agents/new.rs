@@ -2,7 +2,7 @@
 
 use super::registry::{Adding, read};
 use crate::cli::clients::state::StateDirectory;
-use crate::cli::{Common, Failure, INPUTS, Outcome, print};
+use crate::cli::{Common, Failure, INPUTS, Outcome, print_account};
 use crate::io::text;
 use crate::language::template::{Reference, Template};
 use crate::schema::name::{Id, Name};
@@ -63,7 +63,7 @@ impl Arguments {
         let agents = Map::from_iter([(self.name.to_string(), agent)]);
         let agents = read(&Value::Object(agents).to_string(), &self.from)?;
         self.adding.add(self.state.create()?, &agents)?;
-        print(&format!("{}\n", self.name))?;
+        print_account(&format!("{}\n", self.name));
         Ok(Outcome::Done)
     }
 }

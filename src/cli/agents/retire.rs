@@ -1,7 +1,7 @@
 //! `fedmill agents retire`: agents that no plan gets any more.
 
 use crate::cli::clients::state::{StateDirectory, failure};
-use crate::cli::{Common, Failure, INPUTS, Outcome, print};
+use crate::cli::{Common, Failure, INPUTS, Outcome, print_account};
 use clap::Args;
 use jiff::Timestamp;
 
@@ -19,7 +19,7 @@ pub(in crate::cli) struct Arguments {
 impl Arguments {
     pub(super) fn run(&self, _: &Common) -> Result<Outcome, Failure> {
         let retired = self.state.open()?.retire_agents(&self.names, Timestamp::now()).map_err(failure)?;
-        print(&format!("{retired} {} retired\n", if retired == 1 { "agent" } else { "agents" }))?;
+        print_account(&format!("{retired} {} retired\n", if retired == 1 { "agent" } else { "agents" }));
         Ok(Outcome::Done)
     }
 }

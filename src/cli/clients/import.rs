@@ -1,6 +1,6 @@
 //! `fedmill clients import`: registers the clients of a file.
 
-use super::super::{Common, Failure, INPUTS, Outcome, print};
+use super::super::{Common, Failure, INPUTS, Outcome, print_account};
 use super::state::{StateDirectory, failure};
 use crate::fleet::error::FleetError;
 use crate::fleet::import::{self, Format, ImportRequest};
@@ -82,7 +82,7 @@ pub(super) fn register(
         return Err(failure(FleetError::NoClient { path: request.path.to_owned() }));
     }
     let active = registry.active().map_err(failure)?;
-    print(&format!("{}\n", tables::imported(imported, active)))?;
+    print_account(&format!("{}\n", tables::imported(imported, active)));
     Ok(Outcome::Done)
 }
 

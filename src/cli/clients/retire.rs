@@ -1,6 +1,6 @@
 //! `fedmill clients retire` and `expire`: clients that no round selects any more.
 
-use super::super::{Common, Failure, INPUTS, Outcome, print};
+use super::super::{Common, Failure, INPUTS, Outcome, print_account};
 use super::state::{StateDirectory, failure, parse_time};
 use crate::fleet::age::Age;
 use crate::model::client_id::nfc;
@@ -23,7 +23,7 @@ impl Arguments {
     pub(super) fn run(&self, _: &Common) -> Result<Outcome, Failure> {
         let ids: Vec<String> = self.ids.iter().map(|id| nfc(id)).collect();
         let retired = self.state.open()?.retire(&ids, Timestamp::now()).map_err(failure)?;
-        print(&format!("{}\n", retired_text(retired)))?;
+        print_account(&format!("{}\n", retired_text(retired)));
         Ok(Outcome::Done)
     }
 }
@@ -52,7 +52,7 @@ impl ExpireArguments {
         if !common.quiet {
             crate::telemetry::console::tell(&retired_text(ids.len() as u64));
         }
-        print(&ids.iter().map(|id| format!("{}\n", escaped(id))).collect::<String>())?;
+        print_account(&ids.iter().map(|id| format!("{}\n", escaped(id))).collect::<String>());
         Ok(Outcome::Done)
     }
 }

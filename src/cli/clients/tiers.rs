@@ -1,12 +1,11 @@
 //! `fedmill clients tiers`: sorts clients into tiers by their devices.
 
-use super::super::{Common, Failure, OUTPUT, Outcome, RULE, is_stdout, print, size};
+use super::super::{Common, Failure, OUTPUT, Outcome, RULE, print_account, size};
 use super::state::{StateDirectory, failure};
 use crate::codecs;
 use crate::fleet::tiers::{self, Scale, TIERS, TierPlan};
 use crate::rules;
 use crate::settings::Definition;
-use crate::telemetry::console;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -87,10 +86,7 @@ impl Arguments {
         let counts: Vec<String> =
             TIERS.iter().zip(&assigned.members).map(|(tier, ids)| format!("{} {tier}", ids.len())).collect();
         let text = format!("{}; {changed} changed\n", counts.join(", "));
-        match self.output.as_deref().is_some_and(is_stdout) {
-            true => console::tell(&text),
-            false => print(&text)?,
-        }
+        print_account(&text);
         Ok(Outcome::Done)
     }
 

@@ -1,6 +1,6 @@
 //! `fedmill plan cancel`: ends a run.
 
-use super::super::{COMMON, Common, Failure, INPUTS, OUTPUT, Outcome, print};
+use super::super::{COMMON, Common, Failure, INPUTS, OUTPUT, Outcome, print_account};
 use crate::plan::run::claim::{self, Holds};
 use crate::settings::duration::Friendly;
 use crate::watch::cancel::cancel;
@@ -53,7 +53,7 @@ impl Arguments {
         };
         let cancelled = cancelled.map_err(Failure::of)?;
         if self.json {
-            print(&format!("{}\n", serde_json::to_string(&cancelled)?))?;
+            print_account(&format!("{}\n", serde_json::to_string(&cancelled)?));
         }
         if !cancelled.is_over {
             return Ok(Outcome::Refused(format!("{}: {}", self.dir.display(), cancelled.why)));
@@ -61,7 +61,7 @@ impl Arguments {
         if !self.json {
             let why = if cancelled.why.is_empty() { String::new() } else { format!(": {}", cancelled.why) };
             let before = if cancelled.was == cancelled.state { " before" } else { "" };
-            print(&format!("{}: {}{before}{why}\n", self.dir.display(), cancelled.state))?;
+            print_account(&format!("{}: {}{before}{why}\n", self.dir.display(), cancelled.state));
         }
         Ok(Outcome::Done)
     }

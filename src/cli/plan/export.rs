@@ -1,7 +1,7 @@
 //! `fedmill plan export`: what runs did, for other programs.
 
-use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, is_stdout, print};
-use crate::io::collision::target::is_stream;
+use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, is_stdout};
+use crate::io::collision::{self, target::is_stream};
 use crate::settings::numbers;
 use crate::watch::export::{Export, during};
 use clap::{ArgGroup, Args};
@@ -49,7 +49,7 @@ impl Arguments {
 /// Writes an export into a file, or prints it.
 fn put(export: Export, dir: &Path, path: &Path) -> Result<(), Failure> {
     match is_stdout(path) {
-        true => print(&export.text(dir).map_err(Failure::of)?),
+        true => Ok(collision::write_output(path, export.text(dir).map_err(Failure::of)?.as_bytes())?),
         false => export.write(dir, path).map_err(Failure::of),
     }
 }

@@ -1,6 +1,6 @@
 //! `fedmill plan new`: a plan from a template.
 
-use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, is_stdout, print, print_path};
+use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, is_stdout, print_path};
 use super::run::base_of;
 use crate::cli::agents::registry::registered;
 use crate::io::collision;
@@ -43,7 +43,7 @@ impl Arguments {
         }
         let text = serde_json::to_string_pretty(&plan)? + "\n";
         if is_stdout(&self.output) {
-            print(&text)?;
+            collision::write_output(&self.output, text.as_bytes())?;
             return Ok(Outcome::Done);
         }
         check_outside(&self.output).map_err(Failure::of)?;

@@ -1,6 +1,6 @@
 //! `fedmill plan render`: a plan for Slurm or Snakemake.
 
-use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print};
+use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print_account};
 use super::run::{Jobs, base_of, files_of, named};
 use crate::io::collision;
 use crate::io::folder::readers::Readers;
@@ -82,7 +82,7 @@ impl Arguments {
             });
         }
         files.iter().try_for_each(|file| write(&self.output, file))?;
-        print(if self.json { &json } else { &text })?;
+        print_account(if self.json { &json } else { &text });
         if refused {
             let why = format!(
                 "{target} loses {lost} of the plan's settings; --lossy renders the plan without them"

@@ -1,6 +1,6 @@
 //! `fedmill plan run`: runs a plan to its end.
 
-use super::super::{COMMON, Common, Failure, INPUTS, OUTPUT, Outcome, print};
+use super::super::{COMMON, Common, Failure, INPUTS, OUTPUT, Outcome, print_path};
 use super::export::Exports;
 use crate::cli::agents::registry::record;
 use crate::io::child::jobserver::Places;
@@ -155,7 +155,7 @@ pub(super) fn run(
     Ok(match ending {
         Ending::Succeeded => {
             for path in results(plan, &machine) {
-                print(&format!("{}\n", place.root.join(path).display()))?;
+                print_path(&place.root.join(path));
             }
             Outcome::Done
         }

@@ -1,6 +1,6 @@
 //! `fedmill plan task`: runs one task of a rendered plan.
 
-use super::super::{Common, Failure, INPUTS, Outcome, print};
+use super::super::{Common, Failure, INPUTS, Outcome, print_account};
 use super::resume::settled;
 use super::run::Jobs;
 use crate::plan::run::event::Ending;
@@ -37,7 +37,7 @@ impl Arguments {
         match came.ending {
             Ending::Succeeded => {
                 let lines = came.stages.iter().filter(|_| !common.quiet);
-                print(&lines.map(|line| escaped(line).into_owned() + "\n").collect::<String>())?;
+                print_account(&lines.map(|line| escaped(line).into_owned() + "\n").collect::<String>());
                 Ok(Outcome::Done)
             }
             Ending::Refused(why) => Ok(Outcome::Refused(why)),

@@ -44,7 +44,8 @@ pub(in crate::cli) struct Arguments {
     /// The list of orders of Renyi divergences.
     #[arg(long, value_name = "LIST", default_value = "all")]
     orders: OrderList,
-    /// Draw epsilon by rounds into FILE (.svg or .png).
+    /// Draw epsilon by rounds into FILE (.svg or .png). `-` is SVG on standard
+    /// output.
     #[arg(long, value_name = "FILE", help_heading = OUTPUT, conflicts_with = "events")]
     plot: Option<PathBuf>,
     /// Print one JSON object.
@@ -112,13 +113,14 @@ impl Arguments {
             None => self.plan.assumptions()?,
         };
         if self.json {
-            return print(&format!("{}\n", serde_json::to_string(&WithAssumptions { result, assumptions })?));
+            let json = serde_json::to_string(&WithAssumptions { result, assumptions })?;
+            return print(&format!("{json}\n"));
         }
         for warning in warnings {
             tracing::warn!("{warning}");
         }
         let notes = if common.quiet { String::new() } else { format!("\n{}\n", assumptions.join("\n")) };
-        print(&format!("{}\n{notes}", table()))
+        rates::print_beside(self.plot.as_deref(), false, &format!("{}\n{notes}", table()))
     }
 
     fn title(&self, delta: f64) -> String {

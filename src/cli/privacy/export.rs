@@ -1,7 +1,7 @@
 //! `fedmill privacy export`: publishes the events and epsilons of a budget.
 
 use super::super::rates::{format_of, write};
-use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print, print_path};
+use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, is_stdout, print, print_path};
 use super::failure::failure;
 use crate::bench::curves::{Curve, draw};
 use crate::budget::books::Books;
@@ -28,13 +28,20 @@ pub(in crate::cli) struct Arguments {
     /// Write the export to FILE [default: standard output].
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Draw epsilon by rounds into FILE (.svg or .png).
+    /// Draw epsilon by rounds into FILE (.svg or .png). `-` is SVG on standard
+    /// output.
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
 }
 
 impl Arguments {
     pub(super) fn run(&self, _: &Common) -> Result<Outcome, Failure> {
+        if self.output.is_none() && self.plot.as_deref().is_some_and(is_stdout) {
+            return Err(anyhow::anyhow!(
+                "--plot: found standard output, which has the export, expected a file, or --output FILE"
+            )
+            .into());
+        }
         let picture = self.plot.as_deref().map(format_of).transpose()?;
         let books = Books::read(&self.directory).map_err(failure)?;
         let text = export::text(&books.state, self.format).map_err(|why| failure(why.into()))?;

@@ -1,6 +1,6 @@
 //! `fedmill privacy init`: writes a fixed plan and starts its ledger.
 
-use super::super::{Common, Failure, INPUTS, Outcome, PRIVACY, print};
+use super::super::{Common, Failure, INPUTS, Outcome, PRIVACY, print_path};
 use super::failure::failure;
 use super::mechanism;
 use super::plan::parse_adjacency;
@@ -116,7 +116,7 @@ impl Arguments {
         if let Some(correlated) = plan.correlated.filter(|_| !common.quiet) {
             console::tell(&mechanism::gain_text(&correlated, plan.rounds));
         }
-        print(&format!("{}\n", account.books().directory.plan().display()))?;
+        print_path(&account.books().directory.plan());
         Ok(Outcome::Done)
     }
 

@@ -1,6 +1,6 @@
 //! `fedmill privacy recover` and `void`: charges whose release was not recorded.
 
-use super::super::{Common, Failure, INPUTS, Outcome, print};
+use super::super::{Common, Failure, INPUTS, Outcome, print, print_account};
 use super::failure::failure;
 use crate::budget::account::Account;
 use crate::budget::error::BudgetError;
@@ -48,7 +48,7 @@ impl Arguments {
         if let Some(seq) = self.adopt {
             let mut account = Account::open(&self.directory).map_err(failure)?;
             let head = account.adopt(seq, self.output.as_deref()).map_err(failure)?;
-            print(&format!("{}\n", head.seq))?;
+            print_account(&format!("{}\n", head.seq));
             return Ok(Outcome::Done);
         }
         let books = recover::books(&self.directory).map_err(failure)?;
@@ -90,7 +90,7 @@ impl VoidArguments {
         match account.void(self.seq, &self.attest) {
             Err(why @ BudgetError::NotOpen { .. }) => Ok(Outcome::Refused(why.to_string())),
             done => {
-                print(&format!("{}\n", done.map_err(failure)?.seq))?;
+                print_account(&format!("{}\n", done.map_err(failure)?.seq));
                 Ok(Outcome::Done)
             }
         }

@@ -1,6 +1,6 @@
 //! `fedmill privacy spend`: charges a release that fedmill does not make.
 
-use super::super::{Common, Failure, INPUTS, Outcome, PRIVACY, print};
+use super::super::{Common, Failure, INPUTS, Outcome, PRIVACY, print_account};
 use super::compose;
 use super::failure::failure;
 use crate::budget::account::{Account, ExternalSpend, SpendAnswer};
@@ -67,7 +67,7 @@ impl Arguments {
                     let spent = epsilon_text(verdict.after.epsilon(verdict.accountant));
                     console::tell(&format!("{spent} of epsilon {} are spent", verdict.budget));
                 }
-                print(&format!("{}\n", head.seq))?;
+                print_account(&format!("{}\n", head.seq));
                 Ok(Outcome::Done)
             }
         }

@@ -1,6 +1,6 @@
 //! `fedmill round report`: the figures of all rounds.
 
-use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, is_stdout, print, print_path};
+use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print, print_path};
 use super::directory::reader;
 use crate::io::collision;
 use crate::round::world::Files;
@@ -29,10 +29,6 @@ impl Arguments {
             return Ok(Outcome::Done);
         };
         let page = report::page(&server, &config).map_err(Failure::of)?;
-        if is_stdout(path) {
-            print(&page)?;
-            return Ok(Outcome::Done);
-        }
         collision::check_earlier(path, "<!doctype html>", "an earlier page")?;
         collision::write_output(path, page.as_bytes())?;
         print_path(path);

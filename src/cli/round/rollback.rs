@@ -1,6 +1,6 @@
 //! `fedmill round rollback`: goes back to an earlier model.
 
-use super::super::{Common, Failure, INPUTS, Outcome, print};
+use super::super::{Common, Failure, INPUTS, Outcome, print_path};
 use super::directory::{config, hardware};
 use crate::round::layout;
 use crate::round::machine::Machine;
@@ -34,7 +34,7 @@ impl Arguments {
         let mut machine = Machine::open(&mut server, &config, &self.directory).map_err(Failure::of)?;
         let version = machine.roll_back(self.to, self.restart_strategy).map_err(Failure::of)?;
         next::federation(&self.directory, &config);
-        print(&format!("{}\n", self.directory.join(layout::model(&version.file.blake3)).display()))?;
+        print_path(&self.directory.join(layout::model(&version.file.blake3)));
         Ok(Outcome::Done)
     }
 }

@@ -5,7 +5,7 @@
 //! An output is an option under the heading [`HEADING`] that takes a path of a file. So a new command has the checks
 //! without further work.
 
-use super::target::{Target, is_stream};
+use super::target::{Target, is_standard_output, is_stream};
 use super::{Collision, check};
 use crate::io::publish::resolved;
 use crate::io::shards;
@@ -41,8 +41,6 @@ fn is_path(arg: &Arg) -> bool {
 fn is_text(command: &str, arg: &Arg) -> bool {
     match arg.get_id().as_str() {
         "output" => OF_TEXT.contains(&command),
-        // The plan of the next round pins files of the folder that it lies in.
-        "plan_out" => false,
         id => !KEPT.contains(&id),
     }
 }
@@ -88,18 +86,9 @@ fn target_of(path: PathBuf, is_text: bool) -> Result<PathBuf, String> {
 ///
 /// The first output that is.
 pub fn check_line(command: &Command, matches: &ArgMatches) -> Result<(), Collision> {
-    let (mut command, mut matches) = (command, matches);
-    while let Some((name, below)) = matches.subcommand() {
-        let Some(found) = command.find_subcommand(name) else { break };
-        (command, matches) = (found, below);
-    }
-    let is_given = |arg: &&Arg| matches.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine);
-    let given: Vec<&Arg> = command.get_arguments().filter(is_given).collect();
-    let written = |arg: &&Arg| {
-        let raw = matches.get_raw(arg.get_id().as_str()).into_iter().flatten();
-        raw.map(PathBuf::from).collect::<Vec<_>>()
-    };
-    let outputs = given.iter().filter(|arg| is_output(arg)).flat_map(written);
+    let (command, matches) = innermost(command, matches);
+    let given: Vec<&Arg> = given(command, matches).collect();
+    let outputs = given.iter().filter(|arg| is_output(arg)).flat_map(|arg| written(arg, matches));
     // A folder is no output: the error about it says so.
     let outputs: Vec<PathBuf> = outputs.filter(|path| !path.is_dir()).collect();
     let inputs = given.iter().filter(|arg| !is_output(arg)).flat_map(|arg| inputs(arg, matches));
@@ -124,6 +113,30 @@ pub fn check_line(command: &Command, matches: &ArgMatches) -> Result<(), Collisi
         Some(path) => Err(Collision::Output { path: path.clone() }),
         None => check(&outputs, &read),
     }
+}
+
+/// The subcommand that a command line runs, with its arguments.
+pub fn innermost<'a>(command: &'a Command, matches: &'a ArgMatches) -> (&'a Command, &'a ArgMatches) {
+    let below = matches.subcommand().and_then(|(name, below)| Some((command.find_subcommand(name)?, below)));
+    below.map_or((command, matches), |(command, below)| innermost(command, below))
+}
+
+/// The option of a subcommand that sends an output to standard output.
+pub fn on_standard_output<'a>(command: &'a Command, matches: &ArgMatches) -> Option<&'a str> {
+    let mut outputs = given(command, matches).filter(|arg| is_output(arg));
+    let streamed = outputs.find(|arg| written(arg, matches).iter().any(|path| is_standard_output(path)));
+    streamed.and_then(Arg::get_long)
+}
+
+/// The arguments that stand on the command line.
+fn given<'a>(command: &'a Command, matches: &ArgMatches) -> impl Iterator<Item = &'a Arg> {
+    let is_given = |arg: &&Arg| matches.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine);
+    command.get_arguments().filter(is_given)
+}
+
+/// The paths that an output names.
+fn written(arg: &Arg, matches: &ArgMatches) -> Vec<PathBuf> {
+    matches.get_raw(arg.get_id().as_str()).into_iter().flatten().map(PathBuf::from).collect()
 }
 
 /// Names that fedmill puts beside a file while it replaces it.
