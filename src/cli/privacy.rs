@@ -15,7 +15,7 @@ mod sums;
 pub(super) mod vector;
 mod verify;
 
-use super::{CPU, Common, Failure, GPU, Outcome};
+use super::{BACKEND, CPU, Common, Failure, GPU, Outcome};
 use crate::io::interrupt::{self, Interrupted};
 use clap::Args;
 use std::panic::resume_unwind;
@@ -41,9 +41,9 @@ subcommands! {
     Recover: recover::Arguments, reads [];
     Void: recover::VoidArguments, reads [];
     Export: export::Arguments, reads [];
-    Clip: sums::ClipArguments, reads [CPU];
-    Sum: sums::SumArguments, reads [CPU];
-    Noise: sums::NoiseArguments, reads [CPU];
+    Clip: sums::ClipArguments, reads [BACKEND, GPU, CPU];
+    Sum: sums::SumArguments, reads [BACKEND, GPU, CPU];
+    Noise: sums::NoiseArguments, reads [BACKEND, GPU, CPU];
     Selftest: selftest::Arguments, reads [GPU, &["isa"]];
 }
 

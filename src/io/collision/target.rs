@@ -16,6 +16,9 @@ const MOST_LINKS: usize = 40;
 /// Names of standard output.
 const STANDARD_OUTPUT: [&str; 4] = ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"];
 
+/// Names of standard error.
+const STANDARD_ERROR: [&str; 3] = ["/dev/stderr", "/dev/fd/2", "/proc/self/fd/2"];
+
 /// Where an output goes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Target {
@@ -89,6 +92,10 @@ impl Target {
             Self::StandardOutput => {
                 let mut out = io::stdout().lock();
                 out.write_all(bytes).and_then(|()| out.flush())
+            }
+            // Over one descriptor, so that messages stand before or behind it.
+            Self::Stream(path) if STANDARD_ERROR.iter().any(|name| path.as_os_str() == *name) => {
+                io::stderr().write_all(bytes)
             }
             Self::Stream(path) => {
                 // Behind what a descriptor such as /dev/fd/3 wrote before.
