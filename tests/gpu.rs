@@ -5,6 +5,7 @@
 
 mod codecs;
 mod compress;
+mod decompress;
 mod failures;
 mod inspect;
 mod limits;

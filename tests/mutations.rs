@@ -115,7 +115,7 @@ impl Round {
     fn decompress(&self, base: Option<PathBuf>) {
         let output = self.dir.path("plain.safetensors");
         let (update, max_bytes) = (self.dir.path(EVIL), None);
-        let request = Decompression { update, base, max_bytes, output, isa: Isa::detect() };
+        let request = Decompression { update, base, max_bytes, output, isa: Isa::detect(), device: None };
         let done = request.run(&self.pool);
         assert_eq!(done.is_ok(), self.dir.exists("plain.safetensors"), "{done:?}");
         let _ = fs::remove_file(self.dir.path("plain.safetensors"));

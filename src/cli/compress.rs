@@ -201,26 +201,16 @@ impl Arguments {
 
     /// The GPU that `--backend gpu` asks for.
     fn device(&self, common: &Common) -> Result<Option<Arc<Offload>>, Failure> {
-        match (common.backend_name(), &self.codec) {
-            (BackendName::Cpu, _) => Ok(None),
-            (BackendName::Auto, _) => {
-                tracing::info!("compress runs on the CPU; --backend gpu runs codecs with shaders on a GPU");
-                Ok(None)
-            }
-            (BackendName::Gpu, Some(codec)) if codec.has_shaders() => {
-                let opened = Offload::open(&common.gpu_options());
-                opened.map(Some).map_err(|why| Failure { hint: why.hint().map(str::to_owned), ..why.into() })
-            }
-            (BackendName::Gpu, codec) => {
-                let found =
-                    codec.as_ref().map_or("no --codec".to_owned(), |codec| format!("--codec {codec}"));
-                let with_shaders = codecs::with_shaders();
-                let why = anyhow::anyhow!(
-                    "--backend gpu: found {found}, expected a codec with shaders, with its default blocks: {with_shaders}"
-                );
-                Err(Failure { hint: Some("--backend cpu runs every codec".to_owned()), ..why.into() })
-            }
+        let codec = self.codec.as_ref();
+        if common.backend_name() != BackendName::Gpu || codec.is_some_and(|codec| codec.has_shaders()) {
+            return common.offload("compress");
         }
+        let found = codec.map_or("no --codec".to_owned(), |codec| format!("--codec {codec}"));
+        let with_shaders = codecs::with_shaders();
+        let why = anyhow::anyhow!(
+            "--backend gpu: found {found}, expected a codec with shaders, with its default blocks: {with_shaders}"
+        );
+        Err(Failure { hint: Some("--backend cpu runs every codec".to_owned()), ..why.into() })
     }
 
     fn warn_of_bias(&self) {

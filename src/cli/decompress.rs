@@ -31,13 +31,14 @@ pub(super) struct Arguments {
 
 impl Arguments {
     pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
-        common.refuse_gpu("decompress")?;
         if patch::is_patch(&self.update) {
+            common.refuse_gpu("decompress of a patch")?;
             return self.apply(common);
         }
         let (update, base, output) = (self.update.clone(), self.base.clone(), self.output.clone());
-        let decompression =
-            Decompression { update, base, max_bytes: self.max_size, output, isa: common.isa() };
+        let device = common.offload("decompress")?;
+        let max_bytes = self.max_size;
+        let decompression = Decompression { update, base, max_bytes, output, isa: common.isa(), device };
         let path = decompression.run(&common.pool()?).map_err(Failure::of)?;
         print_path(&path);
         Ok(Outcome::Done)

@@ -50,6 +50,7 @@ mod reporting;
 mod round;
 mod usage;
 
+use crate::compress::offload::Offload;
 use crate::engine::backend::request::{BackendName, BackendRequest};
 use crate::engine::intake::claims::{Claims, ClientIdFrom, OnDuplicateContent};
 use crate::engine::passes::machine::Machine;
@@ -69,6 +70,7 @@ use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use tracing::Level;
 
 /// The groups of options in the help.
@@ -112,7 +114,7 @@ subcommands! {
     Aggregate: aggregate::Arguments, reads [BACKEND, GPU, CPU];
     Inspect: inspect::Arguments, reads [BACKEND, GPU, CPU];
     Compress: compress::Arguments, reads [BACKEND, GPU, CPU];
-    Decompress: decompress::Arguments, reads [CPU];
+    Decompress: decompress::Arguments, reads [BACKEND, GPU, CPU];
     Personalize: personalize::Arguments, reads [CPU];
     Privacy: privacy::Arguments, reads [];
     Clients: clients::Arguments, reads [];
@@ -275,6 +277,21 @@ impl Common {
         match self.backend_name() {
             BackendName::Gpu => Err(Failure::no_gpu(command)),
             BackendName::Auto | BackendName::Cpu => Ok(()),
+        }
+    }
+
+    /// The GPU for the codecs of a command, if `--backend gpu` asks for it.
+    fn offload(&self, command: &str) -> Result<Option<Arc<Offload>>, Failure> {
+        match self.backend_name() {
+            BackendName::Cpu => Ok(None),
+            BackendName::Auto => {
+                tracing::info!("{command} runs on the CPU; --backend gpu runs codecs with shaders on a GPU");
+                Ok(None)
+            }
+            BackendName::Gpu => {
+                let opened = Offload::open(&self.gpu_options());
+                opened.map(Some).map_err(|why| Failure { hint: why.hint().map(str::to_owned), ..why.into() })
+            }
         }
     }
 

@@ -8,6 +8,7 @@ use crate::codecs::sparse::{randk, topk};
 use crate::codecs::{Scheme, constant, ecsq, integers, lowrank, sketch};
 use crate::model::dtype::{Dtype, Kind};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// The encoding of a vector.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
@@ -67,6 +68,14 @@ impl Coding {
         }
     }
 
+    /// Whether a device decodes part of the values, or no codec was named for them.
+    pub fn decodes_on_device(&self) -> bool {
+        match self {
+            Self::Raw | Self::Constant(_) | Self::Integers(_) => true,
+            _ => self.scheme().is_some_and(Scheme::has_shaders),
+        }
+    }
+
     /// Whether a tensor of a dtype may have this encoding. Integers need one without loss.
     pub fn takes(&self, dtype: Dtype) -> bool {
         match self {
@@ -74,5 +83,29 @@ impl Coding {
             Self::Integers(_) => dtype.kind() == Kind::Integer,
             _ => dtype.kind() == Kind::Float,
         }
+    }
+}
+
+/// The codec as its user names it, with the block of `eden`, which says whether a device decodes it.
+impl fmt::Display for Coding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Uniform(scheme) => return write!(f, "u{}", scheme.bits),
+            Self::Symmetric(scheme) => return write!(f, "i{}", scheme.bits),
+            Self::Eden(scheme) => return write!(f, "eden{}:block={}", scheme.bits, scheme.block),
+            Self::Raw => "raw",
+            Self::Constant(_) => "constant",
+            Self::Half(half::Half::F16) => "f16",
+            Self::Half(half::Half::Bf16) => "bf16",
+            Self::TopK(_) => "topk",
+            Self::RandK(_) => "randk",
+            Self::Sign(_) => "sign",
+            Self::LowRank(_) => "lowrank",
+            Self::Sketch(_) => "sketch",
+            Self::E4m3(_) => "e4m3",
+            Self::Mxfp8(_) => "mxfp8",
+            Self::Integers(_) => "integers",
+            Self::Ecsq(_) => "ecsq",
+        })
     }
 }

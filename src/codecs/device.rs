@@ -1,4 +1,4 @@
-//! The kernels that a GPU may run for an encoder.
+//! The kernels that a GPU may run for an encoder or a decoder.
 
 use crate::codecs::CHUNK;
 use crate::kernels::block_quantize::{BlockRun, Draw};
@@ -7,7 +7,7 @@ use std::fmt;
 /// Steps of grids for which a GPU has the bits of the CPU: it may take smaller numbers for zero.
 const STEPS: std::ops::RangeInclusive<f64> = 1.0 / (1u128 << 76) as f64..=(1u128 << 100) as f64;
 
-/// Values that an encoder sends to a GPU at once: 16 MiB, whole chunks.
+/// Values that a GPU encodes or decodes at once: 16 MiB, whole chunks.
 pub const AT_ONCE: usize = 64 * CHUNK;
 
 /// Whether a GPU finds the same codes as the CPU on a grid of this step.
@@ -15,8 +15,13 @@ pub(super) fn suits(step: f64) -> bool {
     step == 0.0 || STEPS.contains(&step)
 }
 
-/// A GPU. Its results have the bits of the CPU's kernels. After a failure it returns `None`, and the encoder computes
-/// on the CPU; the owner of the device knows of the failure and discards the file.
+/// Whether a GPU finds the same values as the CPU by this step or scale. Of the zeros only that without a sign is one.
+pub(super) fn suits_decoder(step: f32) -> bool {
+    step.to_bits() == 0 || STEPS.contains(&f64::from(step))
+}
+
+/// A GPU. Its results have the bits of the CPU's kernels. After a failure it returns `None`, and the codec computes on
+/// the CPU; the owner of the device knows of the failure and discards the file.
 pub trait Device: fmt::Debug + Send + Sync {
     /// Counts the values by their next digit, for a [`Search`](crate::kernels::select_largest::Search).
     fn histogram(&self, values: &[f32], digit: [u32; 4]) -> Option<Vec<u64>>;
@@ -50,4 +55,17 @@ pub trait Device: fmt::Debug + Send + Sync {
         factors: &[f32],
         thresholds: &[f32],
     ) -> Option<(Vec<u8>, Vec<f32>)>;
+    /// The values of codes. `grids` has the start and the step of the grid of each block of the run.
+    fn dequantize(&self, codes: &[u8], run: BlockRun, grids: &[[f32; 2]]) -> Option<Vec<f32>>;
+    /// The values of codes of either sign. `steps` has the step of each block of the run.
+    fn dequantize_symmetric(&self, codes: &[i8], run: BlockRun, steps: &[f32]) -> Option<Vec<f32>>;
+    /// The values of blocks of 4096 codes: each level is looked up, each block transformed twice, with a flip of signs
+    /// after each transform, and then multiplied by its scale over 4096.
+    fn rotate_back(
+        &self,
+        codes: &[u8],
+        levels: &[f32],
+        flips: [&[u32]; 2],
+        scales: &[f32],
+    ) -> Option<Vec<f32>>;
 }

@@ -15,7 +15,7 @@
 //! | [`scheme`], [`coding`], [`wire`] | the decoding half: the trait [`Scheme`], and what a file holds |
 //! | [`family`] | what help, docs and tests know of the codecs in a file |
 //! | [`directory`], `count` | the table of contents of an encoded file |
-//! | [`device`] | what a GPU may compute for an encoder |
+//! | [`device`] | what a GPU may compute for an encoder or a decoder |
 //! | [`compressed_tensors`] | the configuration for the library compressed-tensors |
 //! | [`quantize`] | every value to a code of few bits |
 //! | [`sparse`] | few values, and where they are |
@@ -85,6 +85,7 @@ pub use family::Family;
 pub use scheme::{Extent, Invalid, Scheme, Stream};
 pub use tally::Tally;
 
+use crate::kernels::lanes::Isa;
 use crate::settings::{self, SpecError};
 use quantize::{eden, fp8, half, mxfp8, sign, symmetric, uniform};
 use scheme::check_lengths;
@@ -128,9 +129,23 @@ pub fn lines() -> String {
 
 /// The names of the codecs that a device can help.
 pub fn with_shaders() -> String {
-    let made = |name: &str| parse(name).is_ok_and(|codec| codec.has_shaders());
-    let families = CODECS.iter().filter(|family| family.names().any(made));
+    titles(|name| parse(name).is_ok_and(|codec| codec.has_shaders()))
+}
+
+/// The families with a codec that suits, as a list in a sentence.
+fn titles(suits: impl Fn(&str) -> bool) -> String {
+    let families = CODECS.iter().filter(|family| family.names().any(&suits));
     families.map(|family| family.title()).collect::<Vec<_>>().join(", ")
+}
+
+/// The names of the codecs that a device decodes, with their default blocks.
+pub fn decoded_on_device() -> String {
+    let seeds = Seeds { own: 0, shared: 0 };
+    let one = Vector { len: 1, shape: vec![1] };
+    let coding = |codec: Box<dyn Codec>| codec.encoder(Isa::detect(), &one, seeds).coding();
+    let made =
+        |name: &str| parse(name).is_ok_and(|codec| codec.has_shaders() && coding(codec).decodes_on_device());
+    titles(made)
 }
 
 /// The codecs as `compress --table` tries them, as text.

@@ -1,6 +1,7 @@
 //! The decoding half of a codec: the streams of a vector, and the decoder of a run of values.
 
 use crate::codecs::codec::Vector;
+use crate::codecs::device::Device;
 use crate::kernels::lanes::Isa;
 use crate::model::dtype::Dtype;
 use crate::model::layout::TensorSpec;
@@ -92,6 +93,26 @@ pub trait Scheme {
         streams: &[&[u8]],
         out: &mut [f32],
     ) -> Result<(), Invalid>;
+    /// Whether a device can do part of the decoding. Then all streams have a known extent.
+    fn has_shaders(&self) -> bool {
+        false
+    }
+    /// Decodes as [`decode`](Self::decode). A device computes the part that has shaders; the run may then cross chunks.
+    ///
+    /// # Errors
+    ///
+    /// When the bytes are not what an encoder writes.
+    fn decode_on(
+        &self,
+        _device: Option<&dyn Device>,
+        isa: Isa,
+        vector: &Vector,
+        start: usize,
+        streams: &[&[u8]],
+        out: &mut [f32],
+    ) -> Result<(), Invalid> {
+        self.decode(isa, vector, start, streams, out)
+    }
 }
 
 /// Checks that a run of values comes with exactly the bytes that it needs of each stream of known extent.

@@ -1,6 +1,10 @@
-//! Decompresses one update to the plain file that `aggregate` would see.
+//! Decompresses one update to the plain file that `aggregate` would see, on the CPU or with a GPU.
 
+use crate::codecs::Device;
+use crate::codecs::device::AT_ONCE;
 use crate::codecs::directory::{CODEC_KEY, FORMAT_KEY};
+use crate::compress::offload::Offload;
+use crate::gpu::job::GpuError;
 use crate::io::collision::{self, Collision};
 use crate::io::interrupt;
 use crate::io::limits::Decoded;
@@ -19,8 +23,9 @@ use rayon::ThreadPool;
 use rayon::prelude::*;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-/// Values that are decoded at a time.
+/// Values that the CPU decodes at a time.
 const CHUNK: usize = crate::codecs::CHUNK;
 
 /// A request to decompress one update.
@@ -36,6 +41,8 @@ pub struct Decompression {
     pub output: PathBuf,
     /// The instruction set to compute with.
     pub isa: Isa,
+    /// A GPU that decodes. It changes no byte of the file.
+    pub device: Option<Arc<Offload>>,
 }
 
 /// Why an update was not decompressed.
@@ -52,10 +59,20 @@ pub enum DecompressError {
     #[error(transparent)]
     Collision(#[from] Collision),
     #[error(transparent)]
+    Device(#[from] GpuError),
+    #[error(transparent)]
     Write(#[from] WriteError),
 }
 
 impl Explain for DecompressError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Open { faults, .. } => faults.iter().find_map(OpenFault::hint).map(str::to_owned),
+            Self::Device(why) => why.hint().map(str::to_owned),
+            _ => None,
+        }
+    }
+
     fn signal(&self) -> Option<i32> {
         match self {
             Self::Write(WriteError::Interrupted(interrupted)) => Some(interrupted.signal),
@@ -69,7 +86,8 @@ impl Decompression {
     ///
     /// # Errors
     ///
-    /// When files cannot be read or written, or the update is not encoded. Then nothing is published.
+    /// When files cannot be read or written, the update is not encoded, or the GPU fails or has no shaders for the
+    /// update. Then nothing is published.
     pub fn run(&self, pool: &ThreadPool) -> Result<PathBuf, DecompressError> {
         model_writer::check_target(&self.output)?;
         let files = OpenFiles::raise_limit();
@@ -85,7 +103,8 @@ impl Decompression {
         if let Some(most) = self.max_bytes {
             limits.decoded = Decoded::Bytes(most);
         }
-        let update = open_within(&self.update, &files, &tables, base_table, &limits);
+        let device = self.device.clone().map(|device| device as Arc<dyn Device>);
+        let update = open_within(&self.update, &files, &tables, base_table, &limits, device);
         let update = update.map_err(cannot(&self.update))?;
         if update.decoder.is_none() {
             return Err(DecompressError::NotEncoded { path: self.update.clone() });
@@ -95,8 +114,12 @@ impl Decompression {
         let mut metadata = update.metadata.clone();
         metadata.retain(|key, _| ![FORMAT_KEY, CODEC_KEY, KIND_SKETCH.0].contains(&key.as_str()));
         let writer = ModelWriter::create(&self.output, &layout, &metadata, None)?;
-        let pieces: Vec<Piece> = pieces(&layout).collect();
+        let at_once = if self.device.is_some() { AT_ONCE } else { CHUNK };
+        let pieces: Vec<Piece> = pieces(&layout, at_once).collect();
         pool.install(|| pieces.par_iter().try_for_each(|piece| self.write(&update, &writer, *piece)))?;
+        if let Some(device) = &self.device {
+            device.check()?;
+        }
         for file in &update.files {
             file.check_unchanged().map_err(unreadable(file))?;
         }
@@ -145,9 +168,9 @@ fn unreadable(file: &SourceFile) -> impl FnOnce(io::Error) -> DecompressError {
     move |source| DecompressError::Read { path, source }
 }
 
-fn pieces(layout: &Layout) -> impl Iterator<Item = Piece> {
-    layout.tensors().iter().enumerate().flat_map(|(tensor, spec)| {
+fn pieces(layout: &Layout, at_once: usize) -> impl Iterator<Item = Piece> {
+    layout.tensors().iter().enumerate().flat_map(move |(tensor, spec)| {
         let len = spec.len;
-        (0..len).step_by(CHUNK).map(move |start| Piece { tensor, start, len: CHUNK.min(len - start) })
+        (0..len).step_by(at_once).map(move |start| Piece { tensor, start, len: at_once.min(len - start) })
     })
 }

@@ -1,4 +1,4 @@
-//! A GPU that computes part of the work of encoders.
+//! A GPU that computes part of the work of encoders and decoders.
 
 use crate::codecs::{Codec, Device};
 use crate::gpu::Gpu;
@@ -6,7 +6,7 @@ use crate::gpu::job::{GpuError, Options};
 use crate::kernels::block_quantize::{BlockRun, Draw};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// An open GPU, shared by the encoders of all threads. Keeps its first failure.
+/// An open GPU, shared by the encoders or decoders of all threads. Keeps its first failure.
 #[derive(Debug)]
 pub struct Offload {
     gpu: Gpu,
@@ -87,5 +87,23 @@ impl Device for Offload {
         thresholds: &[f32],
     ) -> Option<(Vec<u8>, Vec<f32>)> {
         self.found(self.gpu.rotate_and_bucketize(values, &flips, factors, thresholds))
+    }
+
+    fn dequantize(&self, codes: &[u8], run: BlockRun, grids: &[[f32; 2]]) -> Option<Vec<f32>> {
+        self.found(self.gpu.dequantize(codes, run, grids))
+    }
+
+    fn dequantize_symmetric(&self, codes: &[i8], run: BlockRun, steps: &[f32]) -> Option<Vec<f32>> {
+        self.found(self.gpu.dequantize_symmetric(codes, run, steps))
+    }
+
+    fn rotate_back(
+        &self,
+        codes: &[u8],
+        levels: &[f32],
+        flips: [&[u32]; 2],
+        scales: &[f32],
+    ) -> Option<Vec<f32>> {
+        self.found(self.gpu.rotate_back(codes, levels, flips, scales))
     }
 }

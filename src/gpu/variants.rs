@@ -302,7 +302,7 @@ pub fn workgroup_size(kernel: &str) -> usize {
 pub fn chunk(variant: &Variant) -> Option<usize> {
     match variant.kernel {
         "norms" | "integer_squares" => Some(NORM_CHUNK),
-        "hadamard" | "select_histogram" | "select_output" => Some(VECTOR_CHUNK),
+        "hadamard" | "hadamard_back" | "select_histogram" | "select_output" => Some(VECTOR_CHUNK),
         "gram" => Square::ALL
             .into_iter()
             .find(|square| [false, true].iter().any(|differences| gram(*square, *differences) == *variant))

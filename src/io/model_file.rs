@@ -43,6 +43,10 @@ pub enum OpenFault {
     NotInIndex { tensor: String, shard: String },
     #[error("update is encoded, but {why}")]
     BadEncoding { why: String },
+    #[error(
+        "--backend gpu: tensor `{tensor}` is encoded by {found}, expected a codec with shaders, with its default blocks: {expected}"
+    )]
+    NoShaders { tensor: String, found: String, expected: String },
     #[error("file is an encoded update, expected a plain model")]
     Encoded,
     #[error("metadata `{key}` is `{one}` in one shard and `{other}` in another")]
@@ -71,6 +75,7 @@ impl OpenFault {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Encoded => Some("run `fedmill decompress` on it first"),
+            Self::NoShaders { .. } => Some("--backend cpu decodes every codec"),
             Self::Lookalike(known) => Some(known.hint),
             Self::ShardAlone { .. } => {
                 Some("name the index, *.safetensors.index.json, and put all shards beside it")

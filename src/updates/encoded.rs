@@ -1,7 +1,7 @@
 //! Opens updates whatever their encoding, and decodes tiles of them in place.
 
 use crate::codecs::directory::{BUNDLE, CODEC_KEY, Directory, FORMAT, FORMAT_KEY, Most, PartStreams};
-use crate::codecs::{Coding, Extent, Invalid};
+use crate::codecs::{self, Coding, Device, Extent, Invalid};
 use crate::io::digest::hex;
 use crate::io::discover::model_at;
 use crate::io::limits::Limits;
@@ -42,26 +42,28 @@ pub fn open(
     tables: &TablePool,
     base: Option<&TensorTable>,
 ) -> Result<ModelFile, Faults<OpenFault>> {
-    open_within(path, files, tables, base, &limits(base))
+    open_within(path, files, tables, base, &limits(base), None)
 }
 
-/// Opens an update as [`open`], within other limits than its base allows.
+/// Opens an update as [`open`], within other limits than its base allows. If there is a device, it decodes.
 ///
 /// # Errors
 ///
-/// Every fault found.
+/// Every fault found; one is an encoding of which the device decodes nothing.
 pub fn open_within(
     path: &Path,
     files: &OpenFiles,
     tables: &TablePool,
     base: Option<&TensorTable>,
     limits: &Limits,
+    device: Option<Arc<dyn Device>>,
 ) -> Result<ModelFile, Faults<OpenFault>> {
     let (model, encoded) = open_encoded(path, files, tables, base, limits)?;
-    Ok(match encoded {
-        Some(encoded) => decoded(model, encoded, tables),
-        None => model,
-    })
+    let Some(encoded) = encoded else { return Ok(model) };
+    if device.is_some() {
+        encoded.check_has_shaders()?;
+    }
+    Ok(decoded(model, Encoded { device, ..encoded }, tables))
 }
 
 /// Opens the files of an update. Also returns its directory if it is encoded; the model then has the client's metadata.
@@ -178,6 +180,8 @@ fn bad(why: Invalid) -> Faults<OpenFault> {
 #[derive(Debug)]
 pub struct Encoded {
     isa: Isa,
+    /// A device that decodes.
+    device: Option<Arc<dyn Device>>,
     /// The number of the update among all that the process opened.
     number: u64,
     /// The tensors that the update decodes to.
@@ -280,7 +284,20 @@ impl Encoded {
         static OPENED: AtomicU64 = AtomicU64::new(0);
         let number = OPENED.fetch_add(1, Ordering::Relaxed);
         let table = Arc::new(table(tensors, &places, &parts));
-        Ok(Self { isa: Isa::detect(), number, table, places, parts, metadata, content: None })
+        let isa = Isa::detect();
+        Ok(Self { isa, device: None, number, table, places, parts, metadata, content: None })
+    }
+
+    /// Checks that a device decodes the tensors that a codec was named for.
+    fn check_has_shaders(&self) -> Result<(), OpenFault> {
+        for (place, (part, _)) in self.table.iter().zip(&self.places) {
+            let coding = &self.parts[*part].coding;
+            if !coding.decodes_on_device() {
+                let (tensor, found) = (place.spec.name.clone(), coding.to_string());
+                return Err(OpenFault::NoShaders { tensor, found, expected: codecs::decoded_on_device() });
+            }
+        }
+        Ok(())
     }
 
     /// Whether the update is a sketch. All other tensors of a sketch must be raw.
@@ -327,7 +344,8 @@ impl Decoder for Encoded {
         let spec = &self.table[tensor].spec;
         let (part, first) = self.places[tensor];
         let key = (self.number, part);
-        let decoded = self.parts[part].decode(self.isa, files, key, first + start, out);
+        let decoded =
+            self.parts[part].decode(self.isa, self.device.as_deref(), files, key, first + start, out);
         decoded.map_err(|why| match why {
             PartError::Read(why) => why,
             PartError::Invalid(why) => {

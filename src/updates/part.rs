@@ -1,6 +1,7 @@
 //! One vector of an encoded update: reads the bytes of any run of its values, and decodes them.
 
-use crate::codecs::{CHUNK, Coding, Invalid, Vector};
+use crate::codecs::device::AT_ONCE;
+use crate::codecs::{CHUNK, Coding, Device, Invalid, Vector};
 use crate::io::model_file::heap;
 use crate::io::source::SourceFile;
 use crate::kernels::lanes::Isa;
@@ -70,10 +71,11 @@ impl EncodedPart {
         size_of::<Self>() + lists.into_iter().map(heap).sum::<usize>()
     }
 
-    /// Decodes values from `start` on.
+    /// Decodes values from `start` on, in longer runs if there is a device that has shaders for them.
     pub(crate) fn decode(
         &self,
         isa: Isa,
+        device: Option<&dyn Device>,
         files: &[SourceFile],
         key: PartKey,
         start: usize,
@@ -82,22 +84,24 @@ impl EncodedPart {
         let Some(scheme) = self.coding.scheme() else { return Ok(()) };
         let of_chunks = self.streams.iter().any(|stream| stream.is_chunks);
         let unit = if of_chunks { CHUNK } else { scheme.unit(&self.vector) };
+        let device = device.filter(|_| scheme.has_shaders() && !of_chunks);
+        let at_once = if device.is_some() { AT_ONCE } else { CHUNK };
         let mut scratch = Vec::new();
         let mut done = 0;
         while done < out.len() {
             let from = start + done;
-            let to = (start + out.len()).min((from / CHUNK + 1) * CHUNK);
+            let to = (start + out.len()).min((from / at_once + 1) * at_once);
             // The run of whole units around the values.
             let run = from / unit * unit..to.next_multiple_of(unit).min(self.vector.len);
             let wanted = &mut out[done..done + to - from];
             let within = from - run.start..to - run.start;
             if run == (from..to) {
-                self.decode_run(isa, files, run.start, wanted)?;
+                self.decode_run(isa, device, files, run.start, wanted)?;
             } else if of_chunks {
                 self.copy_of_chunk(isa, files, key, run, within, wanted)?;
             } else {
                 scratch.resize(run.len(), 0.0);
-                self.decode_run(isa, files, run.start, &mut scratch)?;
+                self.decode_run(isa, device, files, run.start, &mut scratch)?;
                 wanted.copy_from_slice(&scratch[within]);
             }
             done += to - from;
@@ -105,10 +109,11 @@ impl EncodedPart {
         Ok(())
     }
 
-    /// Decodes a run of whole units within one chunk.
+    /// Decodes a run of whole units, within one chunk if there is no device.
     fn decode_run(
         &self,
         isa: Isa,
+        device: Option<&dyn Device>,
         files: &[SourceFile],
         start: usize,
         out: &mut [f32],
@@ -116,7 +121,7 @@ impl EncodedPart {
         let Some(scheme) = self.coding.scheme() else { return Ok(()) };
         let bytes = self.read(files, &(start..start + out.len()))?;
         let streams: Vec<&[u8]> = bytes.iter().map(Vec::as_slice).collect();
-        Ok(scheme.decode(isa, &self.vector, start, &streams, out)?)
+        Ok(scheme.decode_on(device, isa, &self.vector, start, &streams, out)?)
     }
 
     /// Copies values of a chunk, and keeps the decoded chunk for the values beside them.
@@ -137,7 +142,7 @@ impl EncodedPart {
             if *start != chunk.start {
                 *start = usize::MAX;
                 values.resize(chunk.len(), 0.0);
-                self.decode_run(isa, files, chunk.start, values)?;
+                self.decode_run(isa, None, files, chunk.start, values)?;
                 *start = chunk.start;
             }
             out.copy_from_slice(&values[within]);
@@ -145,7 +150,7 @@ impl EncodedPart {
         })
     }
 
-    /// Reads the bytes of each stream that a run within one chunk needs.
+    /// Reads the bytes of each stream that a run needs; of a stream of chunks, the run's chunk.
     fn read(&self, files: &[SourceFile], run: &Range<usize>) -> Result<Vec<Vec<u8>>, PartError> {
         let Some(scheme) = self.coding.scheme() else { return Ok(Vec::new()) };
         let mut streams = Vec::with_capacity(self.streams.len());

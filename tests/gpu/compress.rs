@@ -12,7 +12,7 @@ use fedmill::gpu::job::Options;
 use rayon::ThreadPoolBuilder;
 
 /// Settings that take another path through a shader than the defaults.
-const SETTINGS: [&str; 13] = [
+pub(crate) const SETTINGS: [&str; 13] = [
     "u3:block=8,rounding=stochastic",
     "u4:block=0",
     "i4:rounding=stochastic",
@@ -29,7 +29,7 @@ const SETTINGS: [&str; 13] = [
 ];
 
 /// Every codec in the registry that has shaders, with its defaults and with these settings.
-fn with_shaders() -> Vec<String> {
+pub(crate) fn with_shaders() -> Vec<String> {
     let names = codecs::CODECS.iter().flat_map(|family| family.names());
     let all = names.chain(SETTINGS).filter(|text| codecs::parse(text).unwrap().has_shaders());
     let found: Vec<String> = all.map(str::to_owned).collect();
@@ -38,7 +38,7 @@ fn with_shaders() -> Vec<String> {
 }
 
 /// The options that open each adapter.
-fn everywhere() -> Vec<Options> {
+pub(crate) fn everywhere() -> Vec<Options> {
     let found = adapters();
     if found.is_empty() {
         assert!(std::env::var_os(REQUIRED).is_none(), "no adapter was found, and one is required");

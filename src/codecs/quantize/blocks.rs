@@ -145,7 +145,10 @@ impl Blocks {
             Some(block) => block.into(),
             None => {
                 let block = self.len(vector);
-                BlockRun { block, skipped: start % block }
+                let left = block - start % block;
+                // A device counts in words: a block beyond the run counts as long as the run.
+                let block = block.min(values);
+                BlockRun { block, skipped: block - left.min(block) }
             }
         }
     }

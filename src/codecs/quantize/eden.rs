@@ -15,7 +15,7 @@
 //! The values after the last whole block are padded with zeros to a power of two from 256 on, if that adds at most a
 //! tenth of the vector. Otherwise they are cut into powers of two (OpenFL's rule).
 
-use crate::codecs::device::AT_ONCE;
+use crate::codecs::device::{AT_ONCE, suits_decoder};
 use crate::codecs::packing::bits;
 use crate::codecs::quantize::blocks::scales;
 use crate::codecs::quantize::lloyd_max::LEVELS;
@@ -262,6 +262,30 @@ impl Eden {
         words
     }
 
+    /// The random signs of whole blocks from a value on, for both rounds.
+    fn flips(self, isa: Isa, start: usize, len: usize) -> [Vec<u32>; 2] {
+        let all = Block { values: start..start + len, codes: start..start + len };
+        PURPOSES.map(|purpose| self.signs(isa, purpose, &all))
+    }
+
+    /// The values of the whole blocks at the start of a run, from the GPU; `None` after a failure, or if a scale is
+    /// outside the range where the GPU has the CPU's bits.
+    fn on_device(
+        self,
+        device: &dyn Device,
+        isa: Isa,
+        start: usize,
+        codes: &[u8],
+        scales: &[f32],
+    ) -> Option<Vec<f32>> {
+        let scales = self.has_shaders().then(|| &scales[..codes.len() / ON_DEVICE])?;
+        if scales.is_empty() || !scales.iter().all(|scale| suits_decoder(*scale)) {
+            return None;
+        }
+        let [first, second] = self.flips(isa, start, codes.len());
+        device.rotate_back(codes, &Code::of(self.bits).levels, [&second, &first], scales)
+    }
+
     /// Rotates. Without normalisation, each round multiplies by the root of the block's length.
     fn rotate(self, isa: Isa, purposes: &[u32], block: &Block, values: &mut [f32]) {
         for purpose in purposes {
@@ -338,8 +362,7 @@ impl EdenEncoder {
         let norms: Vec<Option<Norm>> = sent.chunks_mut(ON_DEVICE).map(|block| self.norm(block)).collect();
         let factors: Vec<f32> =
             norms.iter().map(|norm| norm.as_ref().map_or(0.0, |norm| norm.factor)).collect();
-        let all = Block { values: start..start + sent.len(), codes: start..start + sent.len() };
-        let flips = PURPOSES.map(|purpose| self.scheme.signs(self.isa, purpose, &all));
+        let flips = self.scheme.flips(self.isa, start, sent.len());
         let thresholds = &self.code.thresholds;
         let (codes, rotated) =
             device.rotate_and_bucketize(&sent, [&flips[0], &flips[1]], &factors, thresholds)?;
@@ -421,16 +444,36 @@ impl Scheme for Eden {
         streams: &[&[u8]],
         out: &mut [f32],
     ) -> Result<(), Invalid> {
+        self.decode_on(None, isa, vector, start, streams, out)
+    }
+
+    fn has_shaders(&self) -> bool {
+        self.block as usize == ON_DEVICE
+    }
+
+    fn decode_on(
+        &self,
+        device: Option<&dyn Device>,
+        isa: Isa,
+        vector: &Vector,
+        start: usize,
+        streams: &[&[u8]],
+        out: &mut [f32],
+    ) -> Result<(), Invalid> {
         let run = start..start + out.len();
         check_lengths(self, vector, run.clone(), streams)?;
         let scales = scales(streams[0])?;
         let blocks = self.blocks(vector.len, &run);
         let end = blocks.last().map_or(start, |last| last.codes.end);
         let codes = bits::unpack(isa, self.bits, streams[1], end - start)?;
+        let of_device = &codes[..out.len() / ON_DEVICE * ON_DEVICE];
+        let on_device = device.and_then(|device| self.on_device(device, isa, start, of_device, &scales));
+        let found = on_device.unwrap_or_default();
+        out[..found.len()].copy_from_slice(&found);
         let levels = Code::of(self.bits).levels;
         let mut buffer = TileBuffer::new(1, size_of::<f32>() * self.block as usize);
         let rotated: &mut [f32] = bytemuck::cast_slice_mut(buffer.row_mut(0));
-        for (block, scale) in blocks.iter().zip(scales) {
+        for (block, scale) in blocks.iter().zip(scales).skip(found.len() / ON_DEVICE) {
             let rotated = &mut rotated[..block.codes.len()];
             let codes = &codes[block.codes.start - start..block.codes.end - start];
             levels_of(isa, codes, &levels, rotated);

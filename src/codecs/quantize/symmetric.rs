@@ -328,6 +328,22 @@ impl Scheme for Symmetric {
         streams: &[&[u8]],
         out: &mut [f32],
     ) -> Result<(), Invalid> {
+        self.decode_on(None, isa, vector, start, streams, out)
+    }
+
+    fn has_shaders(&self) -> bool {
+        true
+    }
+
+    fn decode_on(
+        &self,
+        device: Option<&dyn Device>,
+        isa: Isa,
+        vector: &Vector,
+        start: usize,
+        streams: &[&[u8]],
+        out: &mut [f32],
+    ) -> Result<(), Invalid> {
         let run = start..start + out.len();
         check_lengths(self, vector, run.clone(), streams)?;
         if streams.get(2).is_some_and(|shape| *shape != shape_bytes(vector)) {
@@ -335,6 +351,13 @@ impl Scheme for Symmetric {
         }
         let scales = scales(streams[1])?;
         let codes = self.codes(isa, vector, run, streams[0])?;
+        if let Some(device) = device.filter(|_| scales.iter().all(|scale| device::suits_decoder(*scale))) {
+            let run = self.blocks.of_run(vector, start, out.len());
+            if let Some(values) = device.dequantize_symmetric(&codes, run, &scales) {
+                out.copy_from_slice(&values);
+                return Ok(());
+            }
+        }
         for (piece, scale) in self.blocks.pieces(vector, start, out.len()).zip(scales) {
             dequantize_symmetric(isa, &codes[piece.clone()], scale, &mut out[piece]);
         }

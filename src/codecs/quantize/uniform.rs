@@ -236,6 +236,31 @@ fn encoding(grids: &[Grid]) -> Vec<[f32; 2]> {
     grids.iter().map(|grid| [grid.ends[0], grid.inverse()]).collect()
 }
 
+/// The grids as the decoder's kernel takes them: the start and the step of each.
+fn decoding(grids: &[Grid]) -> Vec<[f32; 2]> {
+    grids.iter().map(|grid| [grid.ends[0], grid.step as f32]).collect()
+}
+
+impl Uniform {
+    /// The values from the GPU; `None` after a failure, or if a grid is outside the range where the GPU has the CPU's
+    /// bits.
+    fn on_device(
+        &self,
+        device: &dyn Device,
+        vector: &Vector,
+        start: usize,
+        codes: &[u8],
+        grids: &[Grid],
+    ) -> Option<Vec<f32>> {
+        // A device may take a subnormal start for zero.
+        let starts_well = |grid: &Grid| grid.ends[0].to_bits() == 0 || grid.ends[0].is_normal();
+        let suits =
+            |grid: &Grid| !grid.is_wide() && starts_well(grid) && device::suits_decoder(grid.step as f32);
+        let run = self.blocks.of_run(vector, start, codes.len());
+        grids.iter().all(suits).then(|| device.dequantize(codes, run, &decoding(grids))).flatten()
+    }
+}
+
 impl Scheme for Uniform {
     fn streams(&self, vector: &Vector) -> Result<Vec<Stream>, Invalid> {
         self.blocks.check()?;
@@ -275,6 +300,22 @@ impl Scheme for Uniform {
         streams: &[&[u8]],
         out: &mut [f32],
     ) -> Result<(), Invalid> {
+        self.decode_on(None, isa, vector, start, streams, out)
+    }
+
+    fn has_shaders(&self) -> bool {
+        true
+    }
+
+    fn decode_on(
+        &self,
+        device: Option<&dyn Device>,
+        isa: Isa,
+        vector: &Vector,
+        start: usize,
+        streams: &[&[u8]],
+        out: &mut [f32],
+    ) -> Result<(), Invalid> {
         check_lengths(self, vector, start..start + out.len(), streams)?;
         let ends: Vec<Ends> = bytemuck::pod_collect_to_vec(streams[0]);
         let is_right = |ends: &Ends| ends.iter().all(|end| end.is_finite()) && ends[0] <= ends[1];
@@ -283,12 +324,13 @@ impl Scheme for Uniform {
         }
         let codes = bits::unpack(isa, self.bits, streams[1], out.len())?;
         let grids: Vec<Grid> = ends.into_iter().map(|ends| Grid::of(ends, self.bits)).collect();
+        if let Some(values) = device.and_then(|device| self.on_device(device, vector, start, &codes, &grids))
+        {
+            out.copy_from_slice(&values);
+            return Ok(());
+        }
         match self.blocks.even(out.len()).filter(|_| !grids.iter().any(Grid::is_wide)) {
-            Some(block) => {
-                let grids: Vec<[f32; 2]> =
-                    grids.iter().map(|grid| [grid.ends[0], grid.step as f32]).collect();
-                dequantize(isa, &codes, block, &grids, out);
-            }
+            Some(block) => dequantize(isa, &codes, block, &decoding(&grids), out),
             None => {
                 for (piece, grid) in self.blocks.pieces(vector, start, out.len()).zip(grids) {
                     grid.dequantize(isa, &codes[piece.clone()], &mut out[piece]);

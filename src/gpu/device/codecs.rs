@@ -1,7 +1,7 @@
-//! The kernels of codecs over flat vectors: grids of blocks, rotations, buckets.
+//! The kernels of codecs over flat vectors: grids of blocks, rotations, buckets, and their inverses.
 //!
-//! The host computes grids, factors and thresholds in f64. A device finds the codes that the CPU's kernels find, to
-//! the bit.
+//! The host computes grids, factors and thresholds in f64. A device finds the codes and the values that the CPU's
+//! kernels find, to the bit.
 
 use super::Gpu;
 use crate::gpu::job::GpuError;
@@ -12,6 +12,7 @@ use crate::gpu::shape::{Shape, column_groups, words};
 use crate::gpu::variants::{CODES_AT_ONCE, GROUP, VECTOR_CHUNK};
 use crate::kernels::block_quantize::{self, BlockRun, Draw, Rounding};
 use crate::kernels::lanes::Isa;
+use crate::kernels::levels::levels_of;
 use crate::kernels::philox::{self, random_words};
 use crate::kernels::{bucketize, hadamard};
 
@@ -22,18 +23,19 @@ pub(in crate::gpu) const KERNELS: &[DeviceKernel] = &[
         variants: || {
             let flags = || [false, true].into_iter();
             let codes = flags().flat_map(|signed| flags().map(move |drawn| to_codes(signed, drawn)));
-            codes.chain([Variant::new("block_ends", &[])]).collect()
+            codes.chain([Variant::new("block_ends", &[])]).chain(flags().map(of_codes)).collect()
         },
         cases: &[
             ("ends of blocks of 100", test_block_ends),
             ("to the nearest", |gpu| test_codes(gpu, Draw::Nearest)),
             ("by random words", |gpu| test_codes(gpu, Draw::Stochastic { seed: 3, purpose: 4, first: 8 })),
+            ("back to values", test_values_of_codes),
         ],
     },
     DeviceKernel {
         kernel: "hadamard",
-        variants: || vec![Variant::new("hadamard", &[])],
-        cases: &[("2 blocks", test_rotate)],
+        variants: || vec![Variant::new("hadamard", &[]), Variant::new("hadamard_back", &[])],
+        cases: &[("2 blocks", test_rotate), ("2 blocks of codes, back", test_rotate_back)],
     },
     DeviceKernel {
         kernel: "bucketize",
@@ -45,6 +47,11 @@ pub(in crate::gpu) const KERNELS: &[DeviceKernel] = &[
 /// Codes of values, from minus the top code on if `signed`, rounded by random words if `drawn`.
 fn to_codes(signed: bool, drawn: bool) -> Variant {
     Variant::new("block_quantize", &[("SIGNED", Value::Flag(signed)), ("STOCHASTIC", Value::Flag(drawn))])
+}
+
+/// Values of codes, of either sign if `signed`.
+fn of_codes(signed: bool) -> Variant {
+    Variant::new("block_dequantize", &[("SIGNED", Value::Flag(signed))])
 }
 
 /// The sizes of a vector in blocks.
@@ -182,7 +189,7 @@ impl Gpu {
         }
         let mut run = Run::default();
         let rotated = rotate(&mut run, values, flips);
-        Ok(floats_of(&self.run(&run, &[rotated])?[0]))
+        self.floats(&run, rotated)
     }
 
     /// The codes of values among thresholds, as [`bucketize`](crate::kernels::bucketize::bucketize) defines them. The
@@ -229,7 +236,93 @@ impl Gpu {
         let rotated = rotate(&mut run, values, flips);
         let codes = bucketize(&mut run, &blocks, rotated, factors, thresholds);
         let found = self.run(&run, &[codes, rotated])?;
-        Ok((bytes_of(&found[0], values.len()), floats_of(&found[1])))
+        let [codes, rotated] = <[Vec<u32>; 2]>::try_from(found).unwrap_or_default();
+        Ok((bytes_of(&codes, values.len()), floats_of(rotated)))
+    }
+
+    /// The values of codes. A block's grid is its start, which is not subnormal, and its step: zero, or at least 2^-76.
+    ///
+    /// # Errors
+    ///
+    /// When the device fails or has no memory for it.
+    pub fn dequantize(
+        &self,
+        codes: &[u8],
+        run: impl Into<BlockRun>,
+        grids: &[[f32; 2]],
+    ) -> Result<Vec<f32>, GpuError> {
+        self.values_of(codes, run.into(), grids, false)
+    }
+
+    /// The values of codes of either sign, given the step of each block: zero, or at least 2^-76.
+    ///
+    /// # Errors
+    ///
+    /// When the device fails or has no memory for it.
+    pub fn dequantize_symmetric(
+        &self,
+        codes: &[i8],
+        run: impl Into<BlockRun>,
+        steps: &[f32],
+    ) -> Result<Vec<f32>, GpuError> {
+        let grids: Vec<[f32; 2]> = steps.iter().map(|step| [0.0, *step]).collect();
+        self.values_of(bytemuck::cast_slice(codes), run.into(), &grids, true)
+    }
+
+    fn values_of(
+        &self,
+        codes: &[u8],
+        of: BlockRun,
+        grids: &[[f32; 2]],
+        signed: bool,
+    ) -> Result<Vec<f32>, GpuError> {
+        if codes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let blocks = Blocks { len: codes.len(), block: of.block };
+        let mut run = Run::default();
+        let sent = run.input("codes", bytemuck::pod_collect_to_vec::<u8, u32>(codes));
+        let grids = run.input("grids", bytemuck::cast_slice(grids));
+        let values = run.output("values", CODES_AT_ONCE * blocks.code_words());
+        let shape = Shape { stride: words(of.skipped), ..blocks.of_codes() };
+        run.step(of_codes(signed), shape, &[sent, grids, values], blocks.code_groups());
+        let mut found = self.floats(&run, values)?;
+        found.truncate(codes.len());
+        Ok(found)
+    }
+
+    /// The values of blocks of 4096 codes: looks up the level of each code, transforms each block twice, flips signs
+    /// after each transform by the next stream in `flips`, and multiplies by the block's scale over 4096. A scale is
+    /// zero or at least 2^-76, a level at least 2^-14 in magnitude. There is a level for every code.
+    ///
+    /// # Errors
+    ///
+    /// When the device fails or has no memory for it.
+    pub fn rotate_back(
+        &self,
+        codes: &[u8],
+        levels: &[f32],
+        flips: [&[u32]; 2],
+        scales: &[f32],
+    ) -> Result<Vec<f32>, GpuError> {
+        if codes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut run = Run::default();
+        let sent = run.input("codes", bytemuck::pod_collect_to_vec::<u8, u32>(codes));
+        let levels = run.input("levels", bytemuck::cast_slice(levels));
+        let [first, last] = flips.map(|flips| run.input("flips", flips));
+        let scales = run.input("scales", bytemuck::cast_slice(scales));
+        let values = run.output("values", codes.len());
+        let groups = column_groups(codes.len(), VECTOR_CHUNK);
+        let bound = [sent, levels, first, last, scales, values];
+        run.step(Variant::new("hadamard_back", &[]), Shape::flat(codes.len()), &bound, groups);
+        self.floats(&run, values)
+    }
+
+    /// Runs, and returns the floats of one output.
+    fn floats(&self, run: &Run, output: BufferId) -> Result<Vec<f32>, GpuError> {
+        Ok(floats_of(self.run(run, &[output])?.pop().unwrap_or_default()))
     }
 }
 
@@ -265,8 +358,8 @@ fn bytes_of(words: &[u32], len: usize) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_le_bytes()).take(len).collect()
 }
 
-fn floats_of(words: &[u32]) -> Vec<f32> {
-    words.iter().map(|word| f32::from_bits(*word)).collect()
+fn floats_of(words: Vec<u32>) -> Vec<f32> {
+    bytemuck::allocation::cast_vec(words)
 }
 
 /// Values of a tested block: neither whole workgroups nor whole words.
@@ -303,6 +396,37 @@ fn test_codes(gpu: &Gpu, draw: Draw) -> Result<Difference, GpuError> {
     let mut expected = vec![0; LEN];
     block_quantize::quantize_symmetric(isa, &values, inverse, 7, rounding, &mut expected);
     Ok(unsigned.or_else(|| other("signed code", &found, &expected)))
+}
+
+fn test_values_of_codes(gpu: &Gpu) -> Result<Difference, GpuError> {
+    let (isa, low, step) = (Isa::detect(), -0.9, 0.0137);
+    let codes: Vec<u8> = (0..LEN).map(|i| (i * 7_919 % 251) as u8).collect();
+    let (grids, mut expected) = (vec![[low, step]; LEN / BLOCK], vec![0.0; LEN]);
+    block_quantize::dequantize(isa, &codes, BLOCK, &grids, &mut expected);
+    let unsigned = other("value", &gpu.dequantize(&codes, BLOCK, &grids)?, &expected);
+    let codes: &[i8] = bytemuck::cast_slice(&codes);
+    block_quantize::dequantize_symmetric(isa, codes, step, &mut expected);
+    let found = gpu.dequantize_symmetric(codes, BLOCK, &[step; LEN / BLOCK])?;
+    Ok(unsigned.or_else(|| other("value of either sign", &found, &expected)))
+}
+
+fn test_rotate_back(gpu: &Gpu) -> Result<Difference, GpuError> {
+    let (isa, len) = (Isa::detect(), 2 * VECTOR_CHUNK);
+    let levels = [0.1, 0.4, 0.9, 1.6, -0.1, -0.4, -0.9, -1.6];
+    let codes: Vec<u8> = (0..len).map(|i| (i * 7_919 % 997 % levels.len()) as u8).collect();
+    let (scales, mut flips) = ([1.3, 0.7e-3], vec![0; len / 32]);
+    random_words(isa, 3, 4, 0, &mut flips);
+    let found = gpu.rotate_back(&codes, &levels, [&flips, &flips], &scales)?;
+    let mut expected = vec![0.0; len];
+    levels_of(isa, &codes, &levels, &mut expected);
+    let signs = flips.chunks(VECTOR_CHUNK / 32);
+    for ((block, signs), scale) in expected.chunks_mut(VECTOR_CHUNK).zip(signs).zip(scales) {
+        hadamard::hadamard(isa, block);
+        hadamard::flipped_hadamard(isa, signs, block);
+        let transformed = block.to_vec();
+        hadamard::flipped_products(isa, signs, &transformed, [1.0 / VECTOR_CHUNK as f32, scale], block);
+    }
+    Ok(other("value", &found, &expected))
 }
 
 fn test_rotate(gpu: &Gpu) -> Result<Difference, GpuError> {

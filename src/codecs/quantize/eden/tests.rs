@@ -149,3 +149,10 @@ fn damage_is_refused() {
         assert!(scheme.streams(vector).is_err());
     }
 }
+
+/// Shaders have the bits of the CPU for levels from 2^-14 on.
+#[test]
+fn no_level_is_too_small_for_shaders() {
+    let all = LEVELS.iter().flat_map(|levels| levels.iter());
+    assert!(all.copied().fold(f32::INFINITY, f32::min) >= 1.0 / f32::from(1u16 << 14));
+}
