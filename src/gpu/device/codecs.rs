@@ -1,4 +1,4 @@
-//! The kernels of codecs over flat vectors: grids of blocks, rotations, buckets, and their inverses.
+//! The kernels of codecs over flat vectors: grids of blocks, rotations, buckets; the way back.
 //!
 //! The host computes grids, factors and thresholds in f64. A device finds the codes and the values that the CPU's
 //! kernels find, to the bit.
