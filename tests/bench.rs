@@ -86,6 +86,29 @@ fn every_kernel_and_rule_has_a_row_at_every_size() {
 }
 
 #[test]
+fn commands_on_files_have_rows_with_their_codecs() {
+    let args = ["--backend", "cpu", "--kernels", "none", "--rules", "none", "--commands"];
+    let dir = Dir::new();
+    let found = results(&dir, &[&args[..], &["all", "--plot", "p.svg"]].concat(), &["p.svg"]);
+    assert!(rows(&found).iter().all(|row| checked(row) == "cpu" && row["work"] == "command"));
+    let of = |name: &str| rows(&found).iter().filter(|row| row["name"] == name).count();
+    let eden = "eden4:block=4096,scale=unbiased";
+    let names = ["u4:block=64", eden, "topk:fraction=0.01"];
+    let names = names.map(|codec| [format!("compress:{codec}"), format!("decompress:{codec}")]);
+    assert!(names.as_flattened().iter().all(|name| of(name) == 2), "{found:#}");
+    assert_eq!((of("inspect"), rows(&found).len()), (2, 7 * 2));
+    assert_eq!(found["settings"]["commands"].as_array().unwrap().len(), 7);
+    let svg = String::from_utf8(dir.read("p.svg")).unwrap();
+    assert!(svg.contains("limit: host memory") && svg.contains("limit: read floor"));
+    let few = bench(&Dir::new(), &[&args[..], &["compress:u4:block=8,rounding=stochastic,inspect"]].concat());
+    assert_eq!(few.code, Some(0), "{few:#?}");
+    assert!(few.stdout.contains("other commands, files to files"), "{}", few.stdout);
+    assert!(few.stdout.contains("compress:u4:block=8,rounding=stochastic "), "{}", few.stdout);
+    bench(&Dir::new(), &[&args[..], &["merge"]].concat())
+        .assert_fails(2, &["found `merge`, expected all, none, inspect, compress:CODEC or decompress:CODEC"]);
+}
+
+#[test]
 fn results_have_the_settings_and_the_machine() {
     let found = results(
         &Dir::new(),
@@ -225,6 +248,20 @@ mod on_devices {
         for text in ["\ncpu\n", "\ngpu\n", "\ngpu resident\n", "limit of cpu", "limit of gpu resident"] {
             assert!(svg.contains(text), "no `{text}` in the plot");
         }
+    }
+
+    #[test]
+    fn commands_run_on_both_sides_where_a_device_has_a_part() {
+        let Some(name) = adapter() else { return };
+        let args = ["--adapter", &name, "--kernels", "none", "--rules", "none", "--commands", "all"];
+        let found = results(&Dir::new(), &args, &[]);
+        // A device decodes no topk.
+        let backends: Vec<String> = rows(&found).iter().map(checked).collect();
+        let count = |backend: &str| backends.iter().filter(|found| *found == backend).count();
+        assert_eq!((count("cpu"), count("gpu"), backends.len()), (7 * 2, 6 * 2, 13 * 2));
+        let left_out = found["left_out"].as_array().unwrap();
+        let is_topk = |row: &Value| row["case"].as_str().unwrap().contains("decompress:topk");
+        assert!(left_out.len() == 2 && left_out.iter().all(is_topk), "{left_out:#?}");
     }
 
     #[test]

@@ -1,7 +1,8 @@
-//! Runs all cases: every kernel and rule, at every size, on the CPU and every device.
+//! Runs all cases: every kernel, rule and command, at every size, on the CPU and every device.
 
 use super::BenchError;
 use super::aggregate::{self, Side};
+use super::command::Command;
 use super::device::{DeviceCase, HostMatrix};
 use super::host::HostRows;
 use super::kernel::{Kernel, Value};
@@ -33,6 +34,8 @@ pub struct Grid {
     pub kernels: Vec<Kernel>,
     /// Rules, as merges from files to file; and [`private::NAME`].
     pub rules: Vec<String>,
+    /// Other commands, from files to files.
+    pub commands: Vec<Command>,
     /// Numbers of clients.
     pub clients: Vec<usize>,
     /// Numbers of parameters.
@@ -114,6 +117,7 @@ impl Grid {
         SettingsRow {
             kernels: self.kernels.iter().map(|kernel| kernel.name()).collect(),
             rules: self.rules.clone(),
+            commands: self.commands.iter().map(ToString::to_string).collect(),
             clients: self.clients.clone(),
             parameters: self.parameters.clone(),
             dtype: self.dtypes.iter().map(ToString::to_string).collect(),
@@ -157,13 +161,15 @@ impl Run<'_> {
                 Dtype::F16 => self.run_kernels::<f16>(size),
                 _ => self.run_kernels::<f32>(size),
             }?;
-            self.run_rules(size)?;
+            self.run_on_files(size)?;
         }
         Ok(())
     }
 
     fn all_bytes(&self) -> u64 {
-        let cases = self.grid.kernels.len() * (1 + 2 * self.devices.len()) + self.grid.rules.len();
+        let on_files = self.grid.rules.len() + self.grid.commands.len();
+        let devices = self.devices.len();
+        let cases = self.grid.kernels.len() * (1 + 2 * devices) + on_files * (1 + devices);
         self.grid.sizes().iter().map(|size| size.bytes()).sum::<u64>() * cases as u64
     }
 
@@ -232,8 +238,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn run_rules(&mut self, size: Size) -> Result<(), BenchError> {
-        if self.grid.rules.is_empty() {
+    fn run_on_files(&mut self, size: Size) -> Result<(), BenchError> {
+        if self.grid.rules.is_empty() && self.grid.commands.is_empty() {
             return Ok(());
         }
         let directory = self.grid.directory.as_deref();
@@ -242,12 +248,41 @@ impl Run<'_> {
         let floor = ReadFloor::of(&updates)?;
         let seconds = floor.bytes() as f64 / floor.bytes_per_s(self.pool)?;
         let limit = Limit { name: "read floor", seconds };
+        let gpus: Vec<Arc<Gpu>> = self.devices.iter().map(|device| Arc::clone(&device.gpu)).collect();
+        let sides = || std::iter::once(Side::Cpu).chain(gpus.iter().map(Side::Gpu));
         for rule in self.grid.rules.clone() {
-            self.run_rule(&rule, size, &updates, limit, Side::Cpu)?;
-            for gpu in self.devices.iter().map(|device| Arc::clone(&device.gpu)).collect::<Vec<_>>() {
-                self.run_rule(&rule, size, &updates, limit, Side::Gpu(&gpu))?;
-            }
+            sides().try_for_each(|side| self.run_rule(&rule, size, &updates, limit, side))?;
         }
+        for command in self.grid.commands.clone() {
+            command.prepare(&updates, self.grid.isa, self.pool)?;
+            sides().try_for_each(|side| self.run_command(&command, size, &updates, limit, side))?;
+        }
+        Ok(())
+    }
+
+    fn run_command(
+        &mut self,
+        command: &Command,
+        size: Size,
+        updates: &SyntheticUpdates,
+        floor: Limit,
+        side: Side,
+    ) -> Result<(), BenchError> {
+        let (subject, backend) = (size.subject(Work::Command, &command.to_string()), backend_of(side));
+        let case = on_side(size, &subject, &backend);
+        if matches!(side, Side::Gpu(_)) && !command.has_shaders() {
+            self.leave_out(case, "a device does no part of it".to_owned());
+            return Ok(());
+        }
+        tracing::info!("{case}");
+        let written = size.bytes() as f64 / self.host.memory_bytes_per_s;
+        let limit = match command.reads_updates() {
+            true => floor,
+            false => Limit { name: "host memory", seconds: written },
+        };
+        let run = || command.run(updates, side, self.grid.isa, self.pool);
+        let latency = sample(self.grid.repeats, run)?;
+        self.add(subject, size, backend, latency, limit);
         Ok(())
     }
 
@@ -259,13 +294,8 @@ impl Run<'_> {
         limit: Limit,
         side: Side,
     ) -> Result<(), BenchError> {
-        let subject = size.subject(Work::Aggregate, rule);
-        let backend = match side {
-            Side::Cpu => (Backend::Cpu, None),
-            Side::Gpu(gpu) => (Backend::Gpu, Some(gpu.adapter().name.clone())),
-        };
-        let case =
-            format!("{} clients, {subject} on {}", size.clients, backend.1.as_deref().unwrap_or("the CPU"));
+        let (subject, backend) = (size.subject(Work::Aggregate, rule), backend_of(side));
+        let case = on_side(size, &subject, &backend);
         tracing::info!("{case}");
         let run = || match rule {
             private::NAME => private::release(updates, size.parameters, side, self.grid.isa, self.pool),
@@ -315,6 +345,18 @@ impl Run<'_> {
             left_out: self.left_out,
         }
     }
+}
+
+fn backend_of(side: Side) -> (Backend, Option<String>) {
+    match side {
+        Side::Cpu => (Backend::Cpu, None),
+        Side::Gpu(gpu) => (Backend::Gpu, Some(gpu.adapter().name.clone())),
+    }
+}
+
+/// A case on files, in messages.
+fn on_side(size: Size, subject: &Subject, backend: &(Backend, Option<String>)) -> String {
+    format!("{} clients, {subject} on {}", size.clients, backend.1.as_deref().unwrap_or("the CPU"))
 }
 
 fn device_limit(kernel: Kernel, size: Size, limits: &DeviceLimits) -> Limit {

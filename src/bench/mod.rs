@@ -1,15 +1,17 @@
 //! Measures kernels and whole merges on the CPU and on every GPU, side by side in one run.
 //!
 //! [`grid`] runs all cases: [`kernel`] lists the kernels, `host` and `device` run them, [`aggregate`] merges files to
-//! file, and [`private`] under a budget. [`sampling`] repeats a case and keeps percentiles. [`limits`] measures the most that the machine can do, and
-//! [`results`] compares every row with it. [`plot`] draws results, [`table`] lists them, [`rates`] draws codecs and [`curves`] epsilon, on a
-//! [`picture`] that is an SVG or a `raster`. [`angles`] draws the updates of a round and [`verdicts`] who was merged, as a
+//! file, [`private`] under a budget; [`command`] runs other commands on files. [`sampling`] repeats a case and keeps
+//! percentiles. [`limits`] measures the most that the machine can do, and [`results`] compares every row with it.
+//! [`plot`] draws results, [`table`] lists them, [`rates`] draws codecs and [`curves`] epsilon, on a [`picture`] that is
+//! an SVG or a `raster`. [`angles`] draws the updates of a round and [`verdicts`] who was merged, as a
 //! `scatter` whose `labels` do not overlap. [`calibrate`] measures the rates behind forecasts. Nothing here decides
 //! anything about a round.
 
 pub mod aggregate;
 pub mod angles;
 pub mod calibrate;
+pub mod command;
 pub mod curves;
 mod device;
 pub mod grid;
@@ -50,6 +52,8 @@ pub enum BenchError {
     Budget(#[from] BudgetError),
     #[error(transparent)]
     Rule(#[from] SpecError),
+    #[error("{0}")]
+    Command(Box<dyn Explain>),
     #[error("synthetic updates could not be written")]
     NotWritten(#[source] std::io::Error),
     #[error("synthetic updates could not be read")]
@@ -64,6 +68,7 @@ impl BenchError {
         match self {
             Self::Interrupted(interrupted) => Some(interrupted.signal),
             Self::Merge(error) => error.signal(),
+            Self::Command(error) => error.signal(),
             _ => None,
         }
     }
@@ -73,6 +78,7 @@ impl BenchError {
         match self {
             Self::Gpu(error) => error.hint().map(str::to_owned),
             Self::Merge(error) => error.hint(),
+            Self::Command(error) => error.hint(),
             _ => None,
         }
     }

@@ -107,10 +107,11 @@ impl Series {
         rows.sort_by_key(|row| row.clients);
         let points =
             |seconds: fn(&Row) -> f64| rows.iter().map(|row| (row.clients as f64, seconds(row))).collect();
-        let of_merge = rows.first().is_some_and(|row| row.subject.work == Work::Aggregate);
+        let of_files = rows.first().filter(|row| row.subject.work != Work::Kernel);
         Self {
             label: label.to_owned(),
-            limit_label: if of_merge { "limit: read floor".to_owned() } else { format!("limit of {label}") },
+            limit_label: of_files
+                .map_or_else(|| format!("limit of {label}"), |row| format!("limit: {}", row.limit.name)),
             color,
             seconds: points(|row| row.latency.total.p50_ns as f64 / 1e9),
             limits: points(|row| row.limit.seconds.max(1e-9)),

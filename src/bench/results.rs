@@ -47,6 +47,7 @@ impl Tool {
 pub struct SettingsRow {
     pub kernels: Vec<&'static str>,
     pub rules: Vec<String>,
+    pub commands: Vec<String>,
     pub clients: Vec<usize>,
     pub parameters: Vec<usize>,
     pub dtype: Vec<String>,
@@ -124,6 +125,8 @@ pub enum Work {
     Kernel,
     /// A merge from files to file.
     Aggregate,
+    /// Another command on files.
+    Command,
 }
 
 /// The backend of a case, and the time that counts.
@@ -151,9 +154,9 @@ impl fmt::Display for Backend {
 /// The subject of cases that differ in their number of clients.
 #[derive(Serialize, Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Subject {
-    /// Kernel or merge.
+    /// Kernel, merge or other command.
     pub work: Work,
-    /// The name of the kernel or rule.
+    /// The name of the kernel, the rule or the command.
     pub name: String,
     /// The dtype of the updates.
     pub dtype: String,
@@ -163,8 +166,12 @@ pub struct Subject {
 
 impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let work = if self.work == Work::Kernel { "kernel" } else { "aggregate" };
-        write!(f, "{work} {}, {} {}", self.name, short(self.parameters), self.dtype)
+        let work = match self.work {
+            Work::Kernel => "kernel ",
+            Work::Aggregate => "aggregate ",
+            Work::Command => "",
+        };
+        write!(f, "{work}{}, {} {}", self.name, short(self.parameters), self.dtype)
     }
 }
 

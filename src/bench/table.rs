@@ -9,7 +9,11 @@ pub fn text(results: &Results) -> String {
     let mut text = head(&results.machine, &results.limits);
     let settings = &results.settings;
     let _ = writeln!(text, "median of {} runs after {}\n", settings.samples, settings.warm_up);
-    for (work, title) in [(Work::Kernel, "kernels"), (Work::Aggregate, "aggregate, files to file")] {
+    for (work, title) in [
+        (Work::Kernel, "kernels"),
+        (Work::Aggregate, "aggregate, files to file"),
+        (Work::Command, "other commands, files to files"),
+    ] {
         let rows: Vec<&Row> = results.rows.iter().filter(|row| row.subject.work == work).collect();
         if !rows.is_empty() {
             let _ = writeln!(text, "{title}\n{}\n", table(&rows));

@@ -2,6 +2,7 @@
 
 use super::{BackendName, Common, Failure, INPUTS, OUTPUT, Outcome, rates};
 use crate::bench::BenchError;
+use crate::bench::command::Command;
 use crate::bench::grid::{Grid, check_rule};
 use crate::bench::kernel::{DTYPES, Kernel};
 use crate::bench::picture::Format;
@@ -32,6 +33,9 @@ pub(super) struct Arguments {
     /// Rules that need --byzantine assume a fifth of the clients. private-mean is the mean under a budget of privacy.
     #[arg(long, value_name = "LIST", default_value = "mean,median,multi-krum", value_parser = rules)]
     rules: RuleList,
+    /// Other commands to measure from files to files: all, none, or some of inspect, compress:CODEC, decompress:CODEC.
+    #[arg(long, value_name = "LIST", default_value = "none", value_parser = commands)]
+    commands: CommandList,
     /// Numbers of clients.
     #[arg(long, value_name = "LIST", default_value = "2,8,32,64", value_delimiter = ',', value_parser = count)]
     clients: Vec<usize>,
@@ -77,6 +81,9 @@ struct KernelList(Vec<Kernel>);
 #[derive(Clone, Debug)]
 struct RuleList(Vec<String>);
 
+#[derive(Clone, Debug)]
+struct CommandList(Vec<Command>);
+
 fn kernels(text: &str) -> Result<KernelList, String> {
     let named = |name: &str| {
         let unknown = || format!("found `{name}`, expected all, none, or some of {}", kernel_names());
@@ -96,6 +103,18 @@ fn rules(text: &str) -> Result<RuleList, String> {
     let list = split_list(text);
     list.iter().try_for_each(|rule| check_rule(rule)).map_err(|why| why.to_string())?;
     Ok(RuleList(list))
+}
+
+fn commands(text: &str) -> Result<CommandList, String> {
+    match text {
+        "none" => Ok(CommandList(Vec::new())),
+        "all" => Command::all().map(CommandList),
+        list => split_list(list)
+            .iter()
+            .map(|text| Command::parse(text))
+            .collect::<Result<_, _>>()
+            .map(CommandList),
+    }
 }
 
 /// Parses a count above zero, with an optional suffix for thousands or millions.
@@ -140,6 +159,7 @@ impl Arguments {
         Ok(Grid {
             kernels: self.kernels.0.clone(),
             rules: self.rules.0.clone(),
+            commands: self.commands.0.clone(),
             clients: sorted(&self.clients),
             parameters: sorted(&self.parameters),
             dtypes: self.dtype.clone(),

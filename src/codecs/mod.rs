@@ -140,12 +140,13 @@ fn titles(suits: impl Fn(&str) -> bool) -> String {
 
 /// The names of the codecs that a device decodes, with their default blocks.
 pub fn decoded_on_device() -> String {
-    let seeds = Seeds { own: 0, shared: 0 };
-    let one = Vector { len: 1, shape: vec![1] };
-    let coding = |codec: Box<dyn Codec>| codec.encoder(Isa::detect(), &one, seeds).coding();
-    let made =
-        |name: &str| parse(name).is_ok_and(|codec| codec.has_shaders() && coding(codec).decodes_on_device());
-    titles(made)
+    titles(|name| parse(name).is_ok_and(|codec| decodes_on_device(&*codec)))
+}
+
+/// Whether a device decodes what this codec makes. It encodes it then too.
+pub fn decodes_on_device(codec: &dyn Codec) -> bool {
+    let (one, seeds) = (Vector { len: 1, shape: vec![1] }, Seeds { own: 0, shared: 0 });
+    codec.has_shaders() && codec.encoder(Isa::detect(), &one, seeds).coding().decodes_on_device()
 }
 
 /// The codecs as `compress --table` tries them, as text.

@@ -61,7 +61,12 @@ impl SyntheticUpdates {
 
     /// A path for a merged model, which is removed with the updates.
     pub fn output(&self) -> PathBuf {
-        self.folder.join("merged.safetensors")
+        self.beside("merged.safetensors")
+    }
+
+    /// A path for another file, which is removed with the updates.
+    pub fn beside(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
     }
 }
 

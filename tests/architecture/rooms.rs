@@ -19,7 +19,7 @@ pub(crate) const ARROWS: &Table = &[
     ("cli", "*"),
     (
         "bench",
-        "aggregate dp budget intake decide passes backend compress updates codecs privacy strategies rules gpu kernels io \
+        "aggregate dp budget inspect intake decide passes backend compress updates codecs privacy strategies rules gpu kernels io \
          telemetry settings model",
     ),
     ("doctor", "gpu privacy kernels io telemetry"),
