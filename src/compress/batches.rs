@@ -19,10 +19,12 @@ pub(crate) fn at_once(bytes_of_chunk: u64) -> usize {
     fitting.clamp(FEWEST_AT_ONCE, CHUNKS_AT_ONCE)
 }
 
-/// The batches: for each thread the values of `at_once` chunks of usual length.
-pub(crate) fn of(chunks: &[Chunk], at_once: usize) -> impl Iterator<Item = &[Chunk]> {
+/// The batches. `waiting` has the chunks of usual length for each thread whose bytes may wait in memory; `None` if no
+/// bytes wait. Then a batch is long, so that some threads read files while others wait for a GPU.
+pub(crate) fn of(chunks: &[Chunk], waiting: Option<usize>) -> impl Iterator<Item = &[Chunk]> {
     let longest = chunks.iter().map(|chunk| chunk.len).max().unwrap_or(CHUNK).max(CHUNK);
-    chunks.chunks((at_once * CHUNK / longest).max(1) * rayon::current_num_threads())
+    let at_once = waiting.map_or(CHUNKS_AT_ONCE, |chunks| (chunks * CHUNK / longest).max(1));
+    chunks.chunks(at_once * rayon::current_num_threads())
 }
 
 /// Buffers that chunks of this batch and the next ones reuse.
@@ -52,6 +54,16 @@ mod tests {
     #[test]
     fn large_chunks_come_in_small_batches() {
         assert_eq!([0, 1 << 12, 1 << 16, 1 << 17, u64::MAX].map(at_once), [64, 64, 16, 8, 8]);
+    }
+
+    #[test]
+    fn long_chunks_come_in_small_batches_only_where_their_bytes_wait() {
+        let chunks: Vec<Chunk> =
+            (0..200).map(|number| Chunk { part: 0, start: number * 64 * CHUNK, len: 64 * CHUNK }).collect();
+        let threads = rayon::current_num_threads();
+        let first = |waiting| of(&chunks, waiting).next().unwrap().len() / threads.min(chunks.len());
+        assert_eq!((first(Some(64)), first(Some(8))), (1, 1));
+        assert_eq!(of(&chunks, None).next().unwrap().len(), chunks.len().min(CHUNKS_AT_ONCE * threads));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use crate::codecs::constant::Constant;
 use crate::codecs::wire::Bits;
 use crate::codecs::{CHUNK, Coding, Encoder, Extent, Invalid, Seeds, Stream, Tally};
-use crate::compress::batches::{self, CHUNKS_AT_ONCE, Spare};
+use crate::compress::batches::{self, Spare};
 use crate::compress::chunks::{Chunk, chunks};
 use crate::compress::parts::PartPlan;
 use crate::compress::quality::Quality;
@@ -177,11 +177,11 @@ fn gather_chunks<'p, T: Send>(
     mut add: impl FnMut(usize, T),
 ) -> Result<(), EncodeError> {
     let spare = Spare::default();
-    for batch in batches::of(&chunks, CHUNKS_AT_ONCE) {
-        interrupt::check()?;
+    for batch in batches::of(&chunks, None) {
         let seen: Vec<T> = batch
             .par_iter()
             .map(|chunk| {
+                interrupt::check()?;
                 spare.with(|buffer| Ok(look(chunk, read(values, plan(chunk.part), *chunk, buffer)?)))
             })
             .collect::<Result<_, EncodeError>>()?;
@@ -316,16 +316,17 @@ impl Encoding<'_> {
         };
         let appended = self.parts.iter().filter(|part| part.chunk_count() > 0);
         let of_chunk = appended.map(|part| part.expected_bytes() / part.chunk_count() as u64).max();
-        let at_once = batches::at_once(of_chunk.unwrap_or(0));
         let spare = Spare::default();
-        for batch in batches::of(&all, at_once) {
-            interrupt::check()?;
+        for batch in batches::of(&all, of_chunk.map(batches::at_once)) {
             let shared: &Sink = sink;
             let done: Vec<Done> = batch
                 .par_iter()
-                .map(|chunk| match self.parts[chunk.part].coding {
-                    Coding::Raw => self.copy(*chunk, shared),
-                    _ => spare.with(|buffers| self.encode(*chunk, shared, buffers)),
+                .map(|chunk| {
+                    interrupt::check()?;
+                    match self.parts[chunk.part].coding {
+                        Coding::Raw => self.copy(*chunk, shared),
+                        _ => spare.with(|buffers| self.encode(*chunk, shared, buffers)),
+                    }
                 })
                 .collect::<Result<_, EncodeError>>()?;
             let mut appended = Vec::new();
