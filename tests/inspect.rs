@@ -240,6 +240,17 @@ fn table_for_people() {
 }
 
 #[test]
+fn small_norms_are_no_zeros() {
+    let dir = Dir::new();
+    Update::new("updates/a").f32("w", &[2], &[3e-6, 4e-6]).write(&dir);
+    Update::new("updates/b").f32("w", &[2], &[0.0, 0.0]).write(&dir);
+    let run = inspect(&dir, &[]);
+    let rows: Vec<&str> = run.stdout.lines().collect();
+    assert!(rows[1].contains(" 5.0000e-6 ") && rows[1].contains(" 4.0000e-6 "), "{}", run.stdout);
+    assert!(rows[2].contains(" 0.0000 ") && !rows[2].contains('e'), "{}", run.stdout);
+}
+
+#[test]
 fn check_fails_if_there_is_a_fault() {
     let dir = round();
     assert_eq!(inspect(&dir, &["--check"]).code, Some(0));

@@ -153,3 +153,14 @@ fn weights_are_not_sent_by_codecs_that_shrink_them() {
         assert_eq!(found.as_deref(), kind, "{how:?}");
     }
 }
+
+#[test]
+fn a_misspelt_codec_gets_the_one_that_was_meant() {
+    let dir = Dir::new();
+    for (found, meant) in [("u44", "u4"), ("edn4:block=64", "eden4"), ("topq", "topk")] {
+        let run = fedmill(&dir, &["compress", "a.safetensors", "--codec", found, "-o", "o.safetensors"]);
+        run.assert_fails(2, &["--codec", &format!("did you mean `{meant}`?")]);
+    }
+    let run = fedmill(&dir, &["compress", "a.safetensors", "--codec", "u4:blok=64", "-o", "o.safetensors"]);
+    run.assert_fails(2, &["u4 has no setting `blok`", "did you mean `block`?"]);
+}

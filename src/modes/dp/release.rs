@@ -238,7 +238,7 @@ fn release(session: &mut Session, options: &Options) -> Result<Report, Error> {
 fn warn_unless_recorded(recorded: Result<Head, BudgetError>, model: &Path) -> Result<(), Error> {
     match recorded {
         // Another program changed the model meanwhile.
-        Err(why @ BudgetError::NotOpen { .. }) => Err(DpError::of(why).into()),
+        Err(why @ BudgetError::NotOpen { .. }) => Err(DpError::of(why)),
         Err(why) => {
             tracing::warn!(
                 hint = "the same command again writes the record, and costs nothing",
