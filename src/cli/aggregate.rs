@@ -82,14 +82,16 @@ pub(super) struct Arguments {
     /// Draw who was kept to FILE, as SVG or PNG by its suffix: a mark for each client, in order of the rule's
     /// scores. `-` is SVG on standard output.
     ///
-    /// A rule without scores has the clients' shares of the model there, or their norms. docs/aggregate.md explains the plot.
+    /// A rule without scores has the clients' shares of the model there, or their norms. docs/aggregate.md explains the
+    /// plot.
     #[arg(long, value_name = "FILE", help_heading = OUTPUT, conflicts_with_all = ["dp", "tiers", "partial"])]
     plot: Option<PathBuf>,
     /// Write the plan of the next round to FILE, for `fedmill plan run`: this command on the updates that then lie where
     /// this round's lie, from the merged model.
     ///
-    /// With `-` standard output has the plan, for the working directory. The plan pins the merged model and the files of settings by their digests, counts --seed and --round up, and has
-    /// the budget of --dp as its limit. All these files must lie below the folder of FILE.
+    /// With `-` standard output has the plan, for the working directory. The plan pins the merged model and the files of
+    /// settings by their digests, counts --seed and --round up, and has the budget of --dp as its limit. All these files
+    /// must lie below the folder of FILE.
     #[arg(long, value_name = "FILE", help_heading = OUTPUT, conflicts_with_all = ["partial", "partials", "files_from", "max_shard_size"])]
     plan_out: Option<PathBuf>,
     #[command(flatten)]

@@ -1,7 +1,8 @@
 //! The registry: one SQLite file, `clients.db`, which any SQLite tool reads.
 //!
-//! [`agents`] has the agents of plans. The registry keeps a rollback journal beside the file, never a write-ahead log: that fails on network disks. SQLite flushes the
-//! journal, the file and their folder itself. A change is in the file as a whole or not at all.
+//! [`agents`] has the agents of plans. The registry keeps a rollback journal beside the file, never a write-ahead log:
+//! that fails on network disks. SQLite flushes the journal, the file and their folder itself. A change is in the file as
+//! a whole or not at all.
 
 pub mod agents;
 
@@ -364,7 +365,8 @@ const INSERT: &str = "INSERT INTO clients (id, compute_capability, data_size, co
                       retired_at, registered_at, last_round) \
                       VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15) ON CONFLICT DO NOTHING";
 
-/// A client that comes back is no longer retired, unless the new values say so. A tier and a time that the new values lack stay.
+/// A client that comes back is no longer retired, unless the new values say so. A tier and a time that the new values
+/// lack stay.
 const UPDATE: &str = "UPDATE clients SET compute_capability = ?2, data_size = ?3, connection_quality = ?4, memory = ?5, \
                       bandwidth = ?6, epsilon = ?7, secure_aggregation = ?8, min_secagg_threshold = ?9, \
                       tier = coalesce(?10, tier), public_key = ?11, last_update = coalesce(?12, last_update), \

@@ -31,7 +31,8 @@ pub struct IntegerSums {
     pub squares: Vec<u128>,
 }
 
-/// Noise of streams that is added to integers. Every tile says which of the streams it gets. Not printable, since it holds the keys of the noise.
+/// Noise of streams that is added to integers. Every tile says which of the streams it gets. Not printable, since it
+/// holds the keys of the noise.
 #[derive(Clone, Copy)]
 pub struct NoiseJob<'a> {
     /// The width of the noise.

@@ -18,8 +18,8 @@ const BYTE_ORDER_MARK: &str = "\u{feff}";
 /// has no end.
 pub const MOST_BYTES: u64 = 1 << 28;
 
-/// The bytes of a regular file, at most `most`, or of a pipe or a device, at most [`MOST_BYTES`]; `-` is standard input. A
-/// signal ends the wait for a pipe or terminal that stays silent.
+/// The bytes of a regular file, at most `most`, or of a pipe or a device, at most [`MOST_BYTES`]; `-` is standard input.
+/// A signal ends the wait for a pipe or terminal that stays silent.
 fn bytes_of(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let path = path.to_owned();
     interrupt::wait_for(move || match path.as_os_str() == "-" {
@@ -85,7 +85,8 @@ pub fn read_at_most(path: &Path, most: u64) -> io::Result<String> {
     String::from_utf8(bytes).map_err(|why| io::Error::new(io::ErrorKind::InvalidData, why.utf8_error()))
 }
 
-/// The first line of a regular file, without its end, or the first `most` bytes of it; `None` if the file has no whole line.
+/// The first line of a regular file, without its end, or the first `most` bytes of it; `None` if the file has no whole
+/// line.
 ///
 /// # Errors
 ///

@@ -1,13 +1,12 @@
 //! The mode of a release under a privacy budget: clip, charge, add up with noise, publish, record.
 //!
 //! [`release`] holds the order of the steps. [`clips`] measures each client, and [`clipped`] holds the clipped clients
-//! of a run. [`sum_pass`] adds the clipped integers, and [`noised_sum`] the [`noise`] of its
-//! `streams`; `sum_on_gpu` and `noise_on_gpu` do so on a GPU. `drawing` draws noise on a GPU or the CPU. [`series_noise`]
-//! keeps noise that is correlated across rounds, and [`adaptive_clip`] moves the clip bound. Before the charge, `checks` looks at the
-//! base and the number of clients, and `range` at values that leave the base's dtype. `reports` ends a run whose release
-//! exists. Edges hand up their sums in files
-//! ([`sum_file`], [`sums`]). [`statistics`] says what the clipped vector holds, and [`error`] why a run was not
-//! released.
+//! of a run. [`sum_pass`] adds the clipped integers, and [`noised_sum`] the [`noise`] of its `streams`; `sum_on_gpu` and
+//! `noise_on_gpu` do so on a GPU. `drawing` draws noise on a GPU or the CPU. [`series_noise`] keeps noise that is
+//! correlated across rounds, and [`adaptive_clip`] moves the clip bound. Before the charge, `checks` looks at the base
+//! and the number of clients, and `range` at values that leave the base's dtype. `reports` ends a run whose release
+//! exists. Edges hand up their sums in files ([`sum_file`], [`sums`]). [`statistics`] says what the clipped vector
+//! holds, and [`error`] why a run was not released.
 
 pub mod adaptive_clip;
 mod checks;
