@@ -12,7 +12,7 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, symlink};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// Command lines in which each path begins with `@`. Together they have every option that names an output.
 const LINES: [&str; 24] = [
@@ -116,6 +116,55 @@ fn no_output_is_a_file_that_another_output_comes_with() {
         run.assert_fails(2, &["is also another output", "expected different paths"]);
         assert!(!dir.exists("q.safetensors") && !dir.exists("m"), "{line}");
     }
+}
+
+/// A descriptor leads to its file as its name does.
+#[test]
+fn no_output_goes_to_an_input_by_way_of_a_descriptor() {
+    let dir = round();
+    let before = dir.read("base.safetensors");
+    for (to, redirection) in [
+        ("--report /dev/fd/4", "4<base.safetensors"),
+        ("--report /proc/self/fd/4", "4<>base.safetensors"),
+        ("--report /dev/stdin", "<base.safetensors"),
+        ("--report -", ">>base.safetensors"),
+        ("--plot /dev/fd/4", "4<updates/client-0.safetensors"),
+        ("--report /dev/fd/4", "4<updates/client-0.safetensors"),
+    ] {
+        let line = format!(
+            "{} aggregate --base base.safetensors updates -o q.safetensors {to} {redirection}",
+            program()
+        );
+        let run = Command::new("sh").args(["-c", &line]).current_dir(dir.path("")).output().unwrap();
+        let said = String::from_utf8(run.stderr).unwrap();
+        assert!(run.status.code() == Some(2) && said.contains("is also an input"), "{line}: {said}");
+        assert!(!dir.exists("q.safetensors") && dir.read("base.safetensors") == before, "{line}");
+    }
+    // Another file behind a descriptor is a stream like any other.
+    let line = format!(
+        "{} aggregate --base base.safetensors updates -o q.safetensors --report /dev/fd/4 4>r.json",
+        program()
+    );
+    assert!(Command::new("sh").args(["-c", &line]).current_dir(dir.path("")).status().unwrap().success());
+    assert!(serde_json::from_slice::<Value>(&dir.read("r.json")).is_ok());
+}
+
+#[test]
+fn a_run_waits_while_another_one_publishes_beside_it() {
+    let dir = round();
+    let another = fs::File::open(dir.path("")).unwrap();
+    another.lock().unwrap();
+    let mut run = Command::new(program())
+        .args(["aggregate", "-q", "updates", "-o", "q.safetensors", "--report", "q.json"])
+        .current_dir(dir.path(""))
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    let waits = run.try_wait().unwrap().is_none() && !dir.exists("q.safetensors");
+    drop(another);
+    assert!(run.wait().unwrap().success() && dir.exists("q.safetensors") && dir.exists("q.json"));
+    assert!(waits, "the run published at once");
 }
 
 #[test]

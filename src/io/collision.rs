@@ -51,8 +51,8 @@ pub enum Collision {
 }
 
 /// Checks that the outputs differ from each other and from everything that is read, and are outside of state
-/// directories. `read` has the device and inode of each input, so other names and links of a file count as the file.
-/// Only standard output is one stream: others replace nothing.
+/// directories. `read` has the device and inode of each input, so other names and links of a file count as the file, and
+/// so does a descriptor of it, such as `/dev/fd/3`. Pipes and devices replace nothing.
 ///
 /// # Errors
 ///
@@ -60,11 +60,12 @@ pub enum Collision {
 pub fn check(outputs: &[PathBuf], read: &[(u64, u64)]) -> Result<(), Collision> {
     let mut paths = BTreeSet::new();
     for path in outputs {
-        let named = match Target::of(path).unwrap_or_else(|_| Target::File(path.clone())) {
-            Target::File(named) => named,
-            Target::StandardOutput if paths.insert(PathBuf::from("-")) => continue,
-            Target::StandardOutput => return Err(Collision::Output { path: path.clone() }),
-            Target::Stream(_) => continue,
+        let target = Target::of(path).unwrap_or_else(|_| Target::File(path.clone()));
+        let Some(named) = target.file() else {
+            if target == Target::StandardOutput && !paths.insert(PathBuf::from("-")) {
+                return Err(Collision::Output { path: path.clone() });
+            }
+            continue;
         };
         if identity_of(&named).is_some_and(|id| read.contains(&id)) {
             return Err(Collision::Input { path: path.clone() });
@@ -74,7 +75,8 @@ pub fn check(outputs: &[PathBuf], read: &[(u64, u64)]) -> Result<(), Collision> 
         if directory.join(LEDGER).exists() {
             return Err(Collision::Kept { path: path.clone(), directory: directory.to_owned() });
         }
-        if !paths.insert(resolved) {
+        let key = if target == Target::StandardOutput { PathBuf::from("-") } else { resolved };
+        if !paths.insert(key) {
             return Err(Collision::Output { path: path.clone() });
         }
     }

@@ -2,9 +2,10 @@
 //!
 //! A temporary stands beside its target as `.TARGET.PID-N.fedmill-tmp`, locked while its writer lives. A writer that
 //! fails or is interrupted removes it. The next run with the same target removes the temporary of a killed writer:
-//! [`leftovers`] finds it.
+//! [`leftovers`] finds it. [`turn`] keeps the outputs of two runs apart.
 
 pub mod leftovers;
+pub mod turn;
 
 pub use leftovers::{claim, leftovers_in, remove_leftovers};
 
@@ -75,8 +76,7 @@ impl StagedNames {
     }
 }
 
-/// Whether a path is below `/dev` or `/proc`, except for the file system in memory that `/dev/shm` is. Links to its
-/// folder are followed.
+/// Whether a path is below `/dev` or `/proc` and not in `/dev/shm`. Links to its folder are followed.
 pub(super) fn is_below_devices(path: &Path) -> bool {
     let whole = resolved(path);
     let is_below = |root: &str| whole.starts_with(root);

@@ -81,6 +81,67 @@ fn angles_of_tiny_updates_are_those_of_the_cpu() {
     }
 }
 
+/// Lengths so different that a product is lost in that of the difference.
+#[test]
+fn angles_of_very_unequal_updates_are_those_of_the_cpu() {
+    for far in [1.0, 1e3, 1e9, 1e16, 1e18, 1e25] {
+        let dir = Dir::new();
+        for client in 0..6 {
+            let scale = if client < 3 { 1.0 } else { far };
+            let value =
+                |place: usize| (scale * (1.0 + 0.5 * ((client * 37 + place * 11) as f64).sin())) as f32;
+            let values: Vec<f32> = (0..1000).map(value).collect();
+            Update::new(&format!("updates/c{client}"))
+                .meta("kind", "delta")
+                .f32("w", &[1000], &values)
+                .write(&dir);
+        }
+        let of = |backend: &[&str]| {
+            rows(&fedmill(&dir, &[&["inspect", "--json", "updates"][..], backend].concat()))
+        };
+        let cpu = of(&["--backend", "cpu"]);
+        for backend in on_gpus(&Options::default()) {
+            let adapter = backend.options.adapter.unwrap();
+            let gpu = of(&["--backend", "gpu", "--adapter", &adapter]);
+            for (mut found, mut expected) in gpu.into_iter().zip(cpu.clone()) {
+                let (found, expected) = (angle(&mut found).unwrap(), angle(&mut expected).unwrap());
+                assert!(
+                    (found - expected).abs() < 1e-3,
+                    "{far:e} on {adapter}: {found}, expected {expected}"
+                );
+            }
+        }
+    }
+}
+
+/// Weights that lie so near each other that the rounding of their median is a part of their distance from it.
+#[test]
+fn updates_near_each_other_are_compared() {
+    for clients in [2, 3, 4, 8] {
+        let dir = Dir::new();
+        for client in 0..clients {
+            let value = |place: usize| (1.0 + 1e-6 * ((client * 37 + place * 11) as f64).sin()) as f32;
+            let values: Vec<f32> = (0..4096).map(value).collect();
+            Update::new(&format!("updates/c{client}")).f32("w", &[4096], &values).write(&dir);
+        }
+        for backend in on_gpus(&Options::default()) {
+            let adapter = backend.options.adapter.unwrap();
+            let args = [
+                "aggregate",
+                "updates",
+                "--rule",
+                "distance-trim",
+                "-o",
+                "m.safetensors",
+                "--backend",
+                "gpu",
+            ];
+            let run = fedmill(&dir, &[&args[..], &["--adapter", &adapter]].concat());
+            assert_eq!(run.code, Some(0), "{clients} on {adapter}: {}", run.stderr);
+        }
+    }
+}
+
 #[test]
 fn an_adapter_that_there_is_not_ends_the_command() {
     let round = Round::new(2, 0, "F32", true);

@@ -12,6 +12,7 @@ use crate::engine::passes::combine::compile::compile;
 use crate::engine::passes::combine::reducer::Reducer;
 use crate::engine::passes::error::PassError;
 use crate::io::interrupt::Section;
+use crate::io::publish::turn::Turn;
 use crate::telemetry::report::Report;
 use std::collections::BTreeMap;
 
@@ -102,6 +103,7 @@ pub trait Mode {
     ///
     /// When a file cannot be renamed.
     fn publish(&self, outputs: Complete) -> Result<(), Error> {
+        let _turn = Turn::take(outputs.model.path());
         let _whole = Section::enter();
         outputs.publish()
     }

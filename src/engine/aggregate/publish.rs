@@ -10,6 +10,7 @@ use crate::io::collision::{self, StagedText, publish_text, target};
 use crate::io::interrupt::Section;
 use crate::io::model_files::KeptModel;
 use crate::io::model_writer::{ModelWriter, WriteError};
+use crate::io::publish::turn::Turn;
 use crate::io::publish::{self, Staged, StagedNames};
 use crate::io::text;
 use crate::telemetry::report::{FailureReport, Report};
@@ -86,6 +87,7 @@ pub fn publish(
     report: &impl Serialize,
 ) -> Result<(), Error> {
     let report = stage_report(session, report)?;
+    let _turn = Turn::take(model.path());
     let _whole = Section::enter();
     Complete { model, state, report, plot: None }.publish()
 }
@@ -158,6 +160,7 @@ impl Kept {
     ///
     /// When a file cannot be renamed.
     pub fn publish(&self) -> Result<(), WriteError> {
+        let _turn = Turn::take(self.model.target());
         let _whole = Section::enter();
         self.state.as_ref().map_or(Ok(()), KeptModel::publish)?;
         self.model.publish()?;
@@ -286,7 +289,8 @@ pub fn publish_failure(
     collision::check_target(path)?;
     // Where the folder of the model cannot be read, no model of it is in the way.
     collision::check(&written(outputs).unwrap_or_default(), &[])?;
-    if !target::is_stream(path) && !is_report(path).map_err(WriteError::at(path))? {
+    let file = target::Target::of(path).map_err(WriteError::at(path))?.file();
+    if !file.map_or(Ok(true), |file| is_report(&file)).map_err(WriteError::at(path))? {
         return Err(Error::NotAReport { path: path.to_owned() });
     }
     let refused = is_refusal.then(|| why.clone());

@@ -1,7 +1,8 @@
 //! The angle between each update and the coordinate median of all, on the GPU or the CPU.
 //!
 //! The CPU adds up the products of each delta with the median. The GPU measures the products of all points, as for
-//! rules that compare clients, and the median is one of the points.
+//! rules that compare clients, and the median is one of the points. Where deltas differ much in length, the CPU reads
+//! them again.
 
 use crate::engine::passes::blocks::add_rows;
 use crate::engine::passes::error::PassError;
@@ -32,8 +33,9 @@ pub fn cosines_to_median(
     set: &UpdateSet,
     squared_norms: &[f64],
 ) -> Result<Vec<Option<f64>>, PassError> {
-    let mut products = match machine.gpu() {
-        Some(_) => products_on_gpu(machine, set)?,
+    let on_gpu = machine.gpu().map(|_| products_on_gpu(machine, set)).transpose()?;
+    let mut products = match on_gpu.filter(|products| are_alike(squared_norms, products.last())) {
+        Some(products) => products,
         None => machine.run(&Survey::new(machine, set, Angles))?,
     };
     // The last product is the median's own squared norm.
@@ -43,6 +45,17 @@ pub fn cosines_to_median(
         (product > 0.0).then(|| (dot / product).clamp(-1.0, 1.0))
     };
     Ok(products.into_iter().zip(squared_norms).map(cosine).collect())
+}
+
+/// The most that the squared norms of a delta and the median may differ by, as a factor. A GPU gets their product from the
+/// length of their difference, of which a product of very unequal ones is too small a part.
+const MOST_UNLIKE: f64 = (1 << 16) as f64;
+
+/// Whether all deltas but zeros are about as long as the median.
+fn are_alike(squared_norms: &[f64], median: Option<&f64>) -> bool {
+    let median = median.copied().unwrap_or_default();
+    let alike = median / MOST_UNLIKE..=median * MOST_UNLIKE;
+    squared_norms.iter().all(|norm| *norm == 0.0 || alike.contains(norm))
 }
 
 /// The inner product of each delta with the coordinate median, and the median's squared norm.

@@ -81,6 +81,18 @@ impl Target {
         Err(Errno::LOOP.into())
     }
 
+    /// The file that the output changes: that of its name, or the one behind a descriptor such as `/dev/fd/3`. `None` for a
+    /// pipe or a device.
+    pub fn file(&self) -> Option<PathBuf> {
+        let stream = match self {
+            Self::File(file) => return Some(file.clone()),
+            Self::StandardOutput => Path::new("/dev/stdout"),
+            Self::Stream(stream) => stream,
+        };
+        let is_file = fs::metadata(stream).is_ok_and(|found| found.is_file());
+        is_file.then(|| fs::canonicalize(stream).unwrap_or_else(|_| stream.to_owned()))
+    }
+
     /// Writes all bytes to a stream; returns `false` for a file. A reader that leaves early is no error.
     ///
     /// # Errors
