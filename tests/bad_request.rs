@@ -245,3 +245,14 @@ fn base_not_finite() {
     assert_refused(&dir, &["--base", "base.safetensors"], &parts);
     assert_refused(&dir, &["--base", "base.safetensors", "--on-bad-update", "skip"], &parts);
 }
+
+#[test]
+fn threads_and_slots_have_a_limit() {
+    let dir = Dir::new();
+    for (option, most) in [("--threads", 1024), ("--gpu-slots", 256)] {
+        for found in ["0".to_owned(), (most + 1).to_string(), "100000".to_owned(), "-1".to_owned()] {
+            let run = fedmill(&dir, &["aggregate", "u", "-o", "m", &format!("{option}={found}")]);
+            run.assert_fails(2, &[option, &found, &format!("1..={most}")]);
+        }
+    }
+}

@@ -63,11 +63,12 @@ use crate::settings::size;
 use crate::telemetry::console::{self, LogFormat, print_account, print_path};
 use crate::telemetry::progress::Progress;
 use crate::updates::metadata::UpdateKind;
-use clap::{Arg, ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, ValueEnum};
+use clap::{
+    Arg, ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, ValueEnum, value_parser,
+};
 use failure::Failure;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::ffi::OsString;
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -90,6 +91,11 @@ const CONSOLE: &[&str] = &["quiet", "verbose", "log_format"];
 const BACKEND: &[&str] = &["backend"];
 const GPU: &[&str] = &["adapter", "gpu_slots", "gpu_checks"];
 const CPU: &[&str] = &["threads", "isa"];
+
+/// The most threads and the most tiles on a GPU at once that a command line may ask for. A system without room for them
+/// would end the run.
+const MOST_THREADS: i64 = 1024;
+const MOST_SLOTS: i64 = 256;
 
 /// The server side of federated learning: reads files, writes files.
 ///
@@ -145,14 +151,14 @@ struct Common {
     #[arg(long, global = true, value_name = "NAME")]
     adapter: Option<String>,
     /// The number of tiles on the GPU at once.
-    #[arg(long, global = true, value_name = "N")]
-    gpu_slots: Option<NonZeroUsize>,
+    #[arg(long, global = true, value_name = "N", value_parser = value_parser!(u16).range(1..=MOST_SLOTS))]
+    gpu_slots: Option<u16>,
     /// Keep the bounds checks and loop checks in shaders.
     #[arg(long, global = true)]
     gpu_checks: bool,
     /// The number of worker threads [default: one per processor].
-    #[arg(long, global = true, value_name = "N")]
-    threads: Option<NonZeroUsize>,
+    #[arg(long, global = true, value_name = "N", value_parser = value_parser!(u16).range(1..=MOST_THREADS))]
+    threads: Option<u16>,
     /// The CPU instruction set, such as portable [default: the best that this processor has].
     #[arg(long, global = true, value_name = "SET", value_parser = parse_isa)]
     isa: Option<Isa>,
@@ -242,7 +248,7 @@ impl Common {
     }
 
     fn pool(&self) -> Result<ThreadPool, Failure> {
-        let threads = self.threads.map_or(0, NonZeroUsize::get);
+        let threads = self.threads.map_or(0, usize::from);
         // Rules decide on these threads, and kernels run below them: they have the stack of a main thread.
         Ok(ThreadPoolBuilder::new().num_threads(threads).stack_size(8 << 20).build()?)
     }
@@ -253,7 +259,7 @@ impl Common {
             // Other programs on wgpu read the same variable.
             adapter: self.adapter.clone().or_else(|| std::env::var("WGPU_ADAPTER_NAME").ok()),
             checked: self.gpu_checks,
-            slots: self.gpu_slots.map(NonZeroUsize::get),
+            slots: self.gpu_slots.map(usize::from),
             ..gpu::job::Options::default()
         }
     }
