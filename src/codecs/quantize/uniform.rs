@@ -320,7 +320,10 @@ impl Scheme for Uniform {
         let ends: Vec<Ends> = bytemuck::pod_collect_to_vec(streams[0]);
         let is_right = |ends: &Ends| ends.iter().all(|end| end.is_finite()) && ends[0] <= ends[1];
         if let Some(ends) = ends.iter().find(|ends| !is_right(ends)) {
-            return Err(Invalid(format!("found {ends:?} as ends of a block, expected two finite numbers")));
+            let why = format!(
+                "found {ends:?} as ends of a block, expected two finite numbers, the smaller one first"
+            );
+            return Err(Invalid(why));
         }
         let codes = bits::unpack(isa, self.bits, streams[1], out.len())?;
         let grids: Vec<Grid> = ends.into_iter().map(|ends| Grid::of(ends, self.bits)).collect();
