@@ -68,7 +68,7 @@ fn every_kernel_and_rule_has_a_row_at_every_size() {
     ];
     let found = results(&Dir::new(), &args, &[]);
     // A fifth of 3 clients is no hostile client, so krum is measured at 5 alone.
-    assert_eq!(rows(&found).len(), (9 + 2) * 2 * 3 + 3);
+    assert_eq!(rows(&found).len(), (11 + 2) * 2 * 3 + 3);
     assert!(rows(&found).iter().all(|row| checked(row) == "cpu"));
     for (work, name, dtype, clients) in [
         ("kernel", "mixing-median", "F16", 5),
@@ -76,6 +76,8 @@ fn every_kernel_and_rule_has_a_row_at_every_size() {
         ("kernel", "pairs", "F32", 3),
         ("kernel", "integers", "F16", 3),
         ("kernel", "noise", "F32", 5),
+        ("kernel", "masks", "BF16", 3),
+        ("kernel", "elements", "F16", 5),
         ("aggregate", "private-mean", "BF16", 5),
     ] {
         let is_it = |row: &&Value| {

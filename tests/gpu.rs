@@ -16,6 +16,7 @@ mod private_rounds;
 mod ring;
 mod rounds;
 mod sample;
+mod secure;
 mod selftest;
 pub(crate) mod shaders;
 mod step;

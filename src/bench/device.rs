@@ -1,7 +1,7 @@
 //! Kernels on a GPU, over rows that pass through a ring of slots or stay on the device.
 
 use super::BenchError;
-use super::kernel::{Kernel, LEVEL, STREAM, Value, coefficient, scale};
+use super::kernel::{Kernel, LEVEL, STREAM, Value, coefficient, scale, seeds};
 use super::sampling::{Sample, timed};
 use crate::gpu::integers::{IntegersJob, NoiseJob};
 use crate::gpu::job::{CombineJob, DeviceTime, GpuError, PairsJob, Reduction, TileShape};
@@ -38,6 +38,12 @@ impl HostMatrix {
         Self { rows: (0..rows).map(row).collect(), value_bytes: size_of::<E>(), parameters }
     }
 
+    /// The rows' bits as elements of the field. No finite float has the bits of one beyond the prime.
+    fn elements(&self) -> Vec<Vec<u32>> {
+        let element = |bytes: &[u8; 4]| u32::from_ne_bytes(*bytes);
+        self.rows.iter().map(|row| row.as_chunks().0.iter().map(element).collect()).collect()
+    }
+
     fn bytes(&self) -> u64 {
         (self.rows.len() * self.parameters * self.value_bytes) as u64
     }
@@ -48,6 +54,9 @@ enum Program {
     Pairs(PairsProgram),
     Integers(IntegersProgram),
     Noise(NoiseProgram),
+    /// The seeds of masks. Neither this nor the next takes tiles.
+    Masks(Vec<[u8; 32]>),
+    Elements(Vec<Vec<u32>>),
 }
 
 /// A compiled kernel and its slots.
@@ -84,28 +93,45 @@ impl<'a> DeviceCase<'a> {
                     columns: n * columns,
                 })?)
             }
+            Kernel::Masks => Program::Masks(seeds(n)),
+            Kernel::Elements => Program::Elements(matrix.elements()),
             _ => Program::Combine(CombineProgram::new(gpu, &combine_job(kernel, shape))?),
         };
         let tiles = matrix.parameters.div_ceil(columns);
         let slots = gpu.options().slots.unwrap_or(SLOTS).min(threads).min(tiles).max(1);
         let slot = || match &program {
-            Program::Combine(program) => RingSlot::for_combine(gpu, program),
-            Program::Pairs(program) => RingSlot::for_pairs(gpu, program),
-            Program::Integers(program) => RingSlot::for_integers(gpu, program),
-            Program::Noise(program) => RingSlot::for_noise(gpu, program),
+            Program::Combine(program) => Some(RingSlot::for_combine(gpu, program)),
+            Program::Pairs(program) => Some(RingSlot::for_pairs(gpu, program)),
+            Program::Integers(program) => Some(RingSlot::for_integers(gpu, program)),
+            Program::Noise(program) => Some(RingSlot::for_noise(gpu, program)),
+            Program::Masks(_) | Program::Elements(_) => None,
         };
-        let slots = (0..slots).map(|_| slot().map(Mutex::new)).collect::<Result<_, _>>()?;
+        let slots = (0..slots).map_while(|_| slot()).map(|slot| slot.map(Mutex::new));
+        let slots = slots.collect::<Result<_, _>>()?;
         Ok(Self { gpu, matrix, program, slots, columns })
     }
 
-    /// Whether all rows fit the device's memory.
+    /// Whether all rows can stay in the device's memory.
     pub(super) fn fits(&self) -> bool {
         // A merge keeps no rows on a software adapter; a measurement of kernels alone does.
-        self.matrix.bytes() <= self.gpu.resident_bytes().max(RESIDENT_BYTES)
+        !self.slots.is_empty() && self.matrix.bytes() <= self.gpu.resident_bytes().max(RESIDENT_BYTES)
     }
 
-    /// Sends all rows through the ring.
+    /// Sends all rows through the ring, or whole where the kernel takes no tiles.
     pub(super) fn stream(&self, pool: &ThreadPool) -> Result<Sample, BenchError> {
+        let parameters = self.matrix.parameters;
+        let flat = |work: &dyn Fn() -> Result<Vec<u32>, GpuError>| {
+            let (total, found) = timed(work);
+            Ok(found.map(|_| Sample::whole(total))?)
+        };
+        match &self.program {
+            Program::Masks(seeds) => return flat(&|| self.gpu.masks(seeds, 0, parameters)),
+            Program::Elements(rows) => {
+                let rows: Vec<&[u32]> = rows.iter().map(|row| &row[..]).collect();
+                return flat(&|| self.gpu.sum_elements(&rows));
+            }
+            _ => {}
+        }
         let next = AtomicUsize::new(0);
         let work = |context: rayon::BroadcastContext<'_>| match self.slots.get(context.index()) {
             Some(slot) => {
@@ -182,6 +208,8 @@ impl<'a> DeviceCase<'a> {
             Program::Pairs(program) => slot.pairs(program, kept).map(drop),
             Program::Integers(program) => slot.integers(program, kept).map(drop),
             Program::Noise(program) => slot.noise(program, kept).map(drop),
+            // They have no slots.
+            Program::Masks(_) | Program::Elements(_) => Ok(()),
         }
     }
 }
@@ -213,9 +241,13 @@ fn combine_job(kernel: Kernel, shape: TileShape) -> CombineJob {
             Kernel::TrimmedMean => Reduction::TrimmedMean { cut: Kernel::left_out(n) },
             Kernel::MeanNearMedian => Reduction::MeanNearMedian { kept: n - Kernel::left_out(n) },
             // Those behind norms have programs that are no merge.
-            Kernel::WeightedSum | Kernel::Norms | Kernel::Pairs | Kernel::Integers | Kernel::Noise => {
-                Reduction::WeightedSum
-            }
+            Kernel::WeightedSum
+            | Kernel::Norms
+            | Kernel::Pairs
+            | Kernel::Integers
+            | Kernel::Noise
+            | Kernel::Masks
+            | Kernel::Elements => Reduction::WeightedSum,
         },
         norms: (kernel == Kernel::Norms).then(|| vec![false; n]),
         step: None,

@@ -1,14 +1,16 @@
 //! Kernels on the CPU: tiles in memory, all threads at once.
 
-use super::kernel::{Kernel, LEVEL, STREAM, Value, coefficient, scale};
+use super::kernel::{Kernel, LEVEL, STREAM, Value, coefficient, scale, seeds};
 use super::sampling::{Sample, timed};
 use crate::io::synthetic;
 use crate::kernels::clip_integers::add_quantized;
 use crate::kernels::coordinate_median::coordinate_median;
 use crate::kernels::discrete_gaussian::noise;
 use crate::kernels::element::Merged;
+use crate::kernels::field::add_elements;
 use crate::kernels::gram::{BLOCK, Product, add_pair_sums, centre};
 use crate::kernels::lanes::Isa;
+use crate::kernels::masks::add_masks;
 use crate::kernels::mean_near_median::mean_near_median;
 use crate::kernels::norms::squared_norm;
 use crate::kernels::trimmed_mean::trimmed_mean;
@@ -39,6 +41,8 @@ struct Scratch<E: Value> {
     weights: Vec<f64>,
     sums: Vec<f64>,
     integers: Vec<i64>,
+    elements: Vec<u32>,
+    seeds: Vec<[u8; 32]>,
     medians: Vec<E::Median>,
     middle: Vec<E::Mixed>,
     panel: TileBuffer,
@@ -94,6 +98,8 @@ impl<E: Value> HostRows<E> {
             weights: (0..self.rows).map(|i| (100 + i) as f64).collect(),
             sums: vec![0.0; columns],
             integers: vec![0; columns],
+            elements: vec![0; columns],
+            seeds: seeds(self.rows),
             medians: vec![E::Median::default(); columns],
             middle: vec![E::Mixed::default(); columns],
             panel: TileBuffer::new(points, columns * size_of::<f32>()),
@@ -136,6 +142,19 @@ impl<E: Value> Scratch<E> {
             Kernel::Noise => {
                 let integers = &mut self.integers[..columns];
                 (0..rows.len()).for_each(|_| noise(isa, STREAM, LEVEL, 0, integers));
+            }
+            Kernel::Masks => {
+                let elements = &mut self.elements[..columns];
+                elements.fill(0);
+                add_masks(isa, &self.seeds, 0, elements);
+            }
+            Kernel::Elements => {
+                // Two narrow floats make an element. No finite float has the bits of one beyond the prime.
+                let used = columns - columns % (size_of::<u32>() / size_of::<E>());
+                self.elements.fill(0);
+                (0..rows.len()).for_each(|i| {
+                    add_elements(isa, bytemuck::cast_slice(&rows.row(i)[..used]), &mut self.elements);
+                });
             }
             Kernel::Pairs => self.look_at_pairs(isa, rows),
             Kernel::MixingMedian => self.mix(isa, rows),

@@ -30,11 +30,15 @@ pub enum Kernel {
     Integers,
     /// Discrete Gaussian noise on integers, one row of them for each row.
     Noise,
+    /// The masks of secure aggregation, one seed for each row, added up.
+    Masks,
+    /// The sum of rows modulo a prime, their bits read as integers.
+    Elements,
 }
 
 impl Kernel {
     /// Every kernel.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::WeightedSum,
         Self::Median,
         Self::TrimmedMean,
@@ -44,6 +48,8 @@ impl Kernel {
         Self::MixingMedian,
         Self::Integers,
         Self::Noise,
+        Self::Masks,
+        Self::Elements,
     ];
 
     /// The name on the command line.
@@ -58,6 +64,8 @@ impl Kernel {
             Self::MixingMedian => "mixing-median",
             Self::Integers => "integers",
             Self::Noise => "noise",
+            Self::Masks => "masks",
+            Self::Elements => "elements",
         }
     }
 
@@ -93,6 +101,11 @@ pub(super) const LEVEL: Level = Level::L2;
 
 /// The stream of measured noise. Nothing is released with it.
 pub(super) const STREAM: Stream = Stream { key: &[7; 32], domain: 0, segment: 0 };
+
+/// The seeds of measured masks. Nothing is masked with them.
+pub(super) fn seeds(count: usize) -> Vec<[u8; 32]> {
+    (0..count as u64).map(|seed| [seed; 4].map(u64::to_le_bytes)).map(bytemuck::cast).collect()
+}
 
 /// The scale of measured integers.
 pub(super) fn scale() -> Scale {

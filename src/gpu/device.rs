@@ -2,10 +2,12 @@
 //!
 //! Two traits say what a device does: [`ComputeDevice`] compiles jobs, runs kernels on flat vectors and measures the
 //! hardware; [`TileDevice`] runs compiled jobs on tiles. `vulkan` implements them. Without the feature nothing does,
-//! and [`Gpu::open`] fails. `codecs`, `selection` and `private` state the runs over flat vectors as data.
+//! and [`Gpu::open`] fails. `codecs`, `selection`, `private` and `secure` state the runs over flat vectors as
+//! data.
 
 pub(super) mod codecs;
 pub(super) mod private;
+pub(super) mod secure;
 pub(super) mod selection;
 
 #[cfg(not(feature = "gpu"))]

@@ -29,6 +29,8 @@ pub struct Buffer<'a> {
 pub enum Contents<'a> {
     /// Words that steps read.
     Words(Cow<'a, [u32]>),
+    /// Words that steps read, and that make a run secret: all memory that steps read or write is overwritten after it.
+    Secret(&'a [u32]),
     /// A number of words, every one of which a step writes.
     Unwritten(usize),
     /// A number of zeros, to which steps add.
@@ -51,6 +53,11 @@ impl<'a> Run<'a> {
     /// Adds a buffer that holds these words.
     pub(super) fn input(&mut self, label: &'static str, words: impl Into<Cow<'a, [u32]>>) -> BufferId {
         self.buffer(label, Contents::Words(words.into()))
+    }
+
+    /// Adds a buffer that holds these words, and makes the run secret.
+    pub(super) fn secret(&mut self, label: &'static str, words: &'a [u32]) -> BufferId {
+        self.buffer(label, Contents::Secret(words))
     }
 
     /// Adds a buffer of `words` words, every one of which a step writes.
@@ -79,6 +86,7 @@ impl Buffer<'_> {
     pub fn words(&self) -> usize {
         match &self.contents {
             Contents::Words(words) => words.len(),
+            Contents::Secret(words) => words.len(),
             Contents::Unwritten(words) | Contents::Zeros(words) => *words,
         }
     }

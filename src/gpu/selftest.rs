@@ -8,7 +8,7 @@
 pub(super) mod compare;
 mod tiles;
 
-use crate::gpu::device::{Gpu, codecs, private, selection};
+use crate::gpu::device::{Gpu, codecs, private, secure, selection};
 use crate::gpu::job::Finding;
 use crate::gpu::shaders::Variant;
 use compare::DeviceKernel;
@@ -16,7 +16,10 @@ use std::time::Instant;
 
 /// The kernels that have shaders.
 pub fn device_kernels() -> impl Iterator<Item = DeviceKernel> {
-    [tiles::KERNELS, codecs::KERNELS, selection::KERNELS, private::KERNELS].into_iter().flatten().copied()
+    [tiles::KERNELS, codecs::KERNELS, selection::KERNELS, private::KERNELS, secure::KERNELS]
+        .into_iter()
+        .flatten()
+        .copied()
 }
 
 /// Every variant that is ever compiled.

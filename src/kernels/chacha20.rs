@@ -45,7 +45,7 @@ dispatch! {
     pub fn blocks<A: Arch>(stream: Stream, first: u64, out: &mut [[u32; WORDS]]) {
         let mut number = first;
         for out in out.chunks_mut(BLOCKS) {
-            let made = sixteen_blocks::<A::Words>(stream, number);
+            let made = by_word(sixteen_blocks::<A::Words>(stream, number));
             for block in 0..out.len() {
                 for word in 0..WORDS {
                     out[block][word] = made[word][block];
@@ -56,51 +56,100 @@ dispatch! {
     }
 }
 
-/// Sixteen blocks, from number `first` on.
+/// Sixteen blocks, from number `first` on: one vector for each word.
 #[inline(always)]
-pub(super) fn sixteen_blocks<W: Words>(stream: Stream, first: u64) -> Blocks {
-    let start = start(stream, first);
-    let mut state = start.map(W::of);
-    for _ in 0..DOUBLE_ROUNDS {
-        quarter_round(&mut state, [0, 4, 8, 12]);
-        quarter_round(&mut state, [1, 5, 9, 13]);
-        quarter_round(&mut state, [2, 6, 10, 14]);
-        quarter_round(&mut state, [3, 7, 11, 15]);
-        quarter_round(&mut state, [0, 5, 10, 15]);
-        quarter_round(&mut state, [1, 6, 11, 12]);
-        quarter_round(&mut state, [2, 7, 8, 13]);
-        quarter_round(&mut state, [3, 4, 9, 14]);
+pub(super) fn sixteen_blocks<W: Words>(stream: Stream, first: u64) -> [W; WORDS] {
+    let start = start::<W>(stream, first);
+    let mut state = start;
+    W::rounds(&mut state);
+    for word in 0..WORDS {
+        state[word] = state[word].plus(start[word]);
     }
+    state
+}
+
+/// The words of vectors.
+#[inline(always)]
+pub(super) fn by_word<W: Words>(vectors: [W; WORDS]) -> Blocks {
     let mut blocks = [[0; BLOCKS]; WORDS];
     for word in 0..WORDS {
-        blocks[word] = state[word].plus(W::of(start[word])).words();
+        blocks[word] = vectors[word].words();
     }
     blocks
 }
 
 #[inline(always)]
-fn start(stream: Stream, first: u64) -> Blocks {
-    let mut start = [[0; BLOCKS]; WORDS];
+fn start<W: Words>(stream: Stream, first: u64) -> [W; WORDS] {
+    let mut start = [W::splat(stream.segment); WORDS];
     for word in 0..4 {
-        start[word] = [CONSTANTS[word]; BLOCKS];
+        start[word] = W::splat(CONSTANTS[word]);
     }
+    let key: &[[u8; 4]] = stream.key.as_chunks().0;
     for word in 0..8 {
-        let [a, b, c, d] = [0, 1, 2, 3].map(|byte| stream.key[4 * word + byte]);
-        start[4 + word] = [u32::from_le_bytes([a, b, c, d]); BLOCKS];
+        start[4 + word] = W::splat(u32::from_le_bytes(key[word]));
     }
-    let number = |block: usize| first.wrapping_add(block as u64);
-    start[12] = std::array::from_fn(|block| number(block) as u32);
-    start[13] = std::array::from_fn(|block| (number(block) >> 32) as u32);
-    start[14] = [stream.domain; BLOCKS];
-    start[15] = [stream.segment; BLOCKS];
+    let (mut low, mut high) = ([0; BLOCKS], [0; BLOCKS]);
+    for block in 0..BLOCKS {
+        let number = first.wrapping_add(block as u64);
+        (low[block], high[block]) = (number as u32, (number >> 32) as u32);
+    }
+    start[12] = W::of(low);
+    start[13] = W::of(high);
+    start[14] = W::splat(stream.domain);
     start
+}
+
+/// The twenty rounds over one word of some blocks each.
+#[inline(always)]
+fn rounds<R: Register>(state: &mut [R; WORDS]) {
+    for _ in 0..DOUBLE_ROUNDS {
+        quarter_round(state, [0, 4, 8, 12]);
+        quarter_round(state, [1, 5, 9, 13]);
+        quarter_round(state, [2, 6, 10, 14]);
+        quarter_round(state, [3, 7, 11, 15]);
+        quarter_round(state, [0, 5, 10, 15]);
+        quarter_round(state, [1, 6, 11, 12]);
+        quarter_round(state, [2, 7, 8, 13]);
+        quarter_round(state, [3, 4, 9, 14]);
+    }
+}
+
+/// The twenty rounds where a vector has `N` registers: one part of the blocks after the other, for the registers of the
+/// processor hold no more.
+#[inline(always)]
+fn rounds_in_parts<R: Register, const N: usize>(state: &mut [[R; N]; WORDS]) {
+    for (part, first) in state[0].into_iter().enumerate() {
+        let mut registers = [first; WORDS];
+        for word in 1..WORDS {
+            registers[word] = state[word][part];
+        }
+        rounds(&mut registers);
+        for word in 0..WORDS {
+            state[word][part] = registers[word];
+        }
+    }
 }
 
 /// A quarter round over the words at these places (RFC 8439, section 2.1).
 #[inline(always)]
-fn quarter_round<W: Words>(state: &mut [W; WORDS], places: [usize; 4]) {
+fn quarter_round<R: Register>(state: &mut [R; WORDS], places: [usize; 4]) {
     let [a, b, c, d] = places;
-    [state[a], state[b], state[c], state[d]] = W::quarter_round([state[a], state[b], state[c], state[d]]);
+    state[a] = state[a].plus(state[b]);
+    state[d] = state[d].turned::<16, 16>(state[a]);
+    state[c] = state[c].plus(state[d]);
+    state[b] = state[b].turned::<12, 20>(state[c]);
+    state[a] = state[a].plus(state[b]);
+    state[d] = state[d].turned::<8, 24>(state[a]);
+    state[c] = state[c].plus(state[d]);
+    state[b] = state[b].turned::<7, 25>(state[c]);
+}
+
+/// What the rounds do with the words that one register holds.
+trait Register: Copy {
+    /// `self + other`, modulo 2^32.
+    fn plus(self, other: Self) -> Self;
+    /// `self ^ other`, rotated to the left by `LEFT` bits. `LEFT` and `RIGHT` add up to 32.
+    fn turned<const LEFT: i32, const RIGHT: i32>(self, other: Self) -> Self;
 }
 
 /// One word of sixteen blocks. Call the methods only in code entered through `dispatch!`.
@@ -109,10 +158,16 @@ pub trait Words: Copy {
     fn of(words: [u32; BLOCKS]) -> Self;
     /// The words.
     fn words(self) -> [u32; BLOCKS];
+    /// The same word for every block.
+    fn splat(word: u32) -> Self;
     /// `self + other`, modulo 2^32.
     fn plus(self, other: Self) -> Self;
-    /// The quarter round of four words.
-    fn quarter_round(words: [Self; 4]) -> [Self; 4];
+    /// `self + other`, and `more` on top where the sum wraps around 2^32.
+    fn plus_and(self, other: Self, more: Self) -> Self;
+    /// The larger word of each block.
+    fn max(self, other: Self) -> Self;
+    /// The twenty rounds.
+    fn rounds(state: &mut [Self; WORDS]);
 }
 
 impl Words for [u32; BLOCKS] {
@@ -125,6 +180,10 @@ impl Words for [u32; BLOCKS] {
         self
     }
     #[inline(always)]
+    fn splat(word: u32) -> Self {
+        [word; BLOCKS]
+    }
+    #[inline(always)]
     fn plus(mut self, other: Self) -> Self {
         for block in 0..BLOCKS {
             self[block] = self[block].wrapping_add(other[block]);
@@ -132,29 +191,110 @@ impl Words for [u32; BLOCKS] {
         self
     }
     #[inline(always)]
-    fn quarter_round([mut a, mut b, mut c, mut d]: [Self; 4]) -> [Self; 4] {
+    fn plus_and(mut self, other: Self, more: Self) -> Self {
         for block in 0..BLOCKS {
-            a[block] = a[block].wrapping_add(b[block]);
-            d[block] = (d[block] ^ a[block]).rotate_left(16);
-            c[block] = c[block].wrapping_add(d[block]);
-            b[block] = (b[block] ^ c[block]).rotate_left(12);
-            a[block] = a[block].wrapping_add(b[block]);
-            d[block] = (d[block] ^ a[block]).rotate_left(8);
-            c[block] = c[block].wrapping_add(d[block]);
-            b[block] = (b[block] ^ c[block]).rotate_left(7);
+            let sum = self[block].wrapping_add(other[block]);
+            let more = if sum < other[block] { more[block] } else { 0 };
+            self[block] = sum.wrapping_add(more);
         }
-        [a, b, c, d]
+        self
+    }
+    #[inline(always)]
+    fn max(mut self, other: Self) -> Self {
+        for block in 0..BLOCKS {
+            self[block] = if self[block] < other[block] { other[block] } else { self[block] };
+        }
+        self
+    }
+    #[inline(always)]
+    fn rounds(state: &mut [Self; WORDS]) {
+        let mut parts = state.map(portable::of);
+        rounds_in_parts(&mut parts);
+        *state = parts.map(portable::words);
+    }
+}
+
+/// The registers of a processor of x86-64 without any extension: four words.
+#[cfg(target_arch = "x86_64")]
+mod portable {
+    use super::{BLOCKS, Register};
+    use std::arch::x86_64::*;
+
+    /// The registers of these words.
+    #[inline(always)]
+    pub(super) fn of(words: [u32; BLOCKS]) -> [__m128i; 4] {
+        // SAFETY: both are sixteen words, and any bits are valid words.
+        unsafe { std::mem::transmute(words) }
+    }
+
+    /// The words.
+    #[inline(always)]
+    pub(super) fn words(registers: [__m128i; 4]) -> [u32; BLOCKS] {
+        // SAFETY: as for `of`.
+        unsafe { std::mem::transmute(registers) }
+    }
+
+    impl Register for __m128i {
+        #[inline(always)]
+        fn plus(self, other: Self) -> Self {
+            // SAFETY: every processor of x86-64 has the set.
+            unsafe { _mm_add_epi32(self, other) }
+        }
+        #[inline(always)]
+        fn turned<const LEFT: i32, const RIGHT: i32>(self, other: Self) -> Self {
+            // SAFETY: every processor of x86-64 has the set.
+            unsafe {
+                let x = _mm_xor_si128(self, other);
+                _mm_or_si128(_mm_slli_epi32::<LEFT>(x), _mm_srli_epi32::<RIGHT>(x))
+            }
+        }
+    }
+}
+
+/// Other processors: four words, which the compiler puts into a register.
+#[cfg(not(target_arch = "x86_64"))]
+mod portable {
+    use super::{BLOCKS, Register};
+
+    /// The parts of these words.
+    #[inline(always)]
+    pub(super) fn of(words: [u32; BLOCKS]) -> [[u32; 4]; 4] {
+        bytemuck::cast(words)
+    }
+
+    /// The words.
+    #[inline(always)]
+    pub(super) fn words(parts: [[u32; 4]; 4]) -> [u32; BLOCKS] {
+        bytemuck::cast(parts)
+    }
+
+    impl Register for [u32; 4] {
+        #[inline(always)]
+        fn plus(mut self, other: Self) -> Self {
+            for block in 0..4 {
+                self[block] = self[block].wrapping_add(other[block]);
+            }
+            self
+        }
+        #[inline(always)]
+        fn turned<const LEFT: i32, const RIGHT: i32>(mut self, other: Self) -> Self {
+            for block in 0..4 {
+                let word = self[block] ^ other[block];
+                self[block] = word << LEFT | word >> RIGHT;
+            }
+            self
+        }
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{BLOCKS, Words};
+    use super::{BLOCKS, Register, WORDS, Words, rounds, rounds_in_parts};
     use std::arch::x86_64::*;
 
-    /// Implements [`Words`] for a register type, given its addition and its rotation of changed words.
+    /// Implements [`Words`] for a register type, given its operations.
     macro_rules! register_words {
-        ($register:ty, $add:ident, $turn:ident) => {
+        ($register:ty, $splat:ident, $add:ident, $add_and:ident, $max:ident, $rounds:ident) => {
             impl Words for $register {
                 #[inline(always)]
                 fn of(words: [u32; BLOCKS]) -> Self {
@@ -167,30 +307,40 @@ mod x86 {
                     unsafe { std::mem::transmute(self) }
                 }
                 #[inline(always)]
-                fn plus(self, other: Self) -> Self {
+                fn splat(word: u32) -> Self {
                     // SAFETY: the set was detected (see the trait).
+                    unsafe { $splat(word.cast_signed()) }
+                }
+                #[inline(always)]
+                fn plus(self, other: Self) -> Self {
+                    // SAFETY: as for `splat`.
                     unsafe { $add(self, other) }
                 }
                 #[inline(always)]
-                fn quarter_round([mut a, mut b, mut c, mut d]: [Self; 4]) -> [Self; 4] {
-                    // SAFETY: the set was detected (see the trait).
-                    unsafe {
-                        a = $add(a, b);
-                        d = $turn::<16, 16>(d, a);
-                        c = $add(c, d);
-                        b = $turn::<12, 20>(b, c);
-                        a = $add(a, b);
-                        d = $turn::<8, 24>(d, a);
-                        c = $add(c, d);
-                        b = $turn::<7, 25>(b, c);
-                    }
-                    [a, b, c, d]
+                fn plus_and(self, other: Self, more: Self) -> Self {
+                    // SAFETY: as for `splat`.
+                    unsafe { $add_and(self, other, more) }
+                }
+                #[inline(always)]
+                fn max(self, other: Self) -> Self {
+                    // SAFETY: as for `splat`.
+                    unsafe { $max(self, other) }
+                }
+                #[inline(always)]
+                fn rounds(state: &mut [Self; WORDS]) {
+                    $rounds(state);
                 }
             }
         };
     }
-    register_words!([__m256i; 2], add_two, turn_two);
-    register_words!(__m512i, _mm512_add_epi32, turn);
+    register_words!([__m256i; 2], splat_two, add_two, add_and_two, max_two, rounds_in_parts);
+    register_words!(__m512i, _mm512_set1_epi32, _mm512_add_epi32, add_and, _mm512_max_epu32, rounds);
+
+    #[inline(always)]
+    unsafe fn splat_two(word: i32) -> [__m256i; 2] {
+        // SAFETY: the caller has the set.
+        unsafe { [_mm256_set1_epi32(word); 2] }
+    }
 
     #[inline(always)]
     unsafe fn add_two(a: [__m256i; 2], b: [__m256i; 2]) -> [__m256i; 2] {
@@ -198,24 +348,81 @@ mod x86 {
         unsafe { [_mm256_add_epi32(a[0], b[0]), _mm256_add_epi32(a[1], b[1])] }
     }
 
-    /// `x ^ y`, rotated to the left by `LEFT` bits. `LEFT` and `RIGHT` add up to 32.
     #[inline(always)]
-    unsafe fn turn_two<const LEFT: i32, const RIGHT: i32>(x: [__m256i; 2], y: [__m256i; 2]) -> [__m256i; 2] {
+    unsafe fn max_two(a: [__m256i; 2], b: [__m256i; 2]) -> [__m256i; 2] {
+        // SAFETY: the caller has the set.
+        unsafe { [_mm256_max_epu32(a[0], b[0]), _mm256_max_epu32(a[1], b[1])] }
+    }
+
+    /// `a + b`, and `more` on top where the sum wraps.
+    #[inline(always)]
+    unsafe fn add_and_two(a: [__m256i; 2], b: [__m256i; 2], more: [__m256i; 2]) -> [__m256i; 2] {
+        // SAFETY: the caller has the set.
+        unsafe { [add_and_half(a[0], b[0], more[0]), add_and_half(a[1], b[1], more[1])] }
+    }
+
+    #[inline(always)]
+    unsafe fn add_and_half(a: __m256i, b: __m256i, more: __m256i) -> __m256i {
         // SAFETY: the caller has the set.
         unsafe {
-            let [low, high] = [_mm256_xor_si256(x[0], y[0]), _mm256_xor_si256(x[1], y[1])];
-            [
-                _mm256_or_si256(_mm256_slli_epi32::<LEFT>(low), _mm256_srli_epi32::<RIGHT>(low)),
-                _mm256_or_si256(_mm256_slli_epi32::<LEFT>(high), _mm256_srli_epi32::<RIGHT>(high)),
-            ]
+            let sum = _mm256_add_epi32(a, b);
+            let is_whole = _mm256_cmpeq_epi32(_mm256_max_epu32(sum, b), sum);
+            _mm256_add_epi32(sum, _mm256_andnot_si256(is_whole, more))
         }
     }
 
-    /// `x ^ y`, rotated to the left by `LEFT` bits.
+    impl Register for __m256i {
+        #[inline(always)]
+        fn plus(self, other: Self) -> Self {
+            // SAFETY: the set was detected (see `Words`).
+            unsafe { _mm256_add_epi32(self, other) }
+        }
+        #[inline(always)]
+        fn turned<const LEFT: i32, const RIGHT: i32>(self, other: Self) -> Self {
+            // SAFETY: the set was detected (see `Words`).
+            unsafe {
+                let x = _mm256_xor_si256(self, other);
+                match LEFT {
+                    16 => _mm256_shuffle_epi8(x, moved_bytes::<2>()),
+                    8 => _mm256_shuffle_epi8(x, moved_bytes::<3>()),
+                    _ => _mm256_or_si256(_mm256_slli_epi32::<LEFT>(x), _mm256_srli_epi32::<RIGHT>(x)),
+                }
+            }
+        }
+    }
+
+    impl Register for __m512i {
+        #[inline(always)]
+        fn plus(self, other: Self) -> Self {
+            // SAFETY: the set was detected (see `Words`).
+            unsafe { _mm512_add_epi32(self, other) }
+        }
+        #[inline(always)]
+        fn turned<const LEFT: i32, const RIGHT: i32>(self, other: Self) -> Self {
+            // SAFETY: the set was detected (see `Words`).
+            unsafe { _mm512_rol_epi32::<LEFT>(_mm512_xor_si512(self, other)) }
+        }
+    }
+
+    /// The shuffle of bytes that puts byte `FIRST` of every word first.
     #[inline(always)]
-    unsafe fn turn<const LEFT: i32, const RIGHT: i32>(x: __m512i, y: __m512i) -> __m512i {
+    unsafe fn moved_bytes<const FIRST: u8>() -> __m256i {
+        let mut places = [0u8; 32];
+        for (place, from) in places.iter_mut().enumerate() {
+            *from = (place as u8 & 0b1100) | ((place as u8 + FIRST) & 0b11);
+        }
+        // SAFETY: both have 32 bytes, and any bits are valid bytes.
+        unsafe { std::mem::transmute(places) }
+    }
+
+    /// `a + b`, and `more` on top where the sum wraps.
+    #[inline(always)]
+    unsafe fn add_and(a: __m512i, b: __m512i, more: __m512i) -> __m512i {
         // SAFETY: the caller has the set.
-        unsafe { _mm512_rol_epi32::<LEFT>(_mm512_xor_si512(x, y)) }
+        unsafe {
+            let sum = _mm512_add_epi32(a, b);
+            _mm512_mask_add_epi32(sum, _mm512_cmplt_epu32_mask(sum, b), sum, more)
+        }
     }
 }
 

@@ -88,7 +88,8 @@ dispatch! {
     pub fn noise<A: Arch>(stream: Stream, level: Level, first: u64, out: &mut [i64]) {
         let mut number = first.wrapping_mul(level.blocks() as u64);
         for out in out.chunks_mut(chacha20::BLOCKS / level.blocks()) {
-            convolve(&chacha20::sixteen_blocks::<A::Words>(stream, number), level, out);
+            let blocks = chacha20::by_word(chacha20::sixteen_blocks::<A::Words>(stream, number));
+            convolve(&blocks, level, out);
             number = number.wrapping_add(chacha20::BLOCKS as u64);
         }
     }

@@ -18,6 +18,7 @@ pub mod discrete_gaussian;
 pub mod distortion;
 pub mod element;
 pub mod exact_sum;
+pub mod field;
 pub mod finite;
 pub mod gram;
 pub mod hadamard;
@@ -26,6 +27,7 @@ pub mod lanes;
 pub mod levels;
 pub mod low_rank;
 pub mod magnitudes;
+pub mod masks;
 pub mod mean_near_median;
 pub mod network;
 pub mod norms;
@@ -61,7 +63,7 @@ pub enum Agreement {
 }
 
 /// Every kernel, in the order of a round: decoding, rules by coordinate, rules by geometry, the server's step; then
-/// codecs (entropy-coded integers, blocks, few values, matrices), then private sums.
+/// codecs (entropy-coded integers, blocks, few values, matrices), then private and secure sums.
 #[rustfmt::skip]
 pub const KERNELS: &[Kernel] = {
     use Agreement::{Bits, BitsOnCpu};
@@ -107,6 +109,8 @@ pub const KERNELS: &[Kernel] = {
         kernel("integer_sum", Bits, &["integer_sum", "integer_squares"], "sums of integers"),
         kernel("chacha20", Bits, &["chacha20"], "the words of ChaCha20 by number"),
         kernel("discrete_gaussian", Bits, &["discrete_gaussian"], "discrete Gaussian noise of two widths"),
+        kernel("field", Bits, &["field"], "sums and multiples modulo a prime"),
+        kernel("masks", Bits, &["masks"], "uniform elements of a field from seeds, added up"),
     ]
 };
 

@@ -4,6 +4,7 @@ use super::VulkanDevice;
 use crate::gpu::job::GpuError;
 use crate::gpu::run::{Buffer, BufferId, Contents, Run, Step};
 use crate::gpu::shape::Shape;
+use crate::gpu::vulkan::secret::SecretWords;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use wgpu::{BufferUsages, CommandEncoder};
@@ -12,7 +13,8 @@ use wgpu::{BufferUsages, CommandEncoder};
 const STATUS_WORDS: usize = 4;
 
 impl VulkanDevice {
-    /// Submits a run and waits. Returns the words of each output if all workgroups finished.
+    /// Submits a run and waits. Returns the words of each output if all workgroups finished. Overwrites the memory of a
+    /// secret run with zeros.
     pub(in crate::gpu::vulkan) fn submit(
         &self,
         run: &Run,
@@ -25,19 +27,54 @@ impl VulkanDevice {
         if self.options.spoils {
             self.spoil_workgroups()?;
         }
-        let buffers = run.buffers.iter().map(|buffer| self.run_buffer(buffer, &mut encoder));
+        let mut secrets = Vec::new();
+        let buffers = run.buffers.iter().map(|buffer| self.run_buffer(buffer, &mut encoder, &mut secrets));
         let buffers: Vec<wgpu::Buffer> = buffers.collect::<Result<_, _>>()?;
         for step in &run.steps {
             self.encode_step(step, &status, &buffers, &mut encoder)?;
         }
         let started = run.steps.iter().map(|step| step.groups[0] * step.groups[1]).sum();
         let outputs = outputs.iter().map(|output| (&buffers[output.0], run.buffers[output.0].words()));
-        self.read_back(encoder, &status, &outputs.collect::<Vec<_>>(), started)
+        let words =
+            self.read_back(encoder, &status, &outputs.collect::<Vec<_>>(), started, !secrets.is_empty());
+        if !secrets.is_empty() {
+            self.overwrite(run.buffers.iter().zip(&buffers))?;
+        }
+        for secret in secrets {
+            secret.wipe(self)?;
+        }
+        words
     }
 
-    fn run_buffer(&self, buffer: &Buffer, encoder: &mut CommandEncoder) -> Result<wgpu::Buffer, GpuError> {
-        if let Contents::Words(words) = &buffer.contents {
-            return self.constants(buffer.label, words);
+    /// Overwrites the memory that the steps of a run wrote.
+    fn overwrite<'b>(
+        &self,
+        buffers: impl Iterator<Item = (&'b Buffer<'b>, &'b wgpu::Buffer)>,
+    ) -> Result<(), GpuError> {
+        let is_written =
+            |buffer: &Buffer| matches!(buffer.contents, Contents::Unwritten(_) | Contents::Zeros(_));
+        self.finish(|encoder| {
+            for (_, memory) in buffers.filter(|(buffer, _)| is_written(buffer)) {
+                encoder.clear_buffer(memory, 0, None);
+            }
+        })
+    }
+
+    fn run_buffer(
+        &self,
+        buffer: &Buffer,
+        encoder: &mut CommandEncoder,
+        secrets: &mut Vec<SecretWords>,
+    ) -> Result<wgpu::Buffer, GpuError> {
+        match &buffer.contents {
+            Contents::Words(words) => return self.constants(buffer.label, words),
+            Contents::Secret(words) => {
+                let secret = SecretWords::new(self, buffer.label, words)?;
+                let memory = secret.memory().clone();
+                secrets.push(secret);
+                return Ok(memory);
+            }
+            Contents::Unwritten(_) | Contents::Zeros(_) => {}
         }
         let usage = BufferUsages::STORAGE | BufferUsages::COPY_DST | BufferUsages::COPY_SRC;
         let memory = self.buffer(buffer.label, buffer.words() * size_of::<u32>(), usage, false)?;
@@ -85,6 +122,7 @@ impl VulkanDevice {
         status: &wgpu::Buffer,
         outputs: &[(&wgpu::Buffer, usize)],
         started: u32,
+        is_secret: bool,
     ) -> Result<Vec<Vec<u32>>, GpuError> {
         self.begin_run();
         let copied = [(status, STATUS_WORDS)].into_iter().chain(outputs.iter().copied());
@@ -106,16 +144,23 @@ impl VulkanDevice {
         self.wait(&submission, || is_mapped.load(Ordering::Acquire))?;
         let view = results.get_mapped_range(..).map_err(|why| self.lost(&why))?;
         let all: &[u32] = bytemuck::cast_slice(&view);
-        if all[0] != started {
-            let adapter = self.adapter.name.clone();
-            return Err(GpuError::Unfinished { adapter, finished: all[0], started });
-        }
         let mut rest = &all[STATUS_WORDS..];
         let mut take = |words: usize| {
             let (taken, behind) = rest.split_at(words);
             rest = behind;
             taken.to_vec()
         };
-        Ok(outputs.iter().map(|(_, words)| take(*words)).collect())
+        let found = if all[0] == started {
+            Ok(outputs.iter().map(|(_, words)| take(*words)).collect())
+        } else {
+            let adapter = self.adapter.name.clone();
+            Err(GpuError::Unfinished { adapter, finished: all[0], started })
+        };
+        drop(view);
+        results.unmap();
+        if is_secret {
+            self.finish(|encoder| encoder.clear_buffer(&results, 0, None))?;
+        }
+        found
     }
 }
