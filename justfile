@@ -101,6 +101,12 @@ demo-plan:
     cargo build --release --quiet
     data/mnist-round/demo_plan.sh target/release/fedmill target/demo-plan
 
+# Secure aggregation of the round in data/: 20 clients and 5 helpers as processes, dropouts, a lying helper, groups (needs
+# NumPy and blake3).
+demo-secagg:
+    cargo build --release --quiet
+    data/mnist-round/demo_secagg.sh target/release/fedmill target/demo-secagg
+
 # Merge the round in data/ by every rule and step, and put what came out into docs/rules.md (needs NumPy).
 table:
     cargo build --release --quiet
@@ -124,7 +130,7 @@ docs:
 mutations COUNT="245000":
     FEDMILL_MUTATIONS={{COUNT}} cargo test --test integration -- mutations:: hostile_updates::files_that_are_changed
 
-# Fuzz a reader: TARGET is header, update, plan or condition (needs cargo-fuzz).
+# Fuzz a reader: TARGET is header, update, plan, condition, manifest or lanes (needs cargo-fuzz).
 fuzz TARGET="header" *ARGS:
     cargo fuzz run --sanitizer none --fuzz-dir tests/fuzz {{TARGET}} {{ARGS}}
 

@@ -70,7 +70,7 @@ impl Covered {
 
     fn trace(&mut self, dir: &Dir, command: &str, strace: &[&str]) -> Traced {
         let args: Vec<&str> = command.split_whitespace().collect();
-        let is_nested = ["privacy", "clients", "agents", "round", "plan"].contains(&args[0]);
+        let is_nested = ["privacy", "clients", "agents", "round", "plan", "secagg"].contains(&args[0]);
         let name = if is_nested { args[..2].join(" ") } else { args[0].to_owned() };
         let options = args.iter().filter(|arg| arg.starts_with('-')).map(|arg| format!("{name} {arg}"));
         self.words.extend(options.chain([name.clone()]));
@@ -168,6 +168,7 @@ fn all(covered: &mut Covered) {
     measured(covered);
     federation(covered);
     registry(covered);
+    secure(covered);
 }
 
 /// The negative control, on the calls of a real merge. Without any call that brings something to disk, or with two
@@ -279,7 +280,8 @@ fn registry(covered: &mut Covered) {
     }
     covered.run(&dir, "clients add new/state c.json", &[]);
     covered.run(&dir, "clients expire new/state --older-than 1d --at 2200-01-01T00:00:00Z", &[]);
-    covered.run(&dir, "clients add new/state a.json --update", &[]);
+    covered.run(&dir, "secagg keygen --id a -o a.key", &["a.key", "a.key.pub"]);
+    covered.run(&dir, "clients add new/state a.json --update --key a.key.pub", &[]);
     covered.run(&dir, "clients tiers new/state -o tiers.json", &["tiers.json"]);
     dir.write("agent.json", r#"{"kind":"command","argv":["printf"],"capabilities":["print"]}"#);
     dir.write("agents.json", r#"{"b":{"kind":"command","argv":["printf"],"capabilities":["print"]}}"#);
@@ -477,6 +479,52 @@ fn federation(covered: &mut Covered) {
         covered.look(&dir, &format!("round {reader}"));
     }
     covered.look(&dir, "round verify fed");
+}
+
+/// Whether the journal in a party's folder was on disk before the names of a session's folder.
+fn is_noted_before(run: &Traced, party: &str, folder: &str) -> bool {
+    let synced: Vec<_> = run.calls.iter().filter_map(Call::synced).collect();
+    let noted = synced.iter().position(|path| path.ends_with(format!("{party}/journal.jsonl")));
+    let named = synced.iter().rposition(|path| path.ends_with(folder));
+    noted.is_some() && noted < named
+}
+
+/// A session of secure aggregation. Its parties' journals are on disk before the messages that they tell of.
+fn secure(covered: &mut Covered) {
+    let dir = round();
+    for party in ["server", "helper", "c1", "c2", "c3"] {
+        let folder = if party.len() == 2 { "clients" } else { "." };
+        std::fs::create_dir_all(dir.path(folder)).unwrap();
+        let key = format!("{folder}/{party}").trim_start_matches("./").to_owned();
+        covered.run(&dir, &format!("secagg keygen --id {party} -o {key}"), &[&key, &format!("{key}.pub")]);
+    }
+    let terms = "--base base.safetensors --clip 2 --min-survivors 2";
+    let parties = "--clients clients --helpers helper.pub";
+    covered.run(&dir, &format!("secagg open new/s --key server {parties} {terms}"), &["new/s/manifest.json"]);
+    let with = "--base base.safetensors --trust server.pub helper.pub";
+    for client in ["c1", "c2"] {
+        let mask = format!("secagg mask new/s in/{client}.safetensors --key clients/{client} {with}");
+        let masked = format!("new/s/masked/{client}.safetensors");
+        let run = covered.run(&dir, &mask, &[&masked]);
+        assert!(is_noted_before(&run, &format!("clients/{client}.journal"), "s/masked"), "{client}");
+    }
+    let elsewhere = "--journal kept/c3 --integers integers.safetensors -o out.safetensors";
+    let mask = format!("secagg mask new/s in/c3.safetensors --key clients/c3 {elsewhere} {with}");
+    covered.run(&dir, &mask, &["out.safetensors", "integers.safetensors"]);
+    covered.run(&dir, "secagg check new/s --key helper", &["new/s/checks/helper.json"]);
+    let frozen = ["new/s/set.json", "new/s/masked-sum.safetensors"];
+    let run = covered.run(&dir, "secagg sum new/s --key server --journal kept/server", &frozen);
+    assert!(is_noted_before(&run, "kept/server", "new/s") && run.is_on_disk_before(frozen[0], frozen[1]));
+    let answer = "new/s/answers/helper.safetensors";
+    let run = covered.run(&dir, "secagg help new/s --key helper --journal kept/helper", &[answer]);
+    assert!(is_noted_before(&run, "kept/helper", "s/answers"));
+    let unmask = "secagg unmask new/s --key server --sums sums.safetensors -o mean.safetensors";
+    let published = ["mean.safetensors", "sums.safetensors", "new/s/transcript.json"];
+    let run = covered.run(&dir, unmask, &published);
+    assert!(published[..2].iter().all(|path| run.is_on_disk_before(path, published[2])));
+    covered.look(&dir, "secagg verify new/s");
+    let simulate = format!("secagg simulate played in {terms} --helpers 3 -o means.safetensors");
+    covered.run(&dir, &simulate, &["means.safetensors", "played/transcript.json"]);
 }
 
 /// Each flush waits for the disk: a full inbox must not make a run wait thousands of times.

@@ -59,6 +59,7 @@
 //! - `resume`: rounds that keep a state, killed before every durable step and run again.
 //! - `state`: the state of centred clipping over several rounds.
 //! - `strategies`: server strategies over ten rounds against the oracle.
+//! - `secure`: secure aggregation: sessions, dishonest parties, damage, kills.
 //! - `seals`: files that carry a digest: damage to any part of them is found.
 //! - `shards`: rounds cut into shards, against the bytes of one process; shard files that do not fit together.
 //! - `quality`: the error of codecs relative to their bytes, on vectors of four distributions.
@@ -135,6 +136,7 @@ mod round_config;
 mod rules;
 mod same_bits;
 mod seals;
+mod secure;
 mod shards;
 mod shells;
 mod sparse;

@@ -15,7 +15,7 @@ use std::os::unix::fs::{FileTypeExt, symlink};
 use std::process::{Command, Stdio};
 
 /// Command lines in which each path begins with `@`. Together they have every option that names an output.
-const LINES: [&str; 24] = [
+const LINES: [&str; 28] = [
     "aggregate @in --base @base --tiers @tiers --state @state --report @report -o @out",
     "aggregate @in --files-from @list --partials @part --state @state --report @report -o @out",
     "aggregate @in --base @base --plot @plot --report @report -o @out",
@@ -35,6 +35,10 @@ const LINES: [&str; 24] = [
     "privacy noise @dp --base @base -o @out @one @two",
     "privacy export @dp --format csv -o @out --plot @plot",
     "privacy compose --noise-multiplier 2 --delta 1e-3 --plot @plot",
+    "secagg keygen --id me -o @out",
+    "secagg mask @dir @update --key @key --base @base --trust @pub --integers @ints -o @out",
+    "secagg unmask @dir --key @key --sums @sums -o @out",
+    "secagg simulate @dir @in --base @base --clip 1 -o @out",
     "clients tiers @dir -o @out",
     "round report @dir --html @page",
     "plan new --template round --agents @dir -o @out",

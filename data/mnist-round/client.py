@@ -2,6 +2,7 @@
 """Clients of a federation: read their tasks, fetch the model, train, deliver.
 
     client.py FEDERATION HOMES CLIENT... [--drop PLACE] [--again] [--step STEP] [--nan CLIENT] [--fedmill PROGRAM]
+              [--keys DIR]
 
 FEDERATION is the state directory, or what rsync reaches it by (host:/srv/federation). HOMES has a folder for each
 client, with the model that the client holds. A client without a task, or whose update is delivered, does nothing. With
@@ -9,7 +10,8 @@ client, with the model that the client holds. A client without a task, or whose 
 although it did before: for the round that is open after the server was restored from a backup.
 
 A client prints a line for each update: what it trained, how it sent it, and where it put the update. If the task names
-codecs, it sends the update by the first of them. A task that keeps layers with the client ends it with a message.
+codecs, it sends the update by the first of them. If it names a session of secure aggregation, the client masks the
+update: DIR has the secret key of each client, named by its id, and the public keys `server.pub` and `helpers/*.pub`. A task that keeps layers with the client ends it with a message.
 
 Needs NumPy, safetensors and blake3 from PyPI; for patches and codecs the program `fedmill`. Only `train` knows that the
 clients are those of this folder: it moves the model by STEP of the way to what the client trained once. Replace it by a
@@ -56,7 +58,7 @@ class Federation:
 
     def deliver(self, file, task):
         """Delivers an update and returns where. It appears whole: it has a name that fedmill skips until all of it is written."""
-        target = f"{self.drop}/{task['round']:06}.safetensors" if self.drop else f"{self.place}/{task['put']}"
+        target = f"{self.drop}/{task['round']:06}.safetensors" if self.drop else f"{self.place}/{task.get('secure', task)['put']}"
         if ":" in target:
             # rsync itself writes `.NAME.XXXXXX` and renames it. safetensors writes files that their owner alone may read.
             subprocess.run(["rsync", "--quiet", "--chmod=F644", str(file), target], check=True)
@@ -86,12 +88,13 @@ def model_of(federation, source, home, fedmill):
 
 
 # The keys of a task that this program reads.
-KEYS = ["client", "codecs", "metadata", "model", "personal", "put", "round"]
+KEYS = ["client", "codecs", "metadata", "model", "personal", "round"]
 
 
 def check(client, task):
     """Ends the program if a task lacks what it needs, or asks for what it cannot do."""
-    missing = [key for key in KEYS if key not in task]
+    needed = KEYS if "secure" in task else [*KEYS, "put"]
+    missing = [key for key in needed if key not in task]
     if missing:
         sys.exit(f"client.py: {client}: the task lacks {', '.join(missing)}, expected a task of fedmill.task/1")
     if task["personal"]:
@@ -111,6 +114,19 @@ def encoded(update, base, task, fedmill):
     if done.returncode != 0:
         sys.exit(f"client.py: {task['client']}: fedmill compress --codec {codec}: {done.stderr.strip()}")
     return to, f"by {codec}"
+
+
+def masked(update, model, task, federation, home, options):
+    """The masked update of a secure round."""
+    if not options.keys:
+        sys.exit(f"client.py: {task['client']}: the task asks for a masked update, expected --keys DIR")
+    session, to = home / "session", home / "masked.safetensors"
+    session.mkdir(exist_ok=True)
+    federation.fetch(f"{task['secure']['folder']}/manifest.json", session / "manifest.json")
+    command = [options.fedmill, "secagg", "mask", "--quiet", session, update, "--base", model, "-o", to]
+    command += ["--key", options.keys / task["client"], "--trust", options.keys / "server.pub", options.keys / "helpers"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return to, "masked"
 
 
 def digest(path):
@@ -148,7 +164,10 @@ def take_part(federation, client, home, options):
         tensors["fc2.bias"][0] = np.nan
     update = home / "update.safetensors"
     save_file(tensors, update, metadata={"num_examples": examples, **task["metadata"]})
-    sent, how = encoded(update, model, task, options.fedmill)
+    if "secure" in task:
+        sent, how = masked(update, model, task, federation, home, options)
+    else:
+        sent, how = encoded(update, model, task, options.fedmill)
     place = federation.deliver(sent, task)
     done.write_text(asked)
     print(f"{client}: round {number}: {examples} examples, {sent.stat().st_size} bytes {how}, put at {place}", flush=True)
@@ -164,6 +183,7 @@ def main():
     parser.add_argument("--step", type=float, default=0.4)
     parser.add_argument("--nan", action="append", default=[], metavar="CLIENT")
     parser.add_argument("--fedmill", default="fedmill", metavar="PROGRAM")
+    parser.add_argument("--keys", metavar="DIR", type=Path)
     options = parser.parse_args()
     for client in options.clients:
         take_part(Federation(options.federation, options.drop), client, options.homes / client, options)

@@ -31,23 +31,21 @@ mod aggregation;
 mod bench;
 mod classes;
 mod clients;
-mod combine;
 mod completions;
 mod compress;
-mod decide;
 mod decompress;
 mod doctor;
 mod failure;
-mod gram;
 mod inspect;
 mod man;
-mod merge;
 mod personalize;
 mod plan;
 mod privacy;
 mod rates;
 mod reporting;
 mod round;
+mod secagg;
+mod shards;
 mod usage;
 
 use crate::compress::offload::Offload;
@@ -123,16 +121,17 @@ subcommands! {
     Decompress: decompress::Arguments, reads [BACKEND, GPU, CPU];
     Personalize: personalize::Arguments, reads [CPU];
     Privacy: privacy::Arguments, reads [];
+    Secagg: secagg::Arguments, reads [];
     Clients: clients::Arguments, reads [];
     Agents: agents::Arguments, reads [];
     Round: round::Arguments, reads [];
     Plan: plan::Arguments, reads [];
     Doctor: doctor::Arguments, reads [GPU, CPU];
     Bench: bench::Arguments, reads [BACKEND, GPU, CPU];
-    Gram: gram::Arguments, reads [BACKEND, GPU, CPU];
-    Decide: decide::Arguments, reads [CPU];
-    Combine: combine::Arguments, reads [BACKEND, GPU, CPU];
-    Merge: merge::Arguments, reads [CPU];
+    Gram: shards::gram::Arguments, reads [BACKEND, GPU, CPU];
+    Decide: shards::decide::Arguments, reads [CPU];
+    Combine: shards::combine::Arguments, reads [BACKEND, GPU, CPU];
+    Merge: shards::merge::Arguments, reads [CPU];
     Completions: completions::Arguments, reads [];
     Man: man::Arguments, reads [];
 }
@@ -469,4 +468,5 @@ pub fn command() -> clap::Command {
         .mut_subcommand("round", |round| show_each(round, round::Command::READS))
         .mut_subcommand("plan", |plan| show_each(plan, plan::Command::READS))
         .mut_subcommand("agents", |agents| show_each(agents, agents::Command::READS))
+        .mut_subcommand("secagg", |secagg| show_each(secagg, secagg::Command::READS))
 }

@@ -5,9 +5,11 @@
 //! - [`tree`]: partial sums of aggregators, merged at a root.
 //! - [`shards`]: one run on several machines.
 //! - [`dp`]: releases under a privacy budget.
+//! - [`secure`]: sums of updates that the server does not see.
 
 pub mod dp;
 pub mod gaps;
+pub mod secure;
 pub mod shards;
 pub mod tiers;
 pub mod tree;

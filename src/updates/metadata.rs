@@ -136,14 +136,17 @@ pub fn ancestor_as_release(metadata: &BTreeMap<String, String>) -> BTreeMap<Stri
 
 /// The metadata key of the sum of clipped updates.
 pub const SUM_KEY: &str = "fedmill.privacy.sum";
+/// The key of messages of secure aggregation that hold lanes.
+pub const LANES_KEY: &str = "fedmill.lanes";
 
 /// Keys that mark a file of another purpose, or the start of such keys, and that purpose. An update with one of them is
 /// at fault: a client cannot make its file count as something else. The other keys of fedmill say how a model or an
 /// update was made, and change nothing.
-const PURPOSES: [(&str, &str); 7] = [
+const PURPOSES: [(&str, &str); 8] = [
     (SHARD_KEY, "a shard file"),
     (PARTIAL_KEY, "a partial of a tree"),
     (SUM_KEY, "a sum of clipped updates"),
+    (LANES_KEY, "a message of secure aggregation"),
     ("fedmill.state", "a state file"),
     ("fedmill.residual", "a residual file"),
     ("fedmill.sections", "a shard file"),
@@ -151,7 +154,7 @@ const PURPOSES: [(&str, &str); 7] = [
 ];
 
 /// Keys that say how a model or an update was made, after the prefix. They change nothing.
-const KNOWN: [&str; 22] = [
+const KNOWN: [&str; 23] = [
     "byzantine",
     "clients",
     "codec",
@@ -167,6 +170,7 @@ const KNOWN: [&str; 22] = [
     "privacy.release",
     "privacy.test_seed",
     "rule",
+    "secagg",
     "seed",
     "steps",
     "strategy",
@@ -208,6 +212,9 @@ impl OtherPurpose {
         match self.key.as_str() {
             PARTIAL_KEY => Some("name the partials of a tree by --partials"),
             SHARD_KEY => Some("`fedmill decide` and `fedmill merge` take shard files by --partials"),
+            LANES_KEY => Some(
+                "no rule sees a masked update; open the session with --groups, and rules judge the means of groups",
+            ),
             SUM_KEY => Some("`fedmill privacy sum` and `noise` take sums of clipped updates"),
             _ => None,
         }

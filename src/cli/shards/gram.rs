@@ -1,8 +1,8 @@
 //! `fedmill gram`: measures the geometry of the updates in one shard.
 
-use super::aggregation::{AggregationOptions, published};
-use super::reporting::ReportingOptions;
-use super::{Common, Failure, INPUTS, OUTPUT, Outcome};
+use super::super::aggregation::{AggregationOptions, published};
+use super::super::reporting::ReportingOptions;
+use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome};
 use crate::modes::shards::{Shard, gram::gram};
 use clap::Args;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use std::path::PathBuf;
 /// Prints the path of the shard file. Give all commands of a sharded run the same updates and options. docs/shards.md
 /// shows them together. mean, and rules that work on each coordinate alone, do not need `gram`.
 #[derive(Args, Debug)]
-pub(super) struct Arguments {
+pub(in crate::cli) struct Arguments {
     #[command(flatten)]
     aggregation: AggregationOptions,
     #[command(flatten)]
@@ -26,7 +26,7 @@ pub(super) struct Arguments {
 }
 
 impl Arguments {
-    pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
+    pub(in crate::cli) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
         let reporting = self.aggregation.reporting(&self.reporting, true)?;
         let request = self.aggregation.request(common, &self.output, reporting)?;
         let (pool, progress) = (common.pool()?, common.progress());

@@ -1,8 +1,8 @@
 //! `fedmill decide`: judges a sharded run by the geometry of all shards.
 
-use super::aggregation::{AggregationOptions, partial_files, published};
-use super::reporting::ReportingOptions;
-use super::{Common, Failure, INPUTS, OUTPUT, Outcome};
+use super::super::aggregation::{AggregationOptions, partial_files, published};
+use super::super::reporting::ReportingOptions;
+use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome};
 use crate::modes::shards::decide::decide;
 use clap::Args;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use std::path::PathBuf;
 /// Prints the path of the decision, which `combine` and `merge` follow. Reads only the headers of the updates, and
 /// samples that identify them.
 #[derive(Args, Debug)]
-pub(super) struct Arguments {
+pub(in crate::cli) struct Arguments {
     #[command(flatten)]
     aggregation: AggregationOptions,
     #[command(flatten)]
@@ -26,7 +26,7 @@ pub(super) struct Arguments {
 }
 
 impl Arguments {
-    pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
+    pub(in crate::cli) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
         let reporting = self.aggregation.reporting(&self.reporting, true)?;
         let partials = partial_files(&self.partials)?;
         let mut request = self.aggregation.request(common, &self.output, reporting)?;

@@ -1,8 +1,8 @@
 //! `fedmill merge`: joins the merged shards into the model.
 
-use super::aggregation::{AggregationOptions, Outputs, partial_files, published};
-use super::reporting::tell_merged;
-use super::{Common, Failure, INPUTS, Outcome};
+use super::super::aggregation::{AggregationOptions, Outputs, partial_files, published};
+use super::super::reporting::tell_merged;
+use super::super::{Common, Failure, INPUTS, Outcome};
 use crate::engine::aggregate::request::Readers;
 use crate::engine::decide::method::Reporting;
 use crate::modes::shards::merge::merge;
@@ -13,7 +13,7 @@ use std::path::PathBuf;
 ///
 /// Prints the path of the merged model.
 #[derive(Args, Debug)]
-pub(super) struct Arguments {
+pub(in crate::cli) struct Arguments {
     #[command(flatten)]
     aggregation: AggregationOptions,
     /// The shard files of `combine` for all shards, in any order: files, or directories of them.
@@ -27,7 +27,7 @@ pub(super) struct Arguments {
 }
 
 impl Arguments {
-    pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
+    pub(in crate::cli) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
         self.outputs.reporting(self.aggregation.state.as_ref(), Readers::All, || self.merge(common))
     }
 

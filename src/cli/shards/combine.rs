@@ -1,7 +1,7 @@
 //! `fedmill combine`: merges one shard of the updates.
 
-use super::aggregation::{AggregationOptions, published};
-use super::{Common, Failure, INPUTS, OUTPUT, Outcome};
+use super::super::aggregation::{AggregationOptions, published};
+use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome};
 use crate::engine::decide::method::Reporting;
 use crate::modes::shards::{Shard, combine::combine};
 use clap::Args;
@@ -11,7 +11,7 @@ use std::path::PathBuf;
 ///
 /// Prints the path of the shard file. `merge` joins the shard files of all shards into the model.
 #[derive(Args, Debug)]
-pub(super) struct Arguments {
+pub(in crate::cli) struct Arguments {
     #[command(flatten)]
     aggregation: AggregationOptions,
     /// The shard to merge: number I of S shards, counted from 1. S may differ from that of `gram`.
@@ -27,7 +27,7 @@ pub(super) struct Arguments {
 }
 
 impl Arguments {
-    pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
+    pub(in crate::cli) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
         let mut request = self.aggregation.request(common, &self.output, Reporting::default())?;
         request.inputs.others.extend(self.decision.clone());
         let (pool, progress) = (common.pool()?, common.progress());

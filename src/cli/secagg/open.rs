@@ -1,0 +1,63 @@
+//! `fedmill secagg open`: the server opens a session.
+
+use super::super::{Common, Failure, Outcome, print_path};
+use super::party::{KeyOption, PARTY, SessionOption};
+use super::terms::TermOptions;
+use crate::modes::secure::open::{self, read_identities};
+use crate::telemetry::console;
+use clap::Args;
+use std::path::PathBuf;
+
+/// Open a session: write and sign its manifest, as the server.
+///
+/// Prints the path of the manifest. Its digest is the session: publish it where clients can compare it, since a server
+/// that shows each client another manifest or base can learn their updates.
+#[derive(Args, Debug)]
+#[command(next_help_heading = PARTY)]
+pub(in crate::cli) struct Arguments {
+    #[command(flatten)]
+    session: SessionOption,
+    #[command(flatten)]
+    key: KeyOption,
+    /// Your name, as in your public key.
+    #[arg(long, value_name = "ID", default_value = "server")]
+    id: String,
+    /// Public keys of the clients that may take part: files, or folders of files that end in .pub.
+    #[arg(long, value_name = "PUB", num_args = 1.., required = true)]
+    clients: Vec<PathBuf>,
+    /// Public keys of the helpers: files, or folders of files that end in .pub.
+    #[arg(long, value_name = "PUB", num_args = 1.., required = true)]
+    helpers: Vec<PathBuf>,
+    #[command(flatten)]
+    terms: TermOptions,
+}
+
+impl Arguments {
+    pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
+        let identity = self.key.identity()?;
+        let mut options = self.terms.options();
+        options.clients = read_identities(&self.clients).map_err(Failure::of)?;
+        options.committee.helpers = read_identities(&self.helpers).map_err(Failure::of)?;
+        let (pool, progress) = (common.pool()?, common.progress());
+        let (folder, machine) = (self.session.folder(), common.machine(&pool, &progress));
+        let manifest = open::run(&folder, &options, (&identity, &self.id), machine).map_err(Failure::of)?;
+        if !common.quiet {
+            let terms = &manifest.terms;
+            let sizes = terms.group_sizes();
+            let (least, most) = (sizes.iter().min().unwrap_or(&0), sizes.iter().max().unwrap_or(&0));
+            console::tell(&format!("session {}", manifest.session));
+            console::tell(&format!(
+                "{} clients in {} groups of {least} to {most}, sums of at least {}; {} of {} helpers suffice, {} corrupt ones with a lying server get no second sum; {} levels",
+                terms.clients.len(),
+                terms.groups,
+                terms.min_survivors,
+                terms.threshold,
+                terms.helpers.len(),
+                terms.tolerates_corrupt,
+                terms.grid.levels,
+            ));
+        }
+        print_path(&folder.manifest_path());
+        Ok(Outcome::Done)
+    }
+}

@@ -1,0 +1,103 @@
+//! Options that say who runs a command of secure aggregation, and in which session.
+
+use super::super::{Common, Failure, INPUTS};
+use crate::engine::backend::request::BackendName;
+use crate::engine::passes::error::PassError;
+use crate::engine::passes::gpu_ring::GpuRing;
+use crate::engine::passes::machine::Machine;
+use crate::gpu::Gpu;
+use crate::io::secret;
+use crate::modes::secure::error::SecureError;
+use crate::modes::secure::folder::SessionFolder;
+use crate::modes::secure::keys::identity::Identity;
+use crate::telemetry::progress::Progress;
+use clap::Args;
+use rayon::ThreadPool;
+use std::path::PathBuf;
+
+/// The group of options that say who runs the command.
+pub(super) const PARTY: &str = "Party";
+
+/// The folder of a session.
+#[derive(Args, Debug)]
+pub(super) struct SessionOption {
+    /// The folder of the session, which all parties share.
+    #[arg(value_name = "SESSION", help_heading = INPUTS)]
+    session: PathBuf,
+}
+
+/// The key of the party that runs the command.
+#[derive(Args, Debug)]
+#[command(next_help_heading = PARTY)]
+pub(super) struct KeyOption {
+    /// The secret key that `keygen` wrote for you.
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
+}
+
+/// The key and the journal of the party that runs the command.
+#[derive(Args, Debug)]
+#[command(next_help_heading = PARTY)]
+pub(super) struct PartyOptions {
+    #[command(flatten)]
+    key: KeyOption,
+    /// The folder in which you remember what you did in each session [default: the key's path with `.journal`].
+    ///
+    /// It keeps you from masking two updates, freezing two sets, or answering twice in one session. Never restore an
+    /// older copy of it.
+    #[arg(long, value_name = "DIR")]
+    journal: Option<PathBuf>,
+}
+
+impl SessionOption {
+    pub(super) fn folder(&self) -> SessionFolder {
+        SessionFolder::new(&self.session)
+    }
+}
+
+impl KeyOption {
+    pub(super) fn identity(&self) -> Result<Identity, Failure> {
+        let path = self.key.display();
+        let read = secret::read_key(&self.key).map_err(|why| anyhow::anyhow!("{path}: {why}"))?;
+        let missing = || Failure {
+            hint: Some("fedmill secagg keygen --id NAME -o FILE".to_owned()),
+            ..Failure::from(anyhow::anyhow!("{path}: is not there, expected a secret key"))
+        };
+        read.map(Identity::of).ok_or_else(missing)
+    }
+}
+
+impl PartyOptions {
+    pub(super) fn identity(&self) -> Result<Identity, Failure> {
+        self.key.identity()
+    }
+
+    pub(super) fn journal(&self) -> PathBuf {
+        self.journal.clone().unwrap_or_else(|| {
+            let mut name = self.key.key.as_os_str().to_owned();
+            name.push(".journal");
+            name.into()
+        })
+    }
+}
+
+/// The machine of a command, with the GPU that `--backend gpu` asks for. A GPU that fails ends the command.
+pub(super) fn machine<'m>(
+    common: &Common,
+    pool: &'m ThreadPool,
+    progress: &'m Progress,
+) -> Result<Machine<'m>, Failure> {
+    let machine = common.machine(pool, progress);
+    match common.backend_name() {
+        BackendName::Cpu => {}
+        BackendName::Auto => {
+            tracing::info!("secagg runs on the CPU; --backend gpu computes masks and sums on a GPU");
+        }
+        BackendName::Gpu => {
+            let ring = Gpu::open(&common.gpu_options());
+            let ring = ring.and_then(|gpu| GpuRing::new(gpu, machine.threads(), false));
+            machine.use_gpu(ring.map_err(|why| Failure::of(SecureError::from(PassError::from(why))))?);
+        }
+    }
+    Ok(machine)
+}

@@ -1,0 +1,105 @@
+//! Options that are terms of a session.
+
+use crate::modes::secure::manifest::ClientWeights;
+use crate::modes::secure::open::{Clips, CommitteeTerms, OpenOptions};
+use crate::settings::duration::Friendly;
+use clap::Args;
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The group of options that are terms of a session.
+pub(super) const TERMS: &str = "Terms";
+
+/// The terms of a session.
+#[derive(Args, Debug)]
+#[command(next_help_heading = TERMS)]
+pub(super) struct TermOptions {
+    /// The model that the clients started from.
+    #[arg(long, value_name = "BASE", help_heading = super::super::INPUTS)]
+    base: PathBuf,
+    /// The number of the round.
+    #[arg(long, value_name = "N")]
+    round: Option<u64>,
+    /// The number of helpers that suffice, above half of them [default: more than half]. Fewer learn nothing.
+    #[arg(long, value_name = "T")]
+    threshold: Option<usize>,
+    /// Let helpers sign the set of clients, and answer once T of them signed the same one: a lying server then gets no
+    /// second sum, even with T - 1 corrupt helpers. Each helper runs `help` twice.
+    #[arg(long)]
+    helpers_sign_set: bool,
+    /// The largest change of a parameter: larger ones are clipped to it.
+    #[arg(long, value_name = "C")]
+    clip: f64,
+    /// The largest change of a float statistic, such as a running mean [default: statistics stay as in the base].
+    #[arg(long, value_name = "C")]
+    statistics_clip: Option<f64>,
+    /// The largest change of a control variate: clients send theirs too, for --strategy scaffold.
+    #[arg(long, value_name = "C")]
+    control_clip: Option<f64>,
+    /// The largest integer that a change becomes [default: the finest grid that no sum overflows].
+    #[arg(long, value_name = "N")]
+    levels: Option<u32>,
+    /// The number of values in 4 bytes: more make smaller files and a coarser grid.
+    #[arg(long, value_name = "M", default_value_t = 1)]
+    values_per_lane: u32,
+    /// The weights of clients: uniform, or examples:cap=N for their examples, at most N.
+    #[arg(long, value_name = "WEIGHTS", default_value = "uniform", value_parser = parse_weights)]
+    weights: ClientWeights,
+    /// Divide changes by local steps, at most N, and multiply the mean by the mean number of steps, as FedNova does.
+    #[arg(long, value_name = "N")]
+    steps_cap: Option<u32>,
+    /// The number of random groups, each with a sum, for rules over the means of groups.
+    #[arg(long, value_name = "G", default_value_t = 1)]
+    groups: usize,
+    /// The fewest clients of a sum [default: half of the smallest group, and at least 2].
+    #[arg(long, value_name = "N")]
+    min_survivors: Option<usize>,
+    /// How long clients may mask, such as 2h [default: without end].
+    #[arg(long, value_name = "TIME")]
+    deadline: Option<Friendly>,
+}
+
+fn parse_weights(text: &str) -> Result<ClientWeights, String> {
+    match text.split_once(':') {
+        None if text == "uniform" => Ok(ClientWeights::Uniform),
+        Some(("examples", cap)) => {
+            let cap = cap.strip_prefix("cap=").and_then(|cap| cap.parse().ok()).filter(|cap| *cap > 0);
+            let cap = cap.ok_or("expected examples:cap=N with a whole number above 0")?;
+            Ok(ClientWeights::Examples { cap })
+        }
+        _ => Err("expected uniform or examples:cap=N".to_owned()),
+    }
+}
+
+/// Seconds since 1970.
+pub(super) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+impl TermOptions {
+    /// The options to open a session, without clients and helpers.
+    pub(super) fn options(&self) -> OpenOptions {
+        OpenOptions {
+            base: self.base.clone(),
+            round: self.round,
+            clients: Vec::new(),
+            committee: CommitteeTerms {
+                helpers: Vec::new(),
+                threshold: self.threshold,
+                signs_set: self.helpers_sign_set,
+            },
+            clips: Clips {
+                parameters: self.clip,
+                statistics: self.statistics_clip,
+                controls: self.control_clip,
+            },
+            levels: self.levels,
+            per_lane: self.values_per_lane,
+            weights: self.weights,
+            steps_cap: self.steps_cap,
+            groups: self.groups,
+            min_survivors: self.min_survivors,
+            deadline: self.deadline.map(|deadline| now() + deadline.as_seconds().max(0.0) as u64),
+        }
+    }
+}

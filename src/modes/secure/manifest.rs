@@ -1,0 +1,413 @@
+//! The manifest of a session: its terms, signed by the server and checked by every party.
+
+use crate::kernels::field::P;
+use crate::model::dtype::Dtype;
+use crate::model::layout::TensorSpec;
+use crate::modes::secure::PROTOCOL;
+use crate::modes::secure::error::SecureError;
+use crate::modes::secure::fault::MessageFault;
+use crate::modes::secure::grid::Grid;
+use crate::modes::secure::keys::envelope::Suite;
+use crate::modes::secure::keys::hex::Hex;
+use crate::modes::secure::keys::identity::{PublicIdentity, Stage, is_verifying_key};
+use crate::modes::secure::keys::seeds::sealed_bytes;
+use crate::modes::secure::keys::sharing::Committee;
+use crate::modes::secure::signed_lanes::{Shape, Statement};
+use crate::modes::secure::signed_text::SignedText;
+use crate::record::sha256::Sha256;
+use safetensors::Dtype as StoredDtype;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// The most lanes of a session: 2^32 blocks of a stream.
+const MOST_LANES: usize = 1 << 36;
+
+/// What the lanes of a session hold of a tensor.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
+#[serde(rename_all = "kebab-case")]
+pub enum Held {
+    /// The values of a parameter, clipped to `clip`.
+    Parameter,
+    /// The values of a float statistic, clipped to `statistics_clip`.
+    Statistic,
+    /// The change of a control variate of SCAFFOLD, clipped to `control_clip`. The mean file has its sum.
+    Control,
+    /// Nothing: the base's values stay.
+    Nothing,
+}
+
+/// A tensor of the base.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct LaneTensor {
+    /// Its name.
+    pub name: String,
+    /// Its dtype in the base.
+    pub dtype: StoredDtype,
+    /// Extent of each axis.
+    pub shape: Vec<usize>,
+    /// What the lanes hold of it.
+    pub held: Held,
+}
+
+impl LaneTensor {
+    /// The number of values.
+    pub fn len(&self) -> usize {
+        self.shape.iter().fold(1, |len: usize, axis| len.saturating_mul(*axis))
+    }
+
+    /// Whether it has no values.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Its name, dtype and shape.
+    pub fn spec(&self) -> Option<TensorSpec> {
+        let dtype = Dtype::from_stored(self.dtype)?;
+        Some(TensorSpec { name: self.name.clone(), dtype, shape: self.shape.clone(), len: self.len() })
+    }
+}
+
+/// The weights of clients in the mean.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClientWeights {
+    /// All clients weigh the same.
+    Uniform,
+    /// A client weighs as many as its examples, at most `cap`. Its values are multiplied by its weight over the cap, and
+    /// its weight is one more lane.
+    Examples {
+        /// The largest weight.
+        cap: u32,
+    },
+}
+
+/// A client that may take part.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct Eligible {
+    /// Its name.
+    pub id: String,
+    /// The public key of its signatures.
+    pub ed25519: Hex<32>,
+    /// Its group, from 0 on.
+    pub group: usize,
+}
+
+/// The terms of a session.
+#[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct SessionTerms {
+    /// The protocol.
+    pub protocol: String,
+    /// Random bytes, which make the session one of its kind.
+    pub nonce: Hex<32>,
+    /// The number of the round, if the server gave one.
+    pub round: Option<u64>,
+    /// The server.
+    pub server: PublicIdentity,
+    /// The BLAKE3 digest of the model that the updates started from.
+    pub base: Hex<32>,
+    /// The tensors of the base, in the order of lanes.
+    pub tensors: Vec<LaneTensor>,
+    /// The SHA-256 digest of the JSON of `tensors`.
+    pub tensors_sha256: Sha256,
+    /// The largest magnitude of a parameter's change.
+    pub clip: f64,
+    /// The largest magnitude of a statistic's change; `None` leaves statistics out.
+    pub statistics_clip: Option<f64>,
+    /// The largest magnitude of a control variate's change; `None` without SCAFFOLD.
+    pub control_clip: Option<f64>,
+    /// The integers that values become.
+    pub grid: Grid,
+    /// The weights of clients.
+    pub weights: ClientWeights,
+    /// The most local steps that a client counts, if clients divide their changes by their steps, as in FedNova. The
+    /// product of weight and steps is then one more lane.
+    pub steps_cap: Option<u32>,
+    /// The clients that may take part, in order of id.
+    pub clients: Vec<Eligible>,
+    /// The number of groups; each has a sum.
+    pub groups: usize,
+    /// The helpers, in order of their numbers.
+    pub helpers: Vec<PublicIdentity>,
+    /// The number of helpers that suffice.
+    pub threshold: usize,
+    /// The most corrupt helpers with which a lying server gets no two sums.
+    pub tolerates_corrupt: usize,
+    /// Whether helpers sign the set before they answer.
+    pub helpers_sign_set: bool,
+    /// The key exchange of envelopes.
+    pub suite: Suite,
+    /// The fewest clients of a sum.
+    pub min_survivors: usize,
+    /// Seconds since 1970 after which clients mask no more.
+    pub deadline: Option<u64>,
+}
+
+/// A manifest whose signature and terms are checked.
+#[derive(Clone, Debug)]
+pub struct Manifest {
+    /// The SHA-256 digest of the manifest's bytes.
+    pub session: Sha256,
+    /// The terms.
+    pub terms: SessionTerms,
+    /// The helpers and their threshold.
+    pub committee: Committee,
+}
+
+impl Manifest {
+    /// Reads a manifest. The server that it names signed it.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read, is not signed, or has terms that cannot be.
+    pub fn read(path: &Path) -> Result<Self, SecureError> {
+        Self::of(&SignedText::read(path)?).map_err(SecureError::file(path))
+    }
+
+    /// The manifest of a signed text.
+    ///
+    /// # Errors
+    ///
+    /// When it is not signed by the server that it names, or has terms that cannot be.
+    pub fn of(text: &SignedText) -> Result<Self, MessageFault> {
+        let server: ServerOf = text.unverified()?;
+        let terms: SessionTerms = text.verified(Stage::Open, &server.server.id, &server.server.ed25519)?;
+        let committee = terms.check().map_err(MessageFault::Format)?;
+        Ok(Self { session: Sha256::of(text.bytes()), terms, committee })
+    }
+
+    /// The eligible client of an id.
+    pub fn client(&self, id: &str) -> Option<&Eligible> {
+        let clients = &self.terms.clients;
+        clients.binary_search_by(|client| client.id.as_str().cmp(id)).ok().map(|place| &clients[place])
+    }
+
+    /// The number of a helper with a key.
+    pub fn helper_number(&self, key: &Hex<32>) -> Option<usize> {
+        self.terms.helpers.iter().position(|helper| helper.ed25519 == *key).map(|place| place + 1)
+    }
+
+    /// The shape of a masked update.
+    pub fn masked_shape(&self) -> Shape {
+        let extra = sealed_bytes(self.committee, self.terms.suite);
+        Shape { rows: 1, lanes: self.terms.lanes(), extra }
+    }
+
+    /// The shape of sums: a row for each group.
+    pub fn sums_shape(&self) -> Shape {
+        Shape { rows: self.terms.groups, lanes: self.terms.lanes(), extra: 0 }
+    }
+
+    /// The statement of a message of this session.
+    pub fn statement(&self, stage: Stage, sender: &str, set: Option<Sha256>) -> Statement {
+        Statement { session: self.session, stage, sender: sender.to_owned(), set }
+    }
+}
+
+/// The part of a manifest that names the key by which it is verified.
+#[derive(Deserialize)]
+struct ServerOf {
+    server: PublicIdentity,
+}
+
+impl SessionTerms {
+    /// The number of values that the lanes hold, without extra lanes.
+    pub fn values(&self) -> usize {
+        let held = self.tensors.iter().filter(|tensor| tensor.held != Held::Nothing);
+        held.fold(0, |sum: usize, tensor| sum.saturating_add(tensor.len()))
+    }
+
+    /// Lanes behind those of values: one for the weight, if clients have weights, and one for their steps.
+    pub fn extra_lanes(&self) -> usize {
+        usize::from(self.weights != ClientWeights::Uniform) + usize::from(self.steps_cap.is_some())
+    }
+
+    /// The largest weight of a client.
+    pub fn most_weight(&self) -> u32 {
+        match self.weights {
+            ClientWeights::Uniform => 1,
+            ClientWeights::Examples { cap } => cap,
+        }
+    }
+
+    /// The largest number in the lane of steps.
+    pub fn most_steps(&self) -> u64 {
+        u64::from(self.most_weight()) * u64::from(self.steps_cap.unwrap_or(1))
+    }
+
+    /// The number of lanes of a masked update.
+    pub fn lanes(&self) -> usize {
+        self.grid.lanes(self.values()) + self.extra_lanes()
+    }
+
+    /// The magnitude that becomes the largest integer, for values of a tensor.
+    pub fn clip_of(&self, held: Held) -> f64 {
+        match held {
+            Held::Statistic => self.statistics_clip.unwrap_or(self.clip),
+            Held::Control => self.control_clip.unwrap_or(self.clip),
+            Held::Parameter | Held::Nothing => self.clip,
+        }
+    }
+
+    /// The number of eligible clients of each group.
+    pub fn group_sizes(&self) -> Vec<usize> {
+        let mut sizes = vec![0; self.groups];
+        for client in &self.clients {
+            if let Some(size) = sizes.get_mut(client.group) {
+                *size += 1;
+            }
+        }
+        sizes
+    }
+
+    /// The digest of a list of tensors.
+    pub fn digest_of(tensors: &[LaneTensor]) -> Sha256 {
+        Sha256::of(serde_json::to_string(tensors).unwrap_or_default())
+    }
+
+    /// Checks that the terms can be, and fit each other.
+    ///
+    /// # Errors
+    ///
+    /// The first that does not: its name, what was found and what was expected.
+    pub fn check(&self) -> Result<Committee, String> {
+        expect("protocol", &self.protocol, &PROTOCOL.to_owned())?;
+        expect("tensors_sha256", &self.tensors_sha256, &Self::digest_of(&self.tensors))?;
+        let committee = Committee::new(self.helpers.len(), self.threshold).map_err(|why| why.to_string())?;
+        expect("tolerates_corrupt", &self.tolerates_corrupt, &self.corrupt_of(committee))?;
+        self.check_parties()?;
+        self.check_groups()?;
+        self.check_values()?;
+        Ok(committee)
+    }
+
+    /// The most corrupt helpers that a committee tolerates under these terms.
+    pub fn corrupt_of(&self, committee: Committee) -> usize {
+        if self.helpers_sign_set { committee.threshold() - 1 } else { committee.most_corrupt() }
+    }
+
+    fn check_parties(&self) -> Result<(), String> {
+        let (mut ids, mut keys) = (BTreeSet::new(), BTreeSet::new());
+        let helpers = self.helpers.iter().chain([&self.server]).map(|party| (&party.id, &party.ed25519));
+        // A client may be a helper too, under another key. Its two ids may be the same.
+        for (id, key) in helpers {
+            check_party(id, key, &mut keys)?;
+            if !ids.insert(id) {
+                return Err(format!(
+                    "found `{id}` twice among the helpers and the server, expected different ids"
+                ));
+            }
+        }
+        let mut before: Option<&str> = None;
+        for client in &self.clients {
+            check_party(&client.id, &client.ed25519, &mut keys)?;
+            if before.is_some_and(|before| before >= client.id.as_str()) {
+                return Err(format!("client `{}` is not in order of id, or is there twice", client.id));
+            }
+            before = Some(&client.id);
+        }
+        for helper in &self.helpers {
+            if helper.suite != self.suite {
+                let (id, suite, expected) = (&helper.id, helper.suite, self.suite);
+                return Err(format!("helper `{id}` has a key of {suite}, expected {expected}"));
+            }
+            helper.sealing_key()?;
+        }
+        Ok(())
+    }
+
+    fn check_groups(&self) -> Result<(), String> {
+        // Before a list has as many places as a stranger claims.
+        if !(1..=self.clients.len()).contains(&self.groups) {
+            return Err(format!(
+                "groups is {}, expected 1 to {}, the clients",
+                self.groups,
+                self.clients.len()
+            ));
+        }
+        let sizes = self.group_sizes();
+        let (least, most) =
+            (sizes.iter().min().copied().unwrap_or(0), sizes.iter().max().copied().unwrap_or(0));
+        if sizes.iter().sum::<usize>() != self.clients.len() {
+            return Err(format!("a client is in a group beyond {}", self.groups));
+        }
+        if self.min_survivors < 2 || self.min_survivors > least {
+            return Err(format!(
+                "min_survivors is {}, expected 2 to {least}, the clients of the smallest group",
+                self.min_survivors
+            ));
+        }
+        expect("grid.contributors", &self.grid.contributors, &(most as u64))
+    }
+
+    fn check_values(&self) -> Result<(), String> {
+        let grid = Grid::new(self.grid.contributors, Some(self.grid.levels), self.grid.per_lane);
+        grid.map_err(|why| format!("grid: {why}"))?;
+        let clips = [
+            ("clip", Some(self.clip)),
+            ("statistics_clip", self.statistics_clip),
+            ("control_clip", self.control_clip),
+        ];
+        for (name, clip) in clips {
+            if clip.is_some_and(|clip| !(clip.is_normal() && clip > 0.0)) {
+                return Err(format!("{name} is {clip:?}, expected a number above 0"));
+            }
+        }
+        let most = u64::from(P / 2) / self.grid.contributors;
+        if self.most_weight() == 0 || self.steps_cap == Some(0) || self.most_steps() > most {
+            let (weight, steps) = (self.most_weight(), self.steps_cap.unwrap_or(1));
+            return Err(format!(
+                "found weights up to {weight} and steps up to {steps}, expected at least 1, and a product of at most {most}, \
+                 so that no sum overflows"
+            ));
+        }
+        if self.control_clip.is_some() && (self.weights != ClientWeights::Uniform || self.steps_cap.is_some())
+        {
+            return Err("control variates have no weights and no steps, expected uniform weights".to_owned());
+        }
+        let names: BTreeSet<&str> = self.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
+        if names.len() != self.tensors.len() {
+            return Err("two tensors have one name".to_owned());
+        }
+        if let Some(tensor) = self.tensors.iter().find(|tensor| tensor.spec().is_none()) {
+            return Err(format!("tensor `{}`: fedmill merges no {:?}", tensor.name, tensor.dtype));
+        }
+        match self.values() {
+            1..=MOST_LANES => Ok(()),
+            values => Err(format!("the tensors have {values} values, expected 1 to {MOST_LANES}")),
+        }
+    }
+}
+
+fn expect<T: PartialEq + std::fmt::Debug>(name: &str, found: &T, expected: &T) -> Result<(), String> {
+    if found == expected { Ok(()) } else { Err(format!("{name} is {found:?}, expected {expected:?}")) }
+}
+
+fn check_party<'t>(id: &str, key: &'t Hex<32>, keys: &mut BTreeSet<&'t Hex<32>>) -> Result<(), String> {
+    check_id(id)?;
+    if !is_verifying_key(key) {
+        return Err(format!("`ed25519` of `{id}`: expected a public key of Ed25519"));
+    }
+    if keys.insert(key) { Ok(()) } else { Err(format!("the key of `{id}` is that of another party too")) }
+}
+
+/// Checks that an id may name a party, and its files.
+///
+/// # Errors
+///
+/// When it has other characters, or is too long.
+pub fn check_id(id: &str) -> Result<(), String> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    let is_sound = (1..=100).contains(&id.len()) && id.chars().all(is_plain) && !id.starts_with('.');
+    let shown: String = id.chars().take(100).collect();
+    if is_sound {
+        Ok(())
+    } else {
+        Err(format!(
+            "found the id `{shown}`, expected 1 to 100 letters, digits, `.`, `_` or `-`, and no `.` at the start: files are named by it"
+        ))
+    }
+}

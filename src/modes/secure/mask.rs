@@ -1,0 +1,419 @@
+//! Masks an update: a client quantises it, adds its mask, seals the seeds, and signs the file.
+//!
+//! A client masks one update in a session. Two updates under one mask would tell their difference (a two-time pad). The
+//! client's journal, on disk before the file is published, keeps that: the same update makes the same file again, and
+//! another one is refused.
+
+use crate::engine::intake::policy::Policy;
+use crate::engine::passes::machine::Machine;
+use crate::io::digest::Blake3;
+use crate::kernels::chacha20::{self, Stream, WORDS};
+use crate::kernels::lanes::Isa;
+use crate::modes::secure::error::SecureError;
+use crate::modes::secure::fault::MessageFault;
+use crate::modes::secure::folder::SessionFolder;
+use crate::modes::secure::grid::Grid;
+use crate::modes::secure::integers::IntegersWriter;
+use crate::modes::secure::journal::{Deed, PartyJournal};
+use crate::modes::secure::keys::hex::Hex;
+use crate::modes::secure::keys::identity::{Identity, PublicIdentity, Stage, derived};
+use crate::modes::secure::keys::seeds::{self, Seeds};
+use crate::modes::secure::manifest::{ClientWeights, Held, Manifest, SessionTerms};
+use crate::modes::secure::mask_stream::add_streams;
+use crate::modes::secure::reading::{self, OpenedUpdate, each_value};
+use crate::modes::secure::signed_lanes::{LanesReader, LanesWriter};
+use crate::updates::metadata::SCAFFOLD_CONTROL;
+use crate::updates::set::Client;
+use std::path::{Path, PathBuf};
+use zeroize::Zeroizing;
+
+/// Lanes that are masked at once.
+const LANES_AT_ONCE: usize = 1 << 20;
+
+/// What a client masks, and whom it trusts.
+#[derive(Clone, Debug)]
+pub struct MaskOptions {
+    /// The update.
+    pub update: PathBuf,
+    /// The client's own copy of the base.
+    pub base: PathBuf,
+    /// What the update may claim of itself.
+    pub policy: Policy,
+    /// The public keys that the client got from the parties themselves.
+    pub trusted: Vec<PublicIdentity>,
+    /// The fewest clients that must be in a sum.
+    pub min_cohort: usize,
+    /// The fewest eligible clients whose keys must be trusted ones.
+    pub require_known: usize,
+    /// Whether the update may have been masked in another session.
+    pub allow_again: bool,
+    /// Seconds since 1970.
+    pub now: u64,
+    /// Where to write the file; `None` for its place in the session's folder.
+    pub output: Option<PathBuf>,
+    /// Where to write the integers of the values before they are masked; `None` to keep them to itself.
+    pub integers: Option<PathBuf>,
+}
+
+/// What was masked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Masked {
+    /// The file.
+    pub path: PathBuf,
+    /// The client.
+    pub client: String,
+    /// The number of values.
+    pub values: u64,
+    /// Values beyond the clip.
+    pub clipped: u64,
+    /// The weight of the client, and whether the cap lowered it.
+    pub weight: Option<(u32, bool)>,
+}
+
+/// Masks an update.
+///
+/// # Errors
+///
+/// When the manifest is not one that the client accepts, the update does not fit it, the client masked another update in
+/// this session, or the file cannot be written.
+pub fn run(
+    folder: &SessionFolder,
+    options: &MaskOptions,
+    identity: &Identity,
+    journal: &Path,
+    machine: Machine,
+) -> Result<Masked, SecureError> {
+    let manifest = folder.manifest()?;
+    check_manifest(&manifest, options)?;
+    let client = own_id(&manifest, identity)?;
+    let mut policy = Policy { round: manifest.terms.round, ..options.policy.clone() };
+    policy.tensors.control_prefix = manifest.terms.control_clip.map(|_| SCAFFOLD_CONTROL);
+    let opened = reading::open(&options.base, vec![options.update.clone()], policy, machine)?;
+    check_base(&manifest.terms, &opened, &options.base)?;
+    let [update] = opened.taken.set.clients.as_slice() else {
+        return Err(SecureError::terms("UPDATE", "found several updates, expected one"));
+    };
+    let share = share_of(&manifest.terms, update)?;
+    let place = folder.masked(&client);
+    let path = options.output.clone().unwrap_or_else(|| place.clone());
+    folder.refuse_message(&path, Some(&place))?;
+    if let Some(integers) = &options.integers {
+        folder.refuse_message(integers, None)?;
+    }
+    let places = [path.as_path(), place.as_path()];
+    let secret = secret_for(&manifest, update, places, options, identity, journal)?;
+    let seeds = seeds::draw(manifest.committee, &secret);
+    let sealed = seeds::seal(&manifest, &client, &seeds, &secret)
+        .map_err(|why| SecureError::terms("manifest", why))?;
+    folder.make_room(&path)?;
+    let statement = manifest.statement(Stage::Mask, &client, None);
+    let writer = LanesWriter::create(&path, &statement, manifest.masked_shape())?;
+    let integers = options.integers.as_deref().map(|path| IntegersWriter::create(path, &manifest.terms));
+    let integers = integers.transpose()?;
+    let machine = opened.machine();
+    let mut masking = Masking::new(machine, &manifest.terms, writer, &seeds, &secret, &share);
+    masking.copy = integers.as_ref();
+    let masked = machine.pool.install(|| {
+        let take = &mut |held, values: &[f64]| masking.take(held, values);
+        each_value(machine, &opened.taken.set, &manifest.terms.tensors, take)?;
+        masking.end(&sealed, identity)
+    });
+    let (values, clipped) = masked?;
+    integers.map_or(Ok(()), IntegersWriter::publish)?;
+    Ok(Masked { path, client, values, clipped, weight: share.weight })
+}
+
+/// Checks that the client accepts a manifest.
+fn check_manifest(manifest: &Manifest, options: &MaskOptions) -> Result<(), SecureError> {
+    let terms = &manifest.terms;
+    let is_known =
+        |id: &str, key: &Hex<32>| options.trusted.iter().any(|known| known.id == id && known.ed25519 == *key);
+    let is_trusted = |party: &PublicIdentity| options.trusted.contains(party);
+    for (role, party) in
+        [("server", &terms.server)].into_iter().chain(terms.helpers.iter().map(|one| ("helper", one)))
+    {
+        let is_trusted =
+            if role == "server" { is_known(&party.id, &party.ed25519) } else { is_trusted(party) };
+        if !is_trusted {
+            let why =
+                format!("the manifest's {role} `{}` has a key that is not among the trusted ones", party.id);
+            let hint = "pass --trust with the public keys that you got from the parties themselves; do not take them from the session's folder";
+            return Err(SecureError::refused(why, Some(hint)));
+        }
+    }
+    if terms.min_survivors < options.min_cohort {
+        let (found, expected) = (terms.min_survivors, options.min_cohort);
+        let why =
+            format!("sums of {found} clients may be published, expected at least {expected} (--min-cohort)");
+        return Err(SecureError::refused(why, None));
+    }
+    let known = terms.clients.iter().filter(|client| is_known(&client.id, &client.ed25519)).count();
+    if known < options.require_known {
+        let why = format!(
+            "{known} eligible clients have trusted keys, expected at least {} (--require-known)",
+            options.require_known
+        );
+        return Err(SecureError::refused(
+            why,
+            Some("a server can invent clients, and then the sum of all others is your update"),
+        ));
+    }
+    match terms.deadline {
+        Some(deadline) if options.now > deadline => {
+            let why = format!("the session's deadline passed {} s ago", options.now - deadline);
+            Err(SecureError::refused(why, None))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The id that the manifest has for the key of this client.
+fn own_id(manifest: &Manifest, identity: &Identity) -> Result<String, SecureError> {
+    let key = identity.verifying();
+    let own = manifest.terms.clients.iter().find(|client| client.ed25519 == key);
+    own.map(|client| client.id.clone()).ok_or_else(|| {
+        SecureError::refused(
+            "the manifest has no client with this key",
+            Some("the server opens the session with your public key"),
+        )
+    })
+}
+
+/// Checks that the client's base is the one of the session.
+fn check_base(terms: &SessionTerms, opened: &OpenedUpdate, base: &Path) -> Result<(), SecureError> {
+    let found = opened.base_digest()?;
+    if found != terms.base {
+        let why = format!(
+            "{}: its digest is {found}, expected {}, the base of the session",
+            base.display(),
+            terms.base
+        );
+        return Err(SecureError::refused(
+            why,
+            Some(
+                "a server that sends each client another base learns their updates; compare the digest with other clients",
+            ),
+        ));
+    }
+    if opened.tensors(terms.statistics_clip.is_some(), terms.control_clip.is_some()) != terms.tensors {
+        return Err(SecureError::terms("manifest", "its tensors are not those of the base"));
+    }
+    Ok(())
+}
+
+/// The part of a client in the sum.
+struct Share {
+    /// The factor for its values: its weight over the largest one.
+    factor: f64,
+    /// Its local steps, by which it divides the changes of parameters; 1 if the terms ask for none.
+    steps: f64,
+    /// Lanes behind those of values: the weight, and the product of weight and steps, as the terms ask for them.
+    lanes: Vec<u32>,
+    /// Its weight, and whether the cap lowered it; `None` if all clients weigh the same.
+    weight: Option<(u32, bool)>,
+}
+
+/// The part of a client in the sum, from the metadata of its update.
+fn share_of(terms: &SessionTerms, update: &Client) -> Result<Share, SecureError> {
+    let missing = |key: &str| {
+        let why = format!("metadata `{key}` is missing, expected a number: the session asks for it");
+        SecureError::terms(update.model.path.display().to_string(), why)
+    };
+    let mut share = Share { factor: 1.0, steps: 1.0, lanes: Vec::new(), weight: None };
+    if let ClientWeights::Examples { cap } = terms.weights {
+        let examples = update.metadata.num_examples.ok_or_else(|| missing("num_examples"))?.round();
+        let weight = examples.min(f64::from(cap));
+        share.factor = weight / f64::from(cap);
+        share.weight = Some((weight as u32, weight < examples));
+        share.lanes.push(weight as u32);
+    }
+    if let Some(cap) = terms.steps_cap {
+        let steps = update.metadata.local_steps.ok_or_else(|| missing("local_steps"))?.round();
+        let steps = steps.clamp(1.0, f64::from(cap));
+        share.steps = steps;
+        share.lanes.push(steps as u32 * share.weight.map_or(1, |(weight, _)| weight));
+    }
+    Ok(share)
+}
+
+/// The client's secret of the session, after its journal says that it may mask this update. Where the journal was lost, a
+/// file of the client at one of `places` tells of a masked update too.
+fn secret_for(
+    manifest: &Manifest,
+    update: &Client,
+    places: [&Path; 2],
+    options: &MaskOptions,
+    identity: &Identity,
+    journal: &Path,
+) -> Result<Zeroizing<[u8; 32]>, SecureError> {
+    let digest = Blake3::of(&update.model.files).map_err(SecureError::io(&update.model.path))?;
+    let subject = digest.parse().map_err(|why| SecureError::terms("update", format!("{why}")))?;
+    let deed = Deed { session: manifest.session, stage: Stage::Mask, subject };
+    let mut journal = PartyJournal::open(journal)?;
+    match journal.of(&deed.session, deed.stage) {
+        Some(done) if *done != deed => {
+            let why = format!(
+                "session {} has another update of yours already: a second one under the same mask would tell their difference",
+                deed.session.short()
+            );
+            return Err(SecureError::refused(
+                why,
+                Some("send the file that `mask` wrote first, or wait for the next session"),
+            ));
+        }
+        Some(_) => {
+            let why = || {
+                let session = deed.session.short();
+                format!("the secret of session {session} is gone, so the same file cannot be made again")
+            };
+            return journal.secret(&deed.session)?.ok_or_else(|| SecureError::refused(why(), None));
+        }
+        None => {}
+    }
+    for path in places {
+        refuse_sent(manifest, path, identity)?;
+    }
+    if let Some(other) = journal.elsewhere(&deed).filter(|_| !options.allow_again) {
+        let why = format!(
+            "the same update was masked in session {}: the difference of the two sums tells who joined or left",
+            other.session.short()
+        );
+        return Err(SecureError::refused(
+            why,
+            Some("pass --allow-again if the other session published no sum"),
+        ));
+    }
+    let secret = journal.new_secret(&deed.session)?;
+    journal.note(&deed)?;
+    Ok(secret)
+}
+
+/// Refuses to mask if the client's own file is there, but its journal does not know it.
+fn refuse_sent(manifest: &Manifest, path: &Path, identity: &Identity) -> Result<(), SecureError> {
+    if !crate::io::folder::exists(path) {
+        return Ok(());
+    }
+    let id = own_id(manifest, identity)?;
+    let statement = manifest.statement(Stage::Mask, &id, None);
+    let file = LanesReader::default().open(path, &statement, manifest.masked_shape(), &identity.verifying());
+    match file {
+        Ok(_) => {
+            let why = format!(
+                "{}: you masked an update in this session, and your journal does not know it: it was lost, or set back to an older copy",
+                path.display()
+            );
+            Err(SecureError::refused(why, Some("restore the journal, or leave the file that is there")))
+        }
+        Err(MessageFault::Unreadable(why)) => Err(SecureError::file(path)(MessageFault::Unreadable(why))),
+        // Another party's file, or what a crash left: the new file replaces it.
+        Err(_) => Ok(()),
+    }
+}
+
+/// Lanes on their way to a file.
+struct Masking<'s> {
+    machine: &'s Machine<'s>,
+    grid: Grid,
+    terms: &'s SessionTerms,
+    writer: LanesWriter<'s>,
+    seeds: &'s Seeds,
+    rounding: Zeroizing<[u8; 32]>,
+    share: &'s Share,
+    /// Integers of values that are not in lanes yet.
+    integers: Zeroizing<Vec<i32>>,
+    /// Where the integers go too.
+    copy: Option<&'s IntegersWriter>,
+    values: u64,
+    clipped: u64,
+    lanes: u64,
+}
+
+impl<'s> Masking<'s> {
+    fn new(
+        machine: &'s Machine<'s>,
+        terms: &'s SessionTerms,
+        writer: LanesWriter<'s>,
+        seeds: &'s Seeds,
+        secret: &[u8; 32],
+        share: &'s Share,
+    ) -> Self {
+        let rounding = Zeroizing::new(derived(secret, "rounding"));
+        let integers = Zeroizing::new(Vec::new());
+        Self {
+            machine,
+            grid: terms.grid,
+            terms,
+            writer,
+            seeds,
+            rounding,
+            share,
+            integers,
+            copy: None,
+            values: 0,
+            clipped: 0,
+            lanes: 0,
+        }
+    }
+
+    /// Takes the next values.
+    fn take(&mut self, held: Held, values: &[f64]) -> Result<(), SecureError> {
+        let words = words(self.machine.isa, &self.rounding, self.values, values.len());
+        let start = self.integers.len();
+        self.integers.resize(start + values.len(), 0);
+        let Share { factor, steps, .. } = self.share;
+        let factor = if held == Held::Parameter { factor / steps } else { *factor };
+        let scale = (self.terms.clip_of(held), factor);
+        let quantized = self.grid.quantize(scale, values, &words, &mut self.integers[start..]);
+        self.clipped += quantized.map_err(|place| self.not_finite(place))?;
+        if let Some(copy) = self.copy {
+            copy.write(self.values as usize, self.integers[start..].iter().copied().map(i64::from))?;
+        }
+        self.values += values.len() as u64;
+        while self.integers.len() >= LANES_AT_ONCE * self.grid.per_lane as usize {
+            self.write(LANES_AT_ONCE * self.grid.per_lane as usize, &[])?;
+        }
+        Ok(())
+    }
+
+    fn not_finite(&self, place: usize) -> SecureError {
+        let mut value = self.values as usize + place;
+        let held = self.terms.tensors.iter().filter(|tensor| tensor.held != Held::Nothing);
+        for tensor in held {
+            if value < tensor.len() {
+                let why = format!("value {value} is not finite, expected finite numbers");
+                return SecureError::terms(format!("tensor `{}`", tensor.name), why);
+            }
+            value -= tensor.len();
+        }
+        SecureError::terms("update", "a value is not finite")
+    }
+
+    /// Masks and writes the lanes of the first integers, and lanes behind them.
+    fn write(&mut self, integers: usize, behind: &[u32]) -> Result<(), SecureError> {
+        let count = self.grid.lanes(integers);
+        let mut lanes = vec![0; count];
+        self.grid.pack(&self.integers[..integers], &mut lanes);
+        lanes.extend(behind);
+        add_streams(self.machine, self.seeds, self.lanes, &mut lanes)?;
+        self.writer.append(&lanes)?;
+        self.lanes += lanes.len() as u64;
+        self.integers.drain(..integers);
+        Ok(())
+    }
+
+    /// Writes what is left, signs and publishes. Returns the number of values, and of those beyond the clip.
+    fn end(mut self, sealed: &[u8], identity: &Identity) -> Result<(u64, u64), SecureError> {
+        self.write(self.integers.len(), &self.share.lanes)?;
+        self.writer.publish(sealed, identity)?;
+        Ok((self.values, self.clipped))
+    }
+}
+
+/// Random words for values: word v of the stream of a key is that of value v.
+fn words(isa: Isa, key: &[u8; 32], first: u64, count: usize) -> Vec<u32> {
+    let stream = Stream { key, domain: 0, segment: 0 };
+    let (block, skipped) = (first / WORDS as u64, (first % WORDS as u64) as usize);
+    let mut blocks = vec![[0; WORDS]; (skipped + count).div_ceil(WORDS)];
+    chacha20::blocks(isa, stream, block, &mut blocks);
+    blocks.as_flattened()[skipped..skipped + count].to_vec()
+}
