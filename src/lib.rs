@@ -14,14 +14,15 @@
 //!
 //! - [`cli`]: arguments as typed become a request; one file per subcommand. [`mod@bench`]: times kernels and merges.
 //!   [`doctor`]: examines the devices of the machine.
-//! - [`round`]: the rounds of a federation, phase by phase, on a state directory. [`config`]: its `fedmill.toml`.
-//!   [`fleet`]: its clients, and who is selected.
+//! - [`round`]: the rounds of a federation, phase by phase, on a state directory. [`config`]: its `fedmill.toml`, and
+//!   [`mod@lint`]: what does not fit together in it. [`fleet`]: its clients, and who is selected.
 //! - [`templates`]: makes plans. [`review`]: looks at plans without running them. [`watch`]: looks at runs, and
 //!   ends them. [`tasks`]: plans that another program schedules, task by task. [`plan`]: workflows as files, and their
 //!   runner. [`endpoint`]: requests to the servers and models that a plan asks. [`language`]: the conditions and
 //!   references in a plan. [`schema`]: the types of a plan. [`tuning`]: how a loop's parameter is changed.
 //!   [`measures`]: what describes a round or a run as a whole.
-//! - [`modes`]: where a run may differ from the plain run: `tiers`, `gaps`, `tree`, `shards`, `dp`. No mode knows another.
+//! - [`modes`]: where a run may differ from the plain run: `tiers`, `gaps`, `tree`, `shards`, `dp`, `secure`.
+//!   No mode knows another.
 //! - [`engine`]: one aggregate run, in the order of the data: `intake` admits updates, `passes` stream tiles, `decide`
 //!   judges, `aggregate` is the run; `backend` chooses the CPU or the GPU.
 //! - [`compress`], [`inspect`], [`personalize`]: other jobs on updates. [`budget`]: a privacy budget on disk.
@@ -47,6 +48,7 @@ pub mod inspect;
 pub mod io;
 pub mod kernels;
 pub mod language;
+pub mod lint;
 pub mod measures;
 pub mod model;
 pub mod modes;

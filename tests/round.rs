@@ -15,6 +15,7 @@ mod pipes;
 mod private;
 mod reasons;
 mod restored;
+mod secure;
 mod simulator;
 mod tasks;
 mod tiers;

@@ -28,7 +28,7 @@ fn an_empty_file_has_the_defaults_of_the_sources() {
     assert_eq!((coordination.selection.as_str(), coordination.round_timeout.as_secs()), ("weighted", 300));
     let privacy = &config.privacy;
     assert_eq!((privacy.epsilon, privacy.delta, privacy.noise_multiplier), (10.0, 1e-5, 1.0));
-    assert_eq!((config.secure_aggregation.threshold, config.compression.target), (0.6, 0.01));
+    assert_eq!((config.secure.groups, config.secure.clip, config.compression.target), (1, 1.0, 0.01));
     assert_eq!((config.robustness.byzantine_tolerance, config.strategy.mu), (0.3, 0.1));
 }
 
@@ -126,13 +126,18 @@ fn bad_values_are_named_all_at_once() {
             "privacy.noise_multiplier: found 0, expected a finite number above 0",
         ),
         ("privacy.clip = -1", "privacy.clip: found -1, expected a finite number above 0"),
+        ("secure.clip = 0", "secure.clip: found 0, expected a finite number above 0"),
         (
-            "secure_aggregation.enabled = true",
-            "secure_aggregation.enabled: found true, expected false: masked sums are not available in this version",
+            "secure.statistics_clip = nan",
+            "secure.statistics_clip: found NaN, expected a finite number above 0",
         ),
+        ("secure.groups = 0", "secure.groups: found 0, expected a count above 0"),
+        ("secure.threshold = 0", "secure.threshold: found 0, expected a count above 0"),
+        ("secure.values_per_lane = 17", "secure.values_per_lane: found 17, expected 1 to 16"),
+        ("secure.min_survivors = 1", "secure.min_survivors: found 1, expected at least 2 clients"),
         (
-            "secure_aggregation.threshold = 2",
-            &format!("secure_aggregation.threshold: found 2, expected {share}"),
+            "secure.weights = 'examples:cap=0'",
+            "secure.weights: found examples:cap=0, expected uniform or examples:cap=N",
         ),
         ("compression.target = 0", &format!("compression.target: found 0, expected {share}")),
         (

@@ -19,7 +19,7 @@ use error::ConfigError;
 use schemars::JsonSchema;
 use sections::{
     Adaptation, Compression, Coordination, Evaluation, Model, Monitoring, Personalization, Privacy, Publish,
-    Robustness, SecureAggregation, Strategy, Tiers,
+    Robustness, Secure, Strategy, Tiers,
 };
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -49,8 +49,12 @@ pub struct Config {
     /// A private round releases the noised mean alone. It needs `rule = "mean"`, `byzantine_tolerance = 0` and no step
     /// before the rule.
     pub privacy: Privacy,
-    /// Sums that hide single updates. This version has none.
-    pub secure_aggregation: SecureAggregation,
+    /// Sums that hide single updates.
+    ///
+    /// Clients mask their updates, helpers remove the masks from the sum, and the server sees the sum alone. With
+    /// `groups = 1` that needs `rule = "mean"`, `byzantine_tolerance = 0` and no step before the rule.
+    #[serde(alias = "secure_aggregation")]
+    pub secure: Secure,
     /// Codecs and budgets of bytes.
     pub compression: Compression,
     /// Classes of devices.
@@ -89,14 +93,14 @@ impl Config {
         read::parse(text).map_err(|faults| ConfigError::Bad { path: path.to_owned(), faults })
     }
 
-    /// The values that cannot be used. Findings over several keys are those of `round::lint`.
+    /// The values that cannot be used. Findings over several keys are those of the room `lint`.
     fn bad_values(&self) -> Vec<BadValue> {
         let mut values = Values::default();
         self.coordination.check(&mut values);
         self.robustness.check(&mut values);
         self.strategy.check(&mut values);
         self.privacy.check(&mut values);
-        self.secure_aggregation.check(&mut values);
+        self.secure.check(&mut values);
         self.compression.check(&mut values);
         self.personalization.check(&mut values);
         self.evaluation.check(&mut values);

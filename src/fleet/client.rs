@@ -29,7 +29,7 @@ pub struct Profile {
     /// Its class of devices.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tier: Option<String>,
-    /// Its public key, as text.
+    /// Its public key, as text. For secure aggregation: the `ed25519` that `secagg keygen` writes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub public_key: Option<String>,
     /// The time of its last update, in seconds since 1970.
@@ -93,6 +93,15 @@ impl Profile {
         let PrivacyRequirements { secure_aggregation, min_secagg_threshold, .. } = self.privacy_requirements;
         secure_aggregation || min_secagg_threshold.is_some_and(|threshold| threshold > 0.0)
     }
+}
+
+/// Whether a client of this id and public key may take part in secure aggregation: the key is 64 hexadecimal digits, the
+/// `ed25519` that `secagg keygen` writes, and the id has letters, digits, `.`, `_` and `-`.
+pub fn may_sign(id: &str, public_key: Option<&str>) -> bool {
+    let is_hex = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    let has_key = public_key.is_some_and(|key| key.len() == 64 && key.chars().all(is_hex));
+    has_key && (1..=100).contains(&id.len()) && id.chars().all(is_plain) && !id.starts_with('.')
 }
 
 /// Checks that an id can name a client and a file.
@@ -168,6 +177,16 @@ pub struct Totals {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_client_with_a_key_and_a_plain_id_may_sign() {
+        let key = "0123456789abcdef".repeat(4);
+        assert!(may_sign("site-3", Some(&key)) && may_sign("a.b_c", Some(&key)));
+        for (id, key) in [("site-3", None), ("site-3", Some(&key[1..])), ("site 3", Some(&key[..]))] {
+            assert!(!may_sign(id, key), "{id} {key:?}");
+        }
+        assert!(!may_sign("a", Some(&key.to_uppercase())) && !may_sign(".a", Some(&key)));
+    }
 
     #[test]
     fn an_id_names_a_file() {

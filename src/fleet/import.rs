@@ -48,6 +48,30 @@ pub struct ImportRequest<'a> {
     pub skip_bad: bool,
     /// When the clients register.
     pub now: Timestamp,
+    /// The public key of the one client of the file; `None` for what the file says.
+    pub key: Option<&'a PartyKey>,
+}
+
+/// A public key, and the id that its party gave itself.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PartyKey {
+    /// The id.
+    pub id: String,
+    /// The public key of its signatures, in hexadecimal digits.
+    pub ed25519: String,
+}
+
+impl ImportRequest<'_> {
+    /// A client with the key of the request.
+    fn with_key(&self, row: Result<Profile, String>) -> Result<Profile, String> {
+        match (row?, self.key) {
+            (row, None) => Ok(row),
+            (row, Some(key)) if key.id != row.id => {
+                Err(format!("the public key is that of `{}`, expected that of `{}`", key.id, row.id))
+            }
+            (row, Some(key)) => Ok(Profile { public_key: Some(key.ed25519.clone()), ..row }),
+        }
+    }
 }
 
 /// What an import did.
@@ -89,7 +113,7 @@ pub fn import(
         if listens {
             interrupt::check()?;
         }
-        if let Err(why) = put(&batch, request.update, row, &mut imported)? {
+        if let Err(why) = put(&batch, request.update, request.with_key(row), &mut imported)? {
             imported.bad += 1;
             on_bad(line, &why);
         }

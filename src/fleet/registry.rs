@@ -14,6 +14,7 @@ use crate::fleet::wait::{PATIENCE, patiently};
 use crate::io::{crash, folder, publish, source};
 use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, TransactionBehavior, params};
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -216,6 +217,19 @@ impl Registry {
     /// When they cannot be read.
     pub fn active(&self) -> Result<u64, FleetError> {
         self.one("SELECT count(*) FROM clients WHERE retired_at IS NULL").map(from_sql)
+    }
+
+    /// The clients that take part under secure aggregation only.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be read.
+    pub fn demand_secure(&self) -> Result<BTreeSet<String>, FleetError> {
+        let sql_error = || FleetError::sql(&self.path);
+        let sql = "SELECT id FROM clients WHERE secure_aggregation != 0";
+        let mut query = self.connection.prepare(sql).map_err(sql_error())?;
+        let ids = query.query_map([], |row| row.get(0)).map_err(sql_error())?;
+        ids.collect::<Result<_, _>>().map_err(sql_error())
     }
 
     /// Retires clients: no selection takes them. Their history stays. Changes nothing for those that are retired.

@@ -12,11 +12,12 @@
 
 use crate::config::Config;
 use crate::config::sections::Mode;
-use crate::round::bandwidth::{self, Chosen, Traffic};
+use crate::lint::tier_codecs::{self, Chosen, TierTask};
+use crate::round::bandwidth::{self, Traffic};
 use crate::round::journal::{Arrival, Change, Collected, Ending, Opening, Settings, TierSettings, Value};
 use crate::round::open;
 use crate::round::state::State;
-use crate::round::world::{BudgetFacts, Merged, TierTask};
+use crate::round::world::{BudgetFacts, Merged};
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
@@ -196,7 +197,7 @@ impl Next {
     ) {
         let left = bandwidth::left(config, tiers, traffic);
         for (tier, task) in tiers {
-            let budget = bandwidth::budget(config, task, left);
+            let budget = tier_codecs::budget(config, task, left);
             let found = traffic.get(tier).and_then(Traffic::median);
             if let (Some(median), Some(budget), Some(before)) =
                 (found, budget, self.settings.tiers.get(tier).cloned())
@@ -238,7 +239,7 @@ impl Next {
             after.compression_target = self.change(&setting, from, from / share, range, found.clone());
         }
         if config.adaptation.tier_codecs && task.codec.is_none() {
-            let chosen = bandwidth::choose(&task.codecs, before.codec.as_deref(), Some(median), budget);
+            let chosen = tier_codecs::choose(&task.codecs, before.codec.as_deref(), Some(median), budget);
             after.codec = chosen.as_ref().map(|chosen| chosen.codec.clone());
             self.record_codec(tier, before.codec.as_ref(), chosen, &found);
         }

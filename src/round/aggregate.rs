@@ -5,11 +5,12 @@ use crate::round::error::RoundError;
 use crate::round::evaluate::MODEL;
 use crate::round::journal::{Arrival, Rejected, Validated};
 use crate::round::layout;
+use crate::round::secure::{self, Ready};
 use crate::round::state::{State, sound};
-use crate::round::validate::{STATE, order, quarantine, refusal, unchanged};
+use crate::round::validate::{carry_state, order, quarantine, refusal, unchanged};
 use crate::round::world::{Merged, World};
 
-/// Moves bad updates to quarantine, and merges the others.
+/// Moves bad updates to quarantine, and merges the others; of a secure round the means.
 ///
 /// # Errors
 ///
@@ -19,6 +20,7 @@ pub fn act(
     config: &Config,
     state: &State,
     validated: &Validated,
+    ready: &Ready,
 ) -> Result<Merged, RoundError> {
     quarantine(world, state.round, &validated.rejected)?;
     for update in &validated.accepted {
@@ -30,6 +32,9 @@ pub fn act(
     if was_private != config.privacy.enabled {
         return Err(RoundError::Refused("privacy.enabled changed after the round opened".to_owned()));
     }
+    if let Ready::Means(means) = ready {
+        return secure::merge(world, config, state, validated, means);
+    }
     let closed_by = state.collected().map_or("", |collected| collected.closed_by.as_str());
     if let Some(why) = refusal(config, validated, closed_by) {
         return Err(RoundError::Refused(why));
@@ -40,11 +45,7 @@ pub fn act(
         return Ok(Merged { refused: Some(why), rejected: left.rejected, ..Merged::default() });
     }
     let order = order(config, state, left.accepted);
-    if let Some(before) = &order.state {
-        // The merge replaces its state. An earlier run may have done so: its state stays.
-        let own = layout::of_round(state.round, STATE);
-        world.copy(before, &own).map_err(RoundError::writing(&own))?;
-    }
+    carry_state(world, &order)?;
     let merged = world.merge(&order)?;
     Ok(Merged { rejected: merged.rejected.iter().cloned().chain(left.rejected).collect(), ..merged })
 }
@@ -72,15 +73,19 @@ pub fn restore(
     };
     tracing::warn!("{made} was lost after the merge: the round merges again");
     sound::base(world, config, state)?;
+    let same_model = |again: Merged| match again.model == merged.model {
+        true => Ok(()),
+        false => Err(lost("a second merge made another model, as it does after a change of the settings")),
+    };
+    if state.is_secure() {
+        let means = world.unmask(state.round)?;
+        return same_model(secure::merge(world, config, state, validated, &means)?);
+    }
     let left_out = |update: &&Arrival| merged.rejected.iter().any(|bad| bad.path == update.path);
     let updates: Vec<Arrival> = validated.accepted.iter().filter(|one| !left_out(one)).cloned().collect();
     let (same, changed) = unchanged(world, &updates)?;
     if let Some(Rejected { id, why, .. }) = changed.first() {
         return Err(lost(&format!("so is an update that it needs, of client `{id}`: {why}")));
     }
-    let again = world.merge(&order(config, state, same))?;
-    match again.model == merged.model {
-        true => Ok(()),
-        false => Err(lost("a second merge made another model, as it does after a change of the settings")),
-    }
+    same_model(world.merge(&order(config, state, same))?)
 }

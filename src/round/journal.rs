@@ -121,6 +121,9 @@ pub struct Opening {
     pub config: String,
     /// The budget before the round; `None` without privacy.
     pub budget: Option<BudgetFacts>,
+    /// Whether clients mask their updates.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_secure: bool,
 }
 
 /// What a round collected.
@@ -240,6 +243,9 @@ pub enum Event {
     Collect {
         /// Patches to the base, by the digest of the model that they apply to.
         patches: BTreeMap<String, Fingerprint>,
+        /// The digest of the session of a secure round.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        session: Option<String>,
     },
     /// It validates what came.
     Validate(Box<Collected>),

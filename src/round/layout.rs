@@ -22,6 +22,8 @@ pub const STALE: &str = "stale";
 pub const TASKS: &str = "tasks";
 /// The manifest of the round that is open.
 pub const OPEN_ROUND: &str = "tasks/round.json";
+/// The folder of sessions of secure aggregation, with a folder for each round.
+pub const SESSIONS: &str = "secagg";
 /// The folder of published models, each named by its digest.
 pub const MODELS: &str = "models";
 /// The folder of exported metrics.
@@ -80,6 +82,11 @@ pub fn stale(round: u64) -> String {
 /// The folder of tasks of a round.
 pub fn tasks(round: u64) -> String {
     folder(TASKS, round)
+}
+
+/// The folder of the session of a secure round, which clients and helpers share.
+pub fn session(round: u64) -> String {
+    folder(SESSIONS, round)
 }
 
 /// A model in the store.

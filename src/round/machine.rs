@@ -8,9 +8,12 @@ use crate::round::error::RoundError;
 use crate::round::evaluate::Evaluated;
 use crate::round::journal::{Ending, Event, Version};
 use crate::round::layout;
+use crate::round::secure::Ready;
 use crate::round::state::{State, charges, sound};
 use crate::round::world::{Merged, World};
-use crate::round::{adapt, aggregate, collect, evaluate, fates, open, publish, report, rollback, validate};
+use crate::round::{
+    adapt, aggregate, collect, evaluate, fates, open, publish, report, rollback, secure, validate,
+};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -162,16 +165,25 @@ impl<'w, W: World> Machine<'w, W> {
         let event = match state.last().filter(|event| event.carry().is_none()).cloned() {
             None => return self.begin(),
             Some(Event::Open(opening)) => {
-                Event::Collect { patches: open::act(*world, config, state, &opening)? }
+                let (patches, session) = open::act(*world, config, state, &opening)?;
+                Event::Collect { patches, session }
             }
             Some(Event::Collect { .. }) => return self.collect(),
             Some(Event::Validate(collected)) => {
-                Event::Aggregate(Box::new(validate::act(*world, config, state, &collected)?))
+                let validated = match state.is_secure() {
+                    true => secure::validate(*world, state, &collected)?,
+                    false => validate::act(*world, config, state, &collected)?,
+                };
+                Event::Aggregate(Box::new(validated))
             }
             Some(Event::Aggregate(validated)) => {
-                ended(aggregate::act(*world, config, state, &validated), |merged| {
-                    Event::Evaluate(Box::new(merged))
-                })?
+                let ready = secure::ready(*world, config, state, &validated);
+                if let Ok(Ready::Waits(why)) = ready {
+                    return Ok(Step::Waiting(why));
+                }
+                let merged =
+                    ready.and_then(|ready| aggregate::act(*world, config, state, &validated, &ready));
+                ended(merged, |merged| Event::Evaluate(Box::new(merged)))?
             }
             Some(Event::Evaluate(merged)) => self.evaluate(*merged)?,
             Some(Event::Publish { metrics }) => self.publish(&metrics)?,

@@ -10,7 +10,7 @@ use crate::round::journal::{Opening, Settings};
 use crate::round::layout;
 use crate::round::state::State;
 use crate::round::task::{Manifest, ModelSource, Task, TaskSettings};
-use crate::round::world::{Files, Fingerprint, World};
+use crate::round::world::{Files, Fingerprint, SessionOrder, World};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Decides who takes part in the next round.
@@ -47,6 +47,7 @@ pub fn decide(world: &mut impl World, config: &Config, state: &State) -> Result<
         quorum,
         config: digest_of(config),
         budget,
+        is_secure: config.secure.enabled,
     })
 }
 
@@ -96,7 +97,8 @@ fn digest_of(config: &Config) -> String {
     hex(&Blake3::of_bytes(&serde_json::to_vec(config).unwrap_or_default()))
 }
 
-/// Writes the tasks, the manifest and the folder for updates. Returns the patches that it offers.
+/// Writes the tasks, the manifest and the folder for updates, behind the session of a secure round. Returns the patches
+/// that it offers, and the digest of the session.
 ///
 /// # Errors
 ///
@@ -106,13 +108,14 @@ pub fn act(
     config: &Config,
     state: &State,
     opening: &Opening,
-) -> Result<BTreeMap<String, Fingerprint>, RoundError> {
+) -> Result<(BTreeMap<String, Fingerprint>, Option<String>), RoundError> {
     let round = state.round;
     let inbox = layout::inbox(round);
     world.make_folder(&inbox).map_err(RoundError::writing(&inbox))?;
     let patches = patches(world, config, state, opening)?;
-    let common = TaskSettings::of(config, opening);
     let deadline = state.opened().map_or(0, |line| line.at.unix_s()) + opening.settings.timeout_s as u64;
+    let session = open_session(world, state, opening, deadline)?;
+    let common = TaskSettings::of(config, opening, session.clone());
     let mut files = Vec::new();
     for choice in &opening.selection.choices {
         let model = ModelSource::of(&opening.base, choice, &patches);
@@ -130,7 +133,48 @@ pub fn act(
     let own = format!("{folder}.json");
     world.write(&own, &manifest).map_err(RoundError::writing(&own))?;
     world.write(layout::OPEN_ROUND, &manifest).map_err(RoundError::writing(layout::OPEN_ROUND))?;
-    Ok(patches)
+    Ok((patches, session))
+}
+
+/// Opens the session of a round; `None` for a round in the clear.
+///
+/// # Errors
+///
+/// When it cannot be opened, or is not the one that the round opened.
+fn open_session(
+    world: &mut impl World,
+    state: &State,
+    opening: &Opening,
+    deadline: u64,
+) -> Result<Option<String>, RoundError> {
+    if !opening.is_secure {
+        return Ok(None);
+    }
+    check_session(world, state)?;
+    let base = layout::model(&opening.base.file.blake3);
+    let clients = opening.selection.choices.iter().map(|choice| choice.id.clone()).collect();
+    let order = SessionOrder { round: state.round, base, clients, deadline };
+    world.open_session(&order).map(Some)
+}
+
+/// Checks that the session is the one that the round opened, if it did.
+///
+/// # Errors
+///
+/// When it is another one or lost: its clients masked for the first one.
+pub fn check_session(world: &impl World, state: &State) -> Result<(), RoundError> {
+    let Some(expected) = state.session() else { return Ok(()) };
+    let found = world.session(state.round)?;
+    if found.as_deref() == Some(expected) {
+        return Ok(());
+    }
+    Err(RoundError::Torn {
+        path: format!("{}/manifest.json", layout::session(state.round)),
+        found: found.map_or("no session".to_owned(), |found| format!("session {found}")),
+        expected: format!("session {expected}, which the round opened"),
+        remedy: "restore the folder of the session, or abandon the round: `fedmill round rollback DIR --to VERSION`"
+            .to_owned(),
+    })
 }
 
 fn task_name(client: &str) -> String {
@@ -153,6 +197,7 @@ pub fn restore(
     state: &State,
     opening: &Opening,
 ) -> Result<(), RoundError> {
+    check_session(world, state)?;
     let inbox = layout::inbox(state.round);
     world.make_folder(&inbox).map_err(RoundError::writing(&inbox))?;
     let tasks = layout::tasks(state.round);

@@ -137,7 +137,7 @@ fn remove_old_updates(
         without = if is_empty { without + 1 } else { 0 };
         let state = layout::of_round(old, STATE);
         let has_state = kept.iter().any(|version| version.round == old);
-        let gone = [updates, layout::of_round(old, MODEL), format!("{state}.previous")];
+        let gone = [updates, layout::session(old), layout::of_round(old, MODEL), format!("{state}.previous")];
         for path in gone.into_iter().chain((!has_state).then_some(state)) {
             files.remove(&path).map_err(RoundError::writing(&path))?;
         }

@@ -138,6 +138,7 @@ fn record(
             delta: budget.delta,
             rounds_left: Some(budget.rounds_left),
         }),
+        secure: state.merged().and_then(|merged| merged.secure.clone()),
         settings: round_settings(state),
         adapted: changes.iter().map(adapted).collect(),
         rows: shows_clients.then(|| rows(state, clients)),

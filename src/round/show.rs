@@ -9,6 +9,7 @@ use crate::round::layout;
 use crate::round::state::{State, round_folders};
 use crate::round::status::{Past, past};
 use crate::round::world::World;
+use crate::telemetry::metrics::SecureFigures;
 use serde::Serialize;
 
 /// A round as a whole.
@@ -19,6 +20,9 @@ pub struct Shown {
     pub past: Past,
     /// The settings that it opened with.
     pub settings: Option<Settings>,
+    /// The session whose means it merged; `None` for a round in the clear.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secure: Option<SecureFigures>,
     /// What it changed for the next round.
     pub changes: Vec<Change>,
     /// What became of each client; `None` where a private round names no client.
@@ -64,6 +68,7 @@ pub fn show(world: &mut impl World, config: &Config, round: Option<u64>) -> Resu
     });
     Ok(Shown {
         settings: state.opening().map(|opening| opening.settings.clone()),
+        secure: state.merged().and_then(|merged| merged.secure.clone()),
         changes: changes.unwrap_or_default(),
         clients: shows_clients.then(|| clients(&state)),
         files: shows_clients.then(|| other_files(&state, &participation(&state))),

@@ -121,8 +121,18 @@ impl State {
     /// The patches that the round offers, by the digest of the model that they apply to.
     pub fn patches(&self) -> BTreeMap<String, Fingerprint> {
         let found =
-            self.find(|event| if let Event::Collect { patches } = event { Some(patches) } else { None });
+            self.find(|event| if let Event::Collect { patches, .. } = event { Some(patches) } else { None });
         found.cloned().unwrap_or_default()
+    }
+
+    /// Whether the clients of the round mask their updates.
+    pub fn is_secure(&self) -> bool {
+        self.opening().is_some_and(|opening| opening.is_secure)
+    }
+
+    /// The session that the round opened; `None` before, and for a round in the clear.
+    pub fn session(&self) -> Option<&str> {
+        self.find(|event| if let Event::Collect { session, .. } = event { session.as_deref() } else { None })
     }
 
     /// What the round collected; `None` while it collects.

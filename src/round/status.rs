@@ -3,7 +3,8 @@
 use crate::config::Config;
 use crate::fleet::history::Outcome;
 use crate::fleet::select::Selection;
-use crate::fleet::select::pool::RETIRED;
+use crate::fleet::select::pool::{NO_KEY, RETIRED};
+use crate::modes::secure::standing::Standing;
 use crate::round::collect::{self, foreign};
 use crate::round::error::RoundError;
 use crate::round::journal::{Ending, Event, Settings, Version};
@@ -12,7 +13,7 @@ use crate::round::state::charges;
 use crate::round::state::sound;
 use crate::round::state::{State, round_folders};
 use crate::round::world::{BudgetFacts, World};
-use crate::round::{fates, task};
+use crate::round::{fates, secure, task};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -64,6 +65,9 @@ pub struct Status {
     pub settings: Option<Settings>,
     /// The privacy budget.
     pub budget: Option<BudgetFacts>,
+    /// How far the session of the open round is; `None` for a round in the clear.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secure: Option<Standing>,
     /// Why no further round opens; `None` if one may, or one is open.
     pub over: Option<String>,
 }
@@ -75,9 +79,13 @@ impl Status {
     ///
     /// When a file cannot be read.
     pub fn of(world: &mut impl World, config: &Config, state: &State) -> Result<Self, RoundError> {
+        let secure = secure::standing(world, state)?;
         let waits = match (state.last(), state.opening()) {
             (Some(Event::Collect { .. }), Some(opening)) => {
                 Some(collect::look(world, config, state, opening)?)
+            }
+            (Some(Event::Aggregate(_)), _) => {
+                secure.as_ref().and_then(|standing| secure::waits(config, state.round, standing))
             }
             _ => None,
         };
@@ -109,6 +117,7 @@ impl Status {
             unrecorded: fates::unrecorded(world, state)?,
             settings: opening.map(|opening| opening.settings.clone()).or_else(|| carry.settings.clone()),
             budget,
+            secure,
             over,
         })
     }
@@ -137,6 +146,9 @@ impl Shortfall {
         let reason = |(why, count): (&String, &usize)| match why.as_str() {
             "epsilon" => format!("{count} by the epsilon cap of the client"),
             "secure aggregation" => format!("{count} because the client demands secure aggregation"),
+            NO_KEY => format!(
+                "{count} without a key for secure aggregation, or with an id that names no party of it"
+            ),
             "tier" => format!("{count} by coordination.tiers"),
             other => format!("{count} by {other}"),
         };

@@ -40,11 +40,34 @@ pub struct TaskSettings {
     pub personal: Vec<String>,
     /// The seed of the round.
     pub seed: u64,
+    /// The session in which clients mask their updates; `None` for updates in the clear.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secure: Option<SecureTask>,
+}
+
+/// The session in which a client masks its update, by `fedmill secagg mask`.
+#[derive(Clone, Serialize, Debug)]
+pub struct SecureTask {
+    /// Its digest.
+    pub session: String,
+    /// Its folder, in the state directory.
+    pub folder: String,
+    /// Where a client puts its masked update, in the state directory; `None` in the settings of all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub put: Option<String>,
+}
+
+impl SecureTask {
+    /// The session as the task of a client has it.
+    fn of_client(&self, client: &str) -> Self {
+        let put = layout::of_client(&format!("{}/masked", self.folder), client, layout::MODEL_ENDING);
+        Self { put: Some(put), ..self.clone() }
+    }
 }
 
 impl TaskSettings {
     /// The settings of a round.
-    pub fn of(config: &Config, opening: &Opening) -> Self {
+    pub fn of(config: &Config, opening: &Opening, session: Option<String>) -> Self {
         let strategy = &config.strategy;
         let is_proximal = strategy.name.split(':').next() == Some("fedprox");
         Self {
@@ -58,6 +81,11 @@ impl TaskSettings {
             clip: opening.budget.as_ref().map(|budget| budget.clip),
             personal: config.personalization.layers.clone(),
             seed: task_seed(config.coordination.seed, opening.selection.round),
+            secure: session.map(|session| SecureTask {
+                session,
+                folder: layout::session(opening.selection.round),
+                put: None,
+            }),
         }
     }
 
@@ -155,10 +183,15 @@ pub struct Task {
     personal: Vec<String>,
     seed: u64,
     deadline: String,
-    /// Where to put the update, in the state directory.
-    put: String,
+    /// Where to put the update, in the state directory. A secure round has none: a client that knows nothing of masks sends
+    /// no update in the clear.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    put: Option<String>,
     /// The metadata to write into the update: fedmill refuses an update that states another round or base.
     metadata: BTreeMap<&'static str, String>,
+    /// Where to mask the update; `None` if it is sent in the clear.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secure: Option<SecureTask>,
 }
 
 impl Task {
@@ -193,7 +226,11 @@ impl Task {
             personal: common.personal.clone(),
             seed: common.seed,
             deadline: time(deadline),
-            put: layout::of_client(&layout::inbox(round), &choice.id, layout::MODEL_ENDING),
+            put: common
+                .secure
+                .is_none()
+                .then(|| layout::of_client(&layout::inbox(round), &choice.id, layout::MODEL_ENDING)),
+            secure: common.secure.as_ref().map(|secure| secure.of_client(&choice.id)),
             metadata,
             model,
         }

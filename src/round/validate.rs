@@ -8,7 +8,7 @@ use crate::round::layout;
 use crate::round::publish::strategy_name;
 use crate::round::state::State;
 use crate::round::world::{Examined, Files, MergeOrder, World};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 
 /// Sorts updates into those that fit the round and those that do not. Moves nothing: the next phase does.
@@ -22,11 +22,13 @@ pub fn act(
     state: &State,
     collected: &Collected,
 ) -> Result<Validated, RoundError> {
-    if config.privacy.enabled || collected.updates.is_empty() {
+    let (updates, demanding) = without_demanding(world, collected)?;
+    if config.privacy.enabled || updates.is_empty() {
         // A bad update counts as zero there, and whether one is bad must not change the round.
-        return Ok(Validated { accepted: collected.updates.clone(), ..Validated::default() });
+        return Ok(Validated { accepted: updates, rejected: demanding, ..Validated::default() });
     }
-    let (same, changed) = unchanged(world, &collected.updates)?;
+    let (same, mut changed) = unchanged(world, &updates)?;
+    changed.extend(demanding);
     let Examined { rejected: faults, losses } = match same.is_empty() {
         true => Examined::default(),
         false => world.examine(&order(config, state, same))?,
@@ -45,6 +47,26 @@ pub fn act(
         })
         .collect();
     Ok(Validated { accepted, rejected, losses })
+}
+
+/// Why the update of a client that demands secure aggregation is not merged in the clear.
+pub const DEMANDS: &str =
+    "the client takes part under secure aggregation only, and this round merges in the clear";
+
+/// Sorts updates into those that may be merged in the clear, and those of clients that demand secure aggregation. A
+/// client may demand it after the round selected it.
+fn without_demanding(
+    world: &impl World,
+    collected: &Collected,
+) -> Result<(Vec<Arrival>, Vec<Rejected>), RoundError> {
+    let demanding = match collected.updates.is_empty() {
+        true => BTreeSet::new(),
+        false => world.demand_secure()?,
+    };
+    let (bad, fine): (Vec<_>, Vec<_>) =
+        collected.updates.iter().cloned().partition(|update| demanding.contains(&update.id));
+    let rejected = |Arrival { id, path, .. }| Rejected { id, path, why: DEMANDS.to_owned(), is_late: false };
+    Ok((fine, bad.into_iter().map(rejected).collect()))
 }
 
 /// Sorts updates into those that are as they were collected, and the others: a client may hold its file open, and take
@@ -129,6 +151,18 @@ pub fn order(config: &Config, state: &State, updates: Vec<Arrival>) -> MergeOrde
 
 /// The file of the strategy's state in the folder of a round.
 pub const STATE: &str = "state.safetensors";
+
+/// Copies the state that the strategy left with the base into the round, whose merge replaces it. An earlier run may have
+/// done so: its state stays.
+///
+/// # Errors
+///
+/// When it cannot be copied.
+pub fn carry_state(files: &mut impl Files, order: &MergeOrder) -> Result<(), RoundError> {
+    let Some(before) = &order.state else { return Ok(()) };
+    let own = layout::of_round(order.round, STATE);
+    files.copy(before, &own).map_err(RoundError::writing(&own))
+}
 
 /// Moves bad updates of a round to quarantine. An earlier run may have moved some, and some may be lost.
 ///

@@ -5,11 +5,14 @@
 
 use crate::fleet::history::Participation;
 use crate::fleet::select::Selection;
+use crate::lint::tier_codecs::TierTask;
+use crate::modes::secure::standing::Standing;
 use crate::round::error::RoundError;
 use crate::round::journal::{Arrival, Rejected, Settings};
 use crate::round::moment::Moment;
+use crate::telemetry::metrics::SecureFigures;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 /// An entry of a folder.
@@ -245,30 +248,9 @@ pub struct Merged {
     /// The warnings of the merge; none under privacy.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
-}
-
-/// A codec of the configuration, and the bytes that an update by it is expected to have.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct CodecForecast {
-    /// The codec.
-    pub codec: String,
-    /// Bytes.
-    pub bytes: u64,
-}
-
-/// What the file of tiers asks of the clients of a tier, and what they may send.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct TierTask {
-    /// Local steps; `None` for those of all clients.
-    pub local_steps: Option<u64>,
-    /// The codec; `None` for those of all clients.
-    pub codec: Option<String>,
-    /// The bytes that one client may send in a round; `None` for its share of the round's budget.
-    pub upload_bytes: Option<u64>,
-    /// The codecs of the configuration that the rule of the tier takes, in their order.
-    pub codecs: Vec<CodecForecast>,
-    /// The other codecs of the configuration, each with the reason.
-    pub unfit: Vec<(String, String)>,
+    /// The session whose means were merged; `None` for a round in the clear.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secure: Option<SecureFigures>,
 }
 
 /// The state of the privacy budget.
@@ -385,7 +367,105 @@ pub trait Work {
     fn budget(&mut self) -> Result<Option<BudgetFacts>, RoundError>;
 }
 
-/// The whole world of a round.
-pub trait World: Files + Work {}
+/// What a session is opened for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SessionOrder {
+    /// The round.
+    pub round: u64,
+    /// The path of the model that clients start from.
+    pub base: String,
+    /// The clients that may take part.
+    pub clients: BTreeSet<String>,
+    /// Seconds since 1970 after which clients mask no more.
+    pub deadline: u64,
+}
 
-impl<T: Files + Work> World for T {}
+/// A file in the folder of masked updates.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MaskedFile {
+    /// The client that its name states, or its name.
+    pub id: String,
+    /// Its path in the state directory.
+    pub path: String,
+    /// Why it is no masked update that the client signed; `None` if it is.
+    pub fault: Option<String>,
+}
+
+/// The means of a session.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Means {
+    /// The mean of each group that has clients.
+    pub updates: Vec<GroupMean>,
+    /// The clients of the round that are in no mean, each with the reason.
+    pub left_out: BTreeMap<String, String>,
+    /// What the report of the round says.
+    pub figures: SecureFigures,
+}
+
+/// The mean of a group of clients.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GroupMean {
+    /// The id that it has as an update.
+    pub id: String,
+    /// Its path in the state directory.
+    pub path: String,
+    /// Its clients.
+    pub clients: Vec<String>,
+}
+
+/// Sessions of secure aggregation, as rounds see them.
+pub trait Sessions {
+    /// The clients that take part under secure aggregation only.
+    ///
+    /// # Errors
+    ///
+    /// When the registry cannot be read.
+    fn demand_secure(&self) -> Result<BTreeSet<String>, RoundError>;
+
+    /// Opens the session of a round, or finds the one that an earlier run opened. Returns its digest.
+    ///
+    /// # Errors
+    ///
+    /// When a key is missing, the terms cannot be, or another session is there.
+    fn open_session(&mut self, order: &SessionOrder) -> Result<String, RoundError>;
+
+    /// The digest of the session of a round; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// When its manifest cannot be read.
+    fn session(&self, round: u64) -> Result<Option<String>, RoundError>;
+
+    /// The files in the folder of masked updates.
+    ///
+    /// # Errors
+    ///
+    /// When the folder cannot be listed.
+    fn masked(&self, round: u64) -> Result<Vec<MaskedFile>, RoundError>;
+
+    /// How far a session is, with the masked updates of these clients.
+    ///
+    /// # Errors
+    ///
+    /// When a message cannot be read.
+    fn standing(&self, round: u64, clients: &BTreeSet<String>) -> Result<Standing, RoundError>;
+
+    /// Freezes the set of these clients, once, and publishes the sum of their masked updates.
+    ///
+    /// # Errors
+    ///
+    /// When too few clients are sound, or a file cannot be read or written.
+    fn freeze(&mut self, round: u64, clients: &BTreeSet<String>) -> Result<(), RoundError>;
+
+    /// Unmasks the sums, and writes the means. The same answers give the same bytes.
+    ///
+    /// # Errors
+    ///
+    /// When answers contradict each other, or a file cannot be read or written.
+    fn unmask(&mut self, round: u64) -> Result<Means, RoundError>;
+}
+
+/// The whole world of a round.
+pub trait World: Files + Work + Sessions {}
+
+impl<T: Files + Work + Sessions> World for T {}

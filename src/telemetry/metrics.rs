@@ -46,6 +46,9 @@ pub struct RoundRecord {
     /// The privacy budget after this round. `None` without differential privacy.
     #[serde(default)]
     pub privacy: Option<PrivacyState>,
+    /// The session of this round. `None` without secure aggregation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secure: Option<SecureFigures>,
     /// The settings of this round.
     #[serde(default)]
     pub settings: RoundSettings,
@@ -77,6 +80,7 @@ impl RoundRecord {
             geometry: Geometry::default(),
             bytes: Bytes::default(),
             privacy: None,
+            secure: None,
             settings: RoundSettings::default(),
             adapted: Vec::new(),
             rows: None,
@@ -177,6 +181,21 @@ pub struct PrivacyState {
     pub delta: f64,
     /// Rounds that the rest of the budget pays for. `None` if unknown.
     pub rounds_left: Option<u64>,
+}
+
+/// A session of secure aggregation, as its transcript has it.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Default, Debug)]
+pub struct SecureFigures {
+    /// Its digest.
+    pub session: String,
+    /// Clients in its sums.
+    pub clients: u64,
+    /// Groups with a sum.
+    pub groups: u64,
+    /// Helpers whose answers agree.
+    pub answers: Vec<String>,
+    /// Helpers whose answers contradict the others.
+    pub wrong: Vec<String>,
 }
 
 /// The settings of a round that may change from round to round.

@@ -2,7 +2,8 @@
 //!
 //! [`settings`] reads the settings, and `parts` has what plans share. [`shards`] merges a round in shards, [`round`]
 //! merges and evaluates one, [`sweep`] compares rules on one round, [`refine`] repeats a proposal and its review,
-//! [`map_reduce`] does work for each of many files or values, and in [`swarm`] agents propose and vote. [`resolve`]
+//! [`map_reduce`] does work for each of many files or values, [`secagg`] merges a sum of masked updates, and in [`swarm`] agents
+//! propose and vote. [`resolve`]
 //! finds agents for what a plan needs, and [`next`] makes the plan of the next round.
 
 pub mod map_reduce;
@@ -11,6 +12,7 @@ mod parts;
 pub mod refine;
 pub mod resolve;
 pub mod round;
+pub mod secagg;
 pub mod settings;
 pub mod shards;
 pub mod swarm;
@@ -49,6 +51,7 @@ pub const TEMPLATES: &[Template] = &[
         settings: map_reduce::SETTINGS,
         build: map_reduce::build,
     },
+    Template { name: "secagg", about: secagg::ABOUT, settings: secagg::SETTINGS, build: secagg::build },
     Template { name: "shards", about: shards::ABOUT, settings: shards::SETTINGS, build: shards::build },
 ];
 

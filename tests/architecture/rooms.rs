@@ -37,7 +37,9 @@ pub(crate) const ARROWS: &Table = &[
     ),
     // `codecs` for the names of codecs in its configuration; `privacy` for the plan that `budget` keeps, and its cost;
     // `updates` for the kind of updates.
-    ("round", "codecs privacy config updates"),
+    ("round", "codecs privacy config lint updates"),
+    // `dp` for the steps that a private round may take, `model` for the tensors that a strategy keeps.
+    ("lint", "config dp fleet model privacy rules settings strategies"),
     // The names and numbers that the keys of `fedmill.toml` take.
     ("config", "codecs intake fleet io rules settings strategies telemetry"),
     // `round`, `config` and `budget` for the plan of the next round, `rules` for what the rule of a merge tolerates.

@@ -1,6 +1,6 @@
 //! Plans from templates, run on the updates of a small round.
 
-use crate::harness::{Dir, Update, fedmill};
+use crate::harness::{Dir, Model, Update, fedmill};
 use fedmill::templates::TEMPLATES;
 use std::fs;
 
@@ -114,6 +114,18 @@ fn example(template: &str) -> &'static [&'static str] {
         "sweep" => &["updates=in", "rules=krum; median", "byzantine=1", EVALUATE],
         "refine" => &["start=base.safetensors", "propose=cp", "review=sh -c 'echo \"{\\\"score\\\": 1}\"'"],
         "shards" => &["updates=in", "shards=2"],
+        "secagg" => &[
+            "base=base.safetensors",
+            "key=keys/server",
+            "clients=keys/clients",
+            "helpers=keys/helpers",
+            "helper_keys=keys/helpers/h1; keys/helpers/h2",
+            "masks=c0; c1; c2",
+            "client_keys=keys/clients",
+            "updates=in",
+            "clip=4",
+            concat!("program=", env!("CARGO_BIN_EXE_fedmill")),
+        ],
         "map-reduce" => &["files=in/*.safetensors", "map=wc -c", "reduce=lines"],
         "swarm" => &[
             "goal=x",
@@ -126,10 +138,50 @@ fn example(template: &str) -> &'static [&'static str] {
     }
 }
 
+/// The keys of a server, five clients and three helpers.
+fn keys(dir: &Dir) {
+    let parties = ["c0", "c1", "c2", "c3", "c4"].map(|id| (id, format!("keys/clients/{id}")));
+    let helpers = ["h1", "h2", "h3"].map(|id| (id, format!("keys/helpers/{id}")));
+    fs::create_dir_all(dir.path("keys/clients")).unwrap();
+    fs::create_dir_all(dir.path("keys/helpers")).unwrap();
+    let server = [("server", "keys/server".to_owned())];
+    for (id, file) in parties.into_iter().chain(helpers).chain(server) {
+        let run = fedmill(dir, &["secagg", "keygen", "--id", id, "-o", &file]);
+        assert_eq!(run.code, Some(0), "{run:#?}");
+    }
+}
+
+/// The mean of three of five clients, from the masked updates that a plan made.
+#[test]
+fn a_session_of_secure_aggregation_merges_the_mean_of_its_clients() {
+    let dir = round();
+    keys(&dir);
+    make(&dir, "secagg", example("secagg"));
+    let run = fedmill(&dir, &["plan", "run", "-q", "p.json"]);
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    let plain = ["aggregate", "in/c0.safetensors", "in/c1.safetensors", "in/c2.safetensors"];
+    let plain = [&plain[..], &["--base", "base.safetensors", "-o", "plain.safetensors"]].concat();
+    assert_eq!(fedmill(&dir, &plain).code, Some(0));
+    let values = |name: &str| Model::read(&dir, name).f32("w");
+    let pairs = values("p.run/out/merge/merged.safetensors").into_iter().zip(values("plain.safetensors"));
+    for (found, expected) in pairs {
+        assert!((found - expected).abs() < 1e-5, "found {found}, expected {expected}");
+    }
+    assert_eq!(fedmill(&dir, &["secagg", "verify", "session"]).code, Some(0));
+    // Where clients mask by themselves, a person says when they did.
+    let own: Vec<&str> = example("secagg").iter().copied().filter(|one| !one.starts_with("masks")).collect();
+    make(&dir, "secagg", &own);
+    let plan = dir.json("p.json");
+    assert_eq!(plan["stages"][1]["gate"]["default"], "reject", "{plan}");
+}
+
 #[test]
 fn the_plan_of_each_template_has_no_finding_and_runs() {
     for template in TEMPLATES {
         let dir = round();
+        if template.name == "secagg" {
+            keys(&dir);
+        }
         make(&dir, template.name, example(template.name));
         let run = fedmill(&dir, &["plan", "lint", "p.json"]);
         assert_eq!((run.code, run.stdout.as_str()), (Some(0), "no finding\n"), "{}: {run:#?}", template.name);
@@ -164,7 +216,7 @@ fn settings_that_make_no_plan_are_refused() {
     for (args, expected) in [
         (
             &["--template", "krum"][..],
-            "found template `krum`, expected one of round, sweep, swarm, refine, map-reduce, shards",
+            "found template `krum`, expected one of round, sweep, swarm, refine, map-reduce, secagg, shards",
         ),
         (
             &["--template", "map-reduce", "--set", "map=wc"],

@@ -127,3 +127,51 @@ fn a_task_that_lacks_a_key_is_named() {
     );
     assert_eq!(inbox(&dir, 1), 0);
 }
+
+#[test]
+fn clients_mask_their_updates_in_a_secure_round() {
+    let Some(folder) = client_folder() else { return };
+    let dir = federation(&folder);
+    std::fs::create_dir_all(dir.path("keys/helpers")).unwrap();
+    let helpers = ["h1", "h2", "h3"].map(|id| (id.to_owned(), format!("keys/helpers/{id}")));
+    let others = ["server", "client-00", "client-01", "client-02", "client-03"];
+    for (id, file) in others.map(|id| (id.to_owned(), format!("keys/{id}"))).into_iter().chain(helpers) {
+        let run = fedmill(&dir, &["secagg", "keygen", "--id", &id, "-o", &file]);
+        assert_eq!(run.code, Some(0), "{run:#?}");
+        if id.starts_with("client") {
+            dir.write("client.json", format!("{{\"node_id\":\"{id}\",\"compute_capability\":1,\"data_size\":9,\"connection_quality\":1}}"));
+            let key = format!("{file}.pub");
+            let run = fedmill(&dir, &["clients", "add", "fed", "client.json", "--update", "--key", &key]);
+            assert_eq!(run.code, Some(0), "{run:#?}");
+        }
+    }
+    let settings = String::from_utf8(dir.read("fed/fedmill.toml")).unwrap();
+    let secure = "[secure]\nenabled = true\nkey = \"../keys/server\"\nhelpers = \"../keys/helpers\"\nstatistics_clip = 2.0\n";
+    // The open round is in the clear: the next one is secure.
+    let (is_done, _, error) = clients(&dir, &folder, &[]);
+    assert!(is_done, "{error}");
+    fedmill(&dir, &["round", "run", "fed", "--phase", "collect"]);
+    for phase in ["validate", "aggregate", "evaluate", "publish", "adapt", "report"] {
+        assert_eq!(fedmill(&dir, &["round", "run", "fed", "--phase", phase]).code, Some(0), "{phase}");
+    }
+    dir.write("fed/fedmill.toml", format!("{settings}{secure}"));
+    run_round(&dir);
+    let (is_done, _, error) = clients(&dir, &folder, &[]);
+    assert!(!is_done && error.contains("the task asks for a masked update, expected --keys DIR"), "{error}");
+    let (is_done, lines, error) = clients(&dir, &folder, &["--keys", "keys"]);
+    assert!(
+        is_done && lines.len() == 4 && lines[0].contains("masked, put at fed/secagg/000002"),
+        "{lines:?} {error}"
+    );
+    run_round(&dir);
+    for (step, code) in [("check", 1), ("help", 0)] {
+        for helper in ["h1", "h2", "h3"] {
+            let key = format!("keys/helpers/{helper}");
+            let run = fedmill(&dir, &["secagg", step, "fed/secagg/000002", "--key", &key]);
+            assert_eq!(run.code, Some(0), "{run:#?}");
+        }
+        assert_eq!(fedmill(&dir, &["round", "run", "fed"]).code, Some(code), "{step}");
+    }
+    assert_eq!(inbox(&dir, 2), 0);
+    assert!(dir.exists("fed/secagg/000002/transcript.json"));
+}

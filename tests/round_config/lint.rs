@@ -1,13 +1,14 @@
 //! Each finding of `round check`: settings that have it, and nearly the same settings that do not.
 //!
-//! `budgets` has those about budgets of bytes.
+//! `budgets` has those about budgets of bytes, `secure` those about secure rounds.
 
 mod budgets;
+mod secure;
 
 use super::config;
 use crate::harness::{Dir, fedmill};
-use fedmill::round::budget_plan::budget_plan;
-use fedmill::round::lint::{Facts, Finding, Level, lint};
+use fedmill::lint::budget_plan::budget_plan;
+use fedmill::lint::{Facts, Finding, Level, lint};
 
 /// A finding, and settings with and without it.
 struct Case {
@@ -373,12 +374,7 @@ fn a_frozen_plan_that_differs_is_found() {
 fn keys_without_effect_are_found() {
     let idle = |key, why, with, without| Case { level: Level::Warning, key, why, remedy: "", with, without };
     let cases = [
-        idle(
-            "secure_aggregation.threshold",
-            "secure aggregation is off",
-            "secure_aggregation.threshold = 0.7",
-            "secure_aggregation.threshold = 0.6",
-        ),
+        idle("secure.enabled", "and is off", "secure.groups = 2", "secure.groups = 1"),
         idle("privacy.enabled", "and is off", "privacy.epsilon = 3", "PRIVATE privacy.epsilon = 3"),
         idle(
             "monitoring.clients_under_privacy",
@@ -418,17 +414,6 @@ fn keys_without_effect_are_found() {
         ),
     ];
     check(&cases, &facts());
-}
-
-#[test]
-fn secure_aggregation_beside_a_rule_that_looks_at_updates_is_found() {
-    // The file refuses it, so this is for configurations made by a program.
-    let mut config = config("");
-    config.secure_aggregation.enabled = true;
-    let is_secure = |finding: &Finding| finding.why.contains("which secure aggregation hides");
-    assert!(lint(&config, &facts()).iter().any(is_secure));
-    config.robustness.rule = "mean".to_owned();
-    assert!(!lint(&config, &facts()).iter().any(is_secure));
 }
 
 #[test]

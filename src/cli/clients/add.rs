@@ -3,7 +3,8 @@
 use super::super::{Common, Failure, INPUTS, Outcome};
 use super::import::register;
 use super::state::StateDirectory;
-use crate::fleet::import::{Format, ImportRequest};
+use crate::fleet::import::{Format, ImportRequest, PartyKey};
+use crate::modes::secure::open::read_identities;
 use clap::Args;
 use jiff::Timestamp;
 use std::path::PathBuf;
@@ -24,16 +25,27 @@ pub(in crate::cli) struct Arguments {
     /// Give a client that is registered the new values. It keeps its history; a retired one comes back.
     #[arg(long)]
     update: bool,
+    /// The client's public key, which it made by `secagg keygen`: rounds of secure aggregation need it.
+    #[arg(long, value_name = "PUB")]
+    key: Option<PathBuf>,
 }
 
 impl Arguments {
     pub(super) fn run(&self, _: &Common) -> Result<Outcome, Failure> {
+        let keys = self.key.as_ref().map(|path| read_identities(std::slice::from_ref(path)));
+        let keys = keys.transpose().map_err(Failure::of)?.unwrap_or_default();
+        if keys.len() > 1 {
+            return Err(anyhow::anyhow!("--key: found {} public keys, expected one", keys.len()).into());
+        }
+        let key = keys.into_iter().next();
+        let key = key.map(|key| PartyKey { id: key.id, ed25519: key.ed25519.to_string() });
         let request = ImportRequest {
             path: &self.file,
             format: Format::Json,
             update: self.update,
             skip_bad: false,
             now: Timestamp::now(),
+            key: key.as_ref(),
         };
         register(&self.state, &request, true)
     }

@@ -57,7 +57,7 @@ impl Arguments {
         let format = self.format.map(Format::from).or_else(|| Format::of(path));
         let format = format.ok_or_else(|| failure(FleetError::NoFormat { path: path.to_owned() }))?;
         let (update, skip_bad) = (self.update, self.skip_bad);
-        let request = ImportRequest { path, format, update, skip_bad, now: Timestamp::now() };
+        let request = ImportRequest { path, format, update, skip_bad, now: Timestamp::now(), key: None };
         register(&self.state, &request, false)
     }
 }

@@ -122,6 +122,7 @@ impl Arguments {
                 epsilon: *epsilon,
                 secure_aggregation: *secure_aggregation,
                 secure_threshold: *secure_threshold,
+                signing_keys: false,
             },
             now: self.at.unwrap_or_else(Timestamp::now),
             least: self.min_clients.unwrap_or(least),

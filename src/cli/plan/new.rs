@@ -19,7 +19,7 @@ use std::path::PathBuf;
 #[derive(Args, Debug)]
 #[command(after_long_help = list())]
 pub(in crate::cli) struct Arguments {
-    /// The template: round, sweep, swarm, refine, map-reduce or shards.
+    /// The template: round, sweep, swarm, refine, map-reduce, secagg or shards.
     #[arg(long, value_name = "NAME", value_parser = template_parser(), hide_possible_values = true, help_heading = INPUTS)]
     template: String,
     /// A setting of the template. May be repeated.

@@ -2,7 +2,7 @@
 
 use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print};
 use super::directory::reader;
-use crate::round::lint::{Finding, Level};
+use crate::lint::{Finding, Level};
 use crate::telemetry::cells::wrapped;
 use clap::Args;
 use std::path::PathBuf;

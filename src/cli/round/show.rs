@@ -5,6 +5,7 @@ use super::directory::reader;
 use crate::round::show::{Shown, show};
 use crate::round::status::Shortfall;
 use crate::telemetry::cells::{Listing, number};
+use crate::telemetry::metrics::SecureFigures;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -63,6 +64,7 @@ fn facts(shown: &Shown) -> String {
         ("clients", Some(counts)),
         ("", past.shortfall.as_ref().and_then(Shortfall::text)),
         ("warnings", Some(past.warnings.join("; ")).filter(|text| !text.is_empty())),
+        ("secure", shown.secure.as_ref().map(secure)),
         ("other files", Some(past.other_files.to_string()).filter(|_| past.other_files > 0)),
         (
             "quorum",
@@ -86,6 +88,17 @@ fn facts(shown: &Shown) -> String {
         table.add(["tier".to_owned(), format!("{tier}: {codec}{bytes}")]);
     }
     table.text(&[1])
+}
+
+/// The session of a secure round.
+fn secure(figures: &SecureFigures) -> String {
+    let SecureFigures { session, clients, groups, answers, wrong } = figures;
+    let wrong = match wrong.is_empty() {
+        true => String::new(),
+        false => format!(", wrong answers of {}", wrong.join(", ")),
+    };
+    let groups = if *groups == 1 { String::new() } else { format!(" in {groups} groups") };
+    format!("session {session}: {clients} clients{groups}, answers of {}{wrong}", answers.join(", "))
 }
 
 fn clients(shown: &Shown) -> Option<String> {

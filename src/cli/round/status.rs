@@ -3,6 +3,7 @@
 use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print};
 use super::directory::reader;
 use super::failed::{self, LastError};
+use crate::modes::secure::standing::Standing;
 use crate::round::fates::rounds_text;
 use crate::round::layout;
 use crate::round::state::State;
@@ -75,6 +76,17 @@ fn rounds(status: &Status) -> String {
     format!("{} published, {} refused{abandoned}", status.published, status.refused)
 }
 
+/// How far the session of a secure round is.
+fn secure(standing: &Standing) -> String {
+    let Standing { masked, checked, answered, helpers, threshold, .. } = standing;
+    let frozen = standing.frozen.map_or(String::new(), |clients| format!(", a sum of {clients} clients"));
+    format!(
+        "{masked} masked updates, {} of {helpers} helpers checked{frozen}, {} answered of the {threshold} that suffice",
+        checked.len(),
+        answered.len()
+    )
+}
+
 /// The rows of the table.
 fn lines(Shown { status, error }: &Shown) -> Vec<(&'static str, String)> {
     let current = &status.current;
@@ -90,6 +102,7 @@ fn lines(Shown { status, error }: &Shown) -> Vec<(&'static str, String)> {
         ("clients", status.selected.map(|selected| format!("{selected} selected"))),
         ("", status.shortfall.as_ref().and_then(Shortfall::text)),
         ("waits", status.waits.clone()),
+        ("secure", status.secure.as_ref().map(secure)),
         ("next", status.over.as_ref().map(|why| format!("no round opens: {why}"))),
         ("last", status.last.clone()),
         ("warnings", Some(status.warnings.join("; ")).filter(|text| !text.is_empty())),

@@ -5,7 +5,7 @@
 //! `x-example` has a value for a key that is unset by default.
 //!
 //! - [`coordination`], [`model`], [`strategy`], [`tiers`], [`personalization`]: a round and its clients.
-//! - [`robustness`], [`privacy`], [`secure_aggregation`]: hostile and curious parties.
+//! - [`robustness`], [`privacy`], [`secure`]: hostile and curious parties.
 //! - [`compression`], [`evaluation`], [`publish`], [`adaptation`], [`monitoring`]: what goes out, and what is measured.
 
 pub mod adaptation;
@@ -18,7 +18,7 @@ pub mod personalization;
 pub mod privacy;
 pub mod publish;
 pub mod robustness;
-pub mod secure_aggregation;
+pub mod secure;
 pub mod strategy;
 pub mod tiers;
 
@@ -32,6 +32,6 @@ pub use personalization::Personalization;
 pub use privacy::Privacy;
 pub use publish::Publish;
 pub use robustness::{OnBad, Robustness};
-pub use secure_aggregation::SecureAggregation;
+pub use secure::Secure;
 pub use strategy::{SentKind, Strategy};
 pub use tiers::Tiers;

@@ -11,4 +11,6 @@ pub struct Constraints {
     pub secure_aggregation: bool,
     /// The threshold of secure aggregation: clients that demand a larger one are excluded.
     pub secure_threshold: Option<f64>,
+    /// Whether clients sign masked updates: those without a key and an id for that are excluded.
+    pub signing_keys: bool,
 }

@@ -1,5 +1,6 @@
 //! The clients that may be selected, column by column, in the order of their ids.
 
+use crate::fleet::client::may_sign;
 use crate::fleet::error::FleetError;
 use crate::fleet::registry::Registry;
 use crate::fleet::select::constraints::Constraints;
@@ -186,8 +187,11 @@ impl Pool {
 /// The reason that stands for clients that are retired.
 pub const RETIRED: &str = "retirement";
 
+/// The reason that stands for clients that cannot sign masked updates.
+pub const NO_KEY: &str = "signing key";
+
 /// The place of the first column of a strategy in the query.
-const FIRST_NUMBER: usize = 6;
+const FIRST_NUMBER: usize = 7;
 
 /// The constraints of a request on each client.
 struct Checks<'c> {
@@ -202,13 +206,15 @@ impl<'c> Checks<'c> {
 
     /// The columns that the constraints need, `NULL` for those that they do not.
     fn sql(&self) -> String {
-        let Constraints { epsilon, secure_aggregation, secure_threshold, .. } = self.constraints;
+        let Constraints { epsilon, secure_aggregation, secure_threshold, signing_keys, .. } =
+            self.constraints;
         let column = |is_needed: bool, name: &'static str| if is_needed { name } else { "NULL" };
         [
             column(!self.tiers.is_empty(), "tier"),
             column(epsilon.is_some(), "epsilon"),
             column(!secure_aggregation, "secure_aggregation"),
             column(secure_threshold.is_some(), "min_secagg_threshold"),
+            column(*signing_keys, "public_key"),
         ]
         .join(", ")
     }
@@ -234,6 +240,12 @@ impl<'c> Checks<'c> {
         let demanded = row.get_ref(5)?.as_f64_or_null()?;
         let is_low =
             secure_threshold.is_some_and(|threshold| demanded.is_some_and(|least| least > threshold));
-        Ok((demands || is_low).then_some("secure aggregation"))
+        if demands || is_low {
+            return Ok(Some("secure aggregation"));
+        }
+        let can_sign = || -> rusqlite::Result<bool> {
+            Ok(may_sign(row.get_ref(0)?.as_str()?, row.get_ref(6)?.as_str_or_null()?))
+        };
+        Ok((self.constraints.signing_keys && !can_sign()?).then_some(NO_KEY))
     }
 }

@@ -5,22 +5,28 @@
 //!
 //! - [`list`](mod@list): where each file goes, on disk. [`unlisted`]: updates that lie in the round, and that a lost list
 //!   does not have. [`foreign`]: what lies in the inbox and is no update. `past`: the rounds before.
+//! - `masked`: how clients deliver, in the clear or masked. `look`: what a run would find.
 
 pub mod foreign;
 pub mod list;
+mod look;
+mod masked;
 mod past;
 pub mod unlisted;
+
+pub use look::look;
 
 use crate::config::Config;
 use crate::config::sections::Mode;
 use crate::round::collect::list::{Fate, Move};
+use crate::round::collect::masked::Delivery;
 use crate::round::collect::past::PastRounds;
 use crate::round::error::RoundError;
 use crate::round::journal::{Arrival, Collected, Opening, Rejected};
 use crate::round::layout;
 use crate::round::moment::Moment;
 use crate::round::state::{State, round_folders};
-use crate::round::world::{Entry, Files, Fingerprint, World};
+use crate::round::world::{Files, Fingerprint, World};
 use crate::settings::Definition;
 use crate::strategies;
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,6 +52,7 @@ pub fn act(
     opening: &Opening,
 ) -> Result<Collecting, RoundError> {
     let mut inbox = Inbox::open(world, config, state, opening)?;
+    inbox.delivery = Delivery::of(world, &inbox, opening)?;
     inbox.take_whole(world)?;
     let Some(closed_by) = inbox.closed_by(opening) else {
         return Ok(Collecting::Waiting(inbox.waiting(world, opening)?));
@@ -53,32 +60,8 @@ pub fn act(
     inbox.take_rest(world, closed_by == "deadline")?;
     // Late updates that waited may have changed too.
     inbox.leave_out_changed(world)?;
-    inbox.finish(world, closed_by)
-}
-
-/// What a run that changes nothing would find in the inbox.
-///
-/// # Errors
-///
-/// When a file cannot be read.
-pub fn look(
-    files: &impl Files,
-    config: &Config,
-    state: &State,
-    opening: &Opening,
-) -> Result<String, RoundError> {
-    let mut inbox = Inbox::open(files, config, state, opening)?;
-    inbox.moves.extend(inbox.whole(files)?);
-    let changed = inbox.changed(files)?;
-    inbox.moves.retain(|moved| !changed.iter().any(|one| one.from == moved.to));
-    match inbox.closed_by(opening) {
-        Some(by) => Ok(format!(
-            "round {} has {} updates and closes by its {by}",
-            inbox.round,
-            inbox.arrived().count()
-        )),
-        None => inbox.waiting(files, opening),
-    }
+    let closed = inbox.finish(world, closed_by)?;
+    masked::close(world, &inbox, closed)
 }
 
 /// The number of updates that closes a round: the buffer, or the quorum with the least number of clients, but no more
@@ -107,6 +90,7 @@ struct Inbox<'r> {
     selected: BTreeSet<&'r str>,
     moves: Vec<Move>,
     past: PastRounds,
+    delivery: Delivery,
 }
 
 impl<'r> Inbox<'r> {
@@ -129,6 +113,7 @@ impl<'r> Inbox<'r> {
             selected: opening.selection.choices.iter().map(|choice| choice.id.as_str()).collect(),
             moves: list::read(files, round)?,
             past: PastRounds::default(),
+            delivery: Delivery::default(),
         })
     }
 
@@ -161,6 +146,9 @@ impl<'r> Inbox<'r> {
 
     /// The number of updates that count for the quorum.
     fn fresh(&self) -> usize {
+        if let Some(masked) = self.delivery.masked() {
+            return masked;
+        }
         let any_round = self.config.coordination.mode == Mode::Async;
         self.arrived().filter(|moved| any_round || moved.round == self.round).count()
     }
@@ -171,23 +159,6 @@ impl<'r> Inbox<'r> {
 
     fn has_arrived(&self, id: &str) -> bool {
         self.arrived().any(|moved| moved.id == id)
-    }
-
-    fn waiting(&self, files: &(impl Files + ?Sized), opening: &Opening) -> Result<String, RoundError> {
-        let left = (self.deadline_s - self.elapsed_s()).max(0.0);
-        let here = layout::inbox(self.round);
-        let entries = files.list(&here).map_err(RoundError::reading(&here))?;
-        let unfinished = |entry: &Entry| {
-            Some((&entry.name, files.unfinished(&format!("{here}/{}", entry.name))?))
-                .map(|(name, why)| format!("; {name} is not whole: {why}"))
-        };
-        Ok(format!(
-            "round {} has {} of {} updates; it closes in {left:.0} s at the latest{}",
-            self.round,
-            self.fresh(),
-            closing_count(self.config, opening),
-            entries.iter().find_map(unfinished).unwrap_or_default()
-        ))
     }
 
     /// Moves the files that earlier runs listed, and then those that are whole.
@@ -270,6 +241,9 @@ impl<'r> Inbox<'r> {
         again: bool,
     ) -> Result<Fate, RoundError> {
         let rejected = |why: &str| Ok(Fate::Rejected { why: why.to_owned() });
+        if let Some(why) = self.delivery.why_barred(id) {
+            return rejected(why);
+        }
         let delivered = "the client delivered before";
         let task = layout::of_client(&layout::tasks(round), id, ".json");
         let is_asked = match round == self.round {

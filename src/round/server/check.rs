@@ -4,15 +4,15 @@ use crate::fleet::error::FleetError;
 use crate::fleet::registry::{Filter, Registry};
 use crate::io::folder;
 use crate::io::system::{self, Program};
+use crate::lint::tier_codecs::TierTask;
+use crate::lint::{Facts, Finding, Level, lint};
 use crate::modes::tiers::file::{Tier, Tiers};
 use crate::round::error::RoundError;
 use crate::round::layout;
-use crate::round::lint::{Facts, Finding, Level, lint};
 use crate::round::server::Server;
 use crate::round::server::tiers::UnfitCodec;
 use crate::round::server::work::MANY_CLIENTS;
 use crate::round::state::{State, charges, sound};
-use crate::round::world::TierTask;
 use crate::rules::{self, Needs, Rule, Statistics};
 use crate::telemetry::explain::Explain;
 use std::collections::BTreeMap;
@@ -40,6 +40,7 @@ impl Server {
         findings.extend(self.check_current());
         findings.extend(self.check_store());
         findings.extend(self.check_ledger());
+        findings.extend(self.check_secure());
         findings.extend(lint(&self.config, &facts));
         findings.sort_by_key(|finding| finding.level);
         findings
@@ -275,7 +276,12 @@ fn rules_of(file: String, tiers: &[Tier]) -> Finding {
     Finding { level: Level::Note, key: "tiers.file", found: file, why, remedy: String::new() }
 }
 
-fn error(key: &'static str, found: impl Display, why: impl Display, remedy: impl Display) -> Finding {
+pub(super) fn error(
+    key: &'static str,
+    found: impl Display,
+    why: impl Display,
+    remedy: impl Display,
+) -> Finding {
     let (found, why, remedy) = (found.to_string(), why.to_string(), remedy.to_string());
     Finding { level: Level::Error, key, found, why, remedy }
 }

@@ -1,6 +1,7 @@
 //! The real world of a round: a state directory on disk, and the rooms that do the work.
 //!
 //! - [`disk`]: the files. [`work`]: selection, merges, records. [`budget`](mod@budget): the privacy budget.
+//! - `secure`: sessions of secure aggregation. `policy`: who may be selected, and what updates may claim and weigh.
 //! - [`tiers`]: what tiers ask of their clients, with forecasts of the bytes of each codec.
 //! - [`check`]: findings about the files. [`initial`]: checks the first model. [`command`]: the operator's command that
 //!   measures a model. [`options`]: messages of other rooms, with keys in place of options.
@@ -11,6 +12,8 @@ pub mod command;
 pub mod disk;
 pub mod initial;
 pub mod options;
+mod policy;
+mod secure;
 pub mod tiers;
 pub mod work;
 
@@ -19,10 +22,10 @@ use crate::engine::backend::request::BackendRequest;
 use crate::io::folder;
 use crate::io::journal::{Lock, Taken};
 use crate::kernels::lanes::Isa;
+use crate::lint::Facts;
+use crate::lint::tier_codecs::TierTask;
 use crate::round::error::RoundError;
 use crate::round::layout;
-use crate::round::lint::Facts;
-use crate::round::world::TierTask;
 use rayon::ThreadPool;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,12 +1,14 @@
 //! Messages of other rooms name options of `aggregate`; an operator of rounds has keys.
 
 /// The options that have a key of `fedmill.toml`.
-const KEYS: [(&str, &str); 20] = [
+const KEYS: [(&str, &str); 22] = [
     ("--byzantine", "robustness.byzantine_tolerance"),
     ("--count", "coordination.clients"),
     ("--dp", "privacy.enabled"),
     ("--dropout", "coordination.dropout"),
     ("--epsilon", "privacy.epsilon"),
+    ("--groups", "secure.groups"),
+    ("--helpers", "secure.helpers"),
     ("--kind", "strategy.update_kind"),
     ("--max-clients", "coordination.max_clients"),
     ("--max-examples", "robustness.max_examples"),
@@ -16,7 +18,7 @@ const KEYS: [(&str, &str); 20] = [
     ("--personal", "personalization.layers"),
     ("--pre", "robustness.pre"),
     ("--rule", "robustness.rule"),
-    ("--secure-aggregation", "secure_aggregation.enabled"),
+    ("--secure-aggregation", "secure.enabled"),
     ("--seed", "coordination.seed"),
     ("--strategy", "strategy.name"),
     ("--tier", "coordination.tiers"),

@@ -1,25 +1,22 @@
 //! The work that other rooms do for a round.
 
 use crate::compress::patch;
-use crate::config::sections::SentKind;
 use crate::engine::aggregate::error::Error;
 use crate::engine::aggregate::publish;
 use crate::engine::aggregate::request::{Inputs, Outputs, Readers, Request};
 use crate::engine::aggregate::session::Session;
 use crate::engine::aggregate::state::{self, StateError};
 use crate::engine::decide::method::{Method, MetricsRequest, Reporting};
-use crate::engine::intake::claims::{Claims, ClientIdFrom};
 use crate::engine::intake::personal::{Layers, Personal};
-use crate::engine::intake::policy::{OnBadUpdate, Policy, TensorPolicy, control_prefix};
 use crate::engine::intake::update::Update;
-use crate::engine::intake::weights::{Weighting, read_table};
 use crate::engine::passes::error::PassError;
 use crate::engine::passes::machine::Machine;
 use crate::fleet::history::Participation;
 use crate::fleet::registry::Registry;
-use crate::fleet::select::{self, Constraints, Selection};
+use crate::fleet::select::{self, Selection};
 use crate::io::folder;
-use crate::model::client_id::IdSource;
+use crate::lint::tier_codecs::TierTask;
+use crate::lint::{Facts, Finding, Level, lint};
 use crate::modes::dp::release;
 use crate::modes::tiers::file::TierText;
 use crate::modes::{tiers, tree};
@@ -27,22 +24,21 @@ use crate::round::error::RoundError;
 use crate::round::evaluate::MODEL;
 use crate::round::journal::{Arrival, Rejected, Settings};
 use crate::round::layout;
-use crate::round::lint::{Facts, Finding, Level, lint};
 use crate::round::moment::Moment;
 use crate::round::server::budget::{check_rate, drawn_selection};
+use crate::round::server::policy::tell_excluded;
 use crate::round::server::{Server, command, options};
 use crate::round::validate::STATE;
 use crate::round::world::{
-    BudgetFacts, Examined, Files, Fingerprint, MergeOrder, Merged, MergedClient, TierTask, Work,
+    BudgetFacts, Examined, Files, Fingerprint, MergeOrder, Merged, MergedClient, Work,
 };
 use crate::rules::{self, pre};
 use crate::settings::Definition;
 use crate::settings::share::Share;
-use crate::strategies::{self, Strategy};
+use crate::strategies;
 use crate::telemetry::explain::Explain;
 use crate::telemetry::progress::Progress;
 use crate::telemetry::report::{RejectedRow, Report};
-use crate::updates::metadata::UpdateKind;
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -50,7 +46,6 @@ use std::path::{Path, PathBuf};
 impl Work for Server {
     fn select(&mut self, round: u64, settings: &Settings, now: &Moment) -> Result<Selection, RoundError> {
         let coordination = &self.config.coordination;
-        let privacy = &self.config.privacy;
         let plan = self.sampling_plan()?;
         let text = drawn_selection(&coordination.selection, plan.as_ref());
         let strategy = select::parse(&text).map_err(RoundError::setting("coordination.selection"))?;
@@ -65,16 +60,12 @@ impl Work for Server {
             round,
             seed: coordination.seed,
             max_wait: coordination.max_wait,
-            constraints: Constraints {
-                tiers: coordination.tiers.clone(),
-                // Without privacy no client with a cap may take part.
-                epsilon: Some(if privacy.enabled { privacy.epsilon } else { f64::INFINITY }),
-                ..Constraints::default()
-            },
+            constraints: self.constraints(),
             now: timestamp(now),
             least: if samples { 1 } else { coordination.min_clients as usize },
         };
         let selection = select::select(&registry, &request).map_err(RoundError::work)?;
+        tell_excluded(&selection, self.config.secure.enabled);
         check_rate(plan.as_ref(), selection.rate)?;
         Ok(selection)
     }
@@ -304,59 +295,6 @@ impl Server {
         format!("{name}:{}", all.join(","))
     }
 
-    fn weighting(&self, method: &Method) -> Result<Weighting, RoundError> {
-        let is_private = self.config.privacy.enabled;
-        if is_private || !method.rule.uses_weights() || method.strategy.weighs_alike().is_some() {
-            return Ok(if is_private { Weighting::Default } else { Weighting::Uniform });
-        }
-        match self.config.robustness.weights.as_deref() {
-            None => Ok(Weighting::Default),
-            Some("examples") => Ok(Weighting::Examples),
-            Some("uniform") => Ok(Weighting::Uniform),
-            Some(text) => match text.strip_prefix("metadata:") {
-                Some(key) => Ok(Weighting::Metadata(key.to_owned())),
-                None => read_table(&self.checked(self.path(text))?)
-                    .map(Weighting::Table)
-                    .map_err(RoundError::setting("robustness.weights")),
-            },
-        }
-    }
-
-    fn policy(
-        &self,
-        order: &MergeOrder,
-        strategy: &dyn Strategy,
-        weighting: Weighting,
-    ) -> Result<Policy, RoundError> {
-        let is_private = self.config.privacy.enabled;
-        Ok(Policy {
-            round: Some(order.round),
-            min_clients: (!is_private).then_some(self.config.coordination.min_clients as usize),
-            // The round decides what a bad update means, once all of them are known.
-            on_bad_update: OnBadUpdate::Skip,
-            weighting,
-            population: Some(order.population as usize),
-            takes_stale: strategy.takes_stale(),
-            claims: Claims {
-                client_id_from: ClientIdFrom::Only(IdSource::Stem),
-                max_examples: self.config.robustness.max_examples,
-                judges_alone: is_private,
-                round_by_place: true,
-                kind: self.config.strategy.update_kind.map(|kind| match kind {
-                    SentKind::Delta => UpdateKind::Delta,
-                    SentKind::Weights => UpdateKind::Weights,
-                }),
-                ..Claims::default()
-            },
-            tensors: TensorPolicy {
-                personal: self.personal()?,
-                control_prefix: control_prefix(strategy),
-                ..TensorPolicy::default()
-            },
-            ..Policy::default()
-        })
-    }
-
     /// The layers that stay with the clients.
     pub(super) fn personal(&self) -> Result<Personal, RoundError> {
         let layers = self.config.personalization.layers.iter().map(|layers| layers.parse::<Layers>());
@@ -492,5 +430,6 @@ fn merged(
         } else {
             geometry.filter(|(_, value)| value.is_finite()).collect()
         },
+        secure: None,
     }
 }

@@ -5,13 +5,16 @@ use super::disk::Disk;
 use fedmill::fleet::history::Participation;
 use fedmill::fleet::select::{Choice, Selection};
 use fedmill::io::digest::{Blake3, hex};
+use fedmill::lint::tier_codecs::TierTask;
+use fedmill::modes::secure::standing::Standing;
 use fedmill::round::error::RoundError;
 use fedmill::round::journal::{Rejected, Settings};
 use fedmill::round::moment::Moment;
 use fedmill::round::world::{
-    BudgetFacts, Examined, Fingerprint, MergeOrder, Merged, MergedClient, TierTask, Work,
+    BudgetFacts, Examined, Fingerprint, MaskedFile, Means, MergeOrder, Merged, MergedClient, SessionOrder,
+    Sessions, Work,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) fn fingerprint(bytes: &[u8]) -> Fingerprint {
     // A quarter of the digest tells all files of a simulation apart, and journals are read many times.
@@ -177,5 +180,36 @@ impl Work for World {
 
     fn budget(&mut self) -> Result<Option<BudgetFacts>, RoundError> {
         Ok(None)
+    }
+}
+
+/// No round of the script is secure.
+impl Sessions for World {
+    fn demand_secure(&self) -> Result<BTreeSet<String>, RoundError> {
+        Ok(BTreeSet::new())
+    }
+
+    fn open_session(&mut self, _: &SessionOrder) -> Result<String, RoundError> {
+        unreachable!()
+    }
+
+    fn session(&self, _: u64) -> Result<Option<String>, RoundError> {
+        unreachable!()
+    }
+
+    fn masked(&self, _: u64) -> Result<Vec<MaskedFile>, RoundError> {
+        unreachable!()
+    }
+
+    fn standing(&self, _: u64, _: &BTreeSet<String>) -> Result<Standing, RoundError> {
+        unreachable!()
+    }
+
+    fn freeze(&mut self, _: u64, _: &BTreeSet<String>) -> Result<(), RoundError> {
+        unreachable!()
+    }
+
+    fn unmask(&mut self, _: u64) -> Result<Means, RoundError> {
+        unreachable!()
     }
 }

@@ -2,8 +2,8 @@
 
 use super::{Case, check, facts};
 use crate::round_config::config;
-use fedmill::round::lint::{Facts, Level, lint};
-use fedmill::round::world::{CodecForecast, TierTask};
+use fedmill::lint::tier_codecs::{CodecForecast, TierTask};
+use fedmill::lint::{Facts, Level, lint};
 use std::collections::BTreeMap;
 
 #[test]

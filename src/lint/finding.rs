@@ -1,8 +1,8 @@
 //! A finding, what it is about, and the settings with what is found so far.
 
 use crate::config::Config;
+use crate::lint::tier_codecs::TierTask;
 use crate::privacy::ledger::plan::BudgetPlan;
-use crate::round::world::TierTask;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};

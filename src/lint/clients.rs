@@ -2,7 +2,7 @@
 
 use super::finding::Lint;
 use crate::config::sections::Mode;
-use crate::round::budget_plan::is_poisson;
+use crate::lint::budget_plan::is_poisson;
 use crate::settings::Definition;
 use crate::strategies;
 

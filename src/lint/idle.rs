@@ -85,8 +85,7 @@ fn check_off(lint: &mut Lint) {
     let (key, why) = ("monitoring.clients_under_privacy", "privacy.enabled is false");
     let idle = Idle { key, found: &true, why, remedy: LEAVE_OUT };
     note(lint, !privacy.enabled && config.monitoring.clients_under_privacy, &idle);
-    let masked = &config.secure_aggregation;
-    let (key, why) = ("secure_aggregation.threshold", "secure aggregation is off");
-    let idle = Idle { key, found: &masked.threshold, why, remedy: LEAVE_OUT };
-    note(lint, !masked.enabled && masked.threshold != usual.secure_aggregation.threshold, &idle);
+    let (key, why) = ("secure.enabled", "[secure] has terms, and is off");
+    let idle = Idle { key, found: &false, why, remedy: "enabled = true, or leave [secure] out" };
+    note(lint, !config.secure.enabled && config.secure != usual.secure, &idle);
 }

@@ -24,12 +24,12 @@ pub(super) fn check(lint: &mut Lint) {
     if config.tiers.file.is_some() {
         check_tiers(lint);
     }
-    // Each tier has its rule, and a private round has the mean alone.
-    if config.privacy.enabled || config.tiers.file.is_some() {
+    // Each tier has its rule, and a private round has the mean alone, as a secure one of one group.
+    let has_one_sum = config.secure.enabled && config.secure.groups == 1;
+    if config.privacy.enabled || config.tiers.file.is_some() || has_one_sum {
         return;
     }
     let Ok(rule) = rules::parse(&config.robustness.rule, Definition::Paper) else { return };
-    check_secure(lint, rule.as_ref());
     for (clients, level) in cohorts(config) {
         if let Err(why) =
             tried(config, clients).and_then(|updates| protects(config, clients, &updates, rule.as_ref()))
@@ -40,7 +40,7 @@ pub(super) fn check(lint: &mut Lint) {
     }
     let (clients, _) = cohorts(config)[0];
     let is_bounded = tried(config, clients).is_ok_and(|updates| updates.is_bounded);
-    if !is_bounded && rule.tolerates(clients as usize) == 0 {
+    if !is_bounded && !config.secure.enabled && rule.tolerates(clients as usize) == 0 {
         let why =
             "no rule, step or bound stands against outliers: one update moves the model as far as it likes";
         let remedy = "rule = \"trimmed-mean\" with a byzantine_tolerance, or pre = [\"clip:norm=1\"]";
@@ -61,9 +61,13 @@ fn check_tiers(lint: &mut Lint) {
     }
 }
 
-/// The numbers of clients that a round may merge, and how bad it is if the rule fails there.
+/// The numbers of clients that a round may merge, and how bad it is if the rule fails there. The rule of a secure round
+/// judges the means of groups.
 fn cohorts(config: &Config) -> Vec<(u64, Level)> {
     let coordination = &config.coordination;
+    if config.secure.enabled {
+        return vec![(config.secure.groups, Level::Error)];
+    }
     let usual = match coordination.mode {
         Mode::Sync => coordination.quorum_count(),
         Mode::Async => coordination.buffer.max(coordination.min_clients),
@@ -142,7 +146,10 @@ fn remedy(config: &Config, rule: &dyn Rule, clients: u64) -> String {
     };
     let mut remedies = Vec::new();
     if let Some(more) = (clients + 1..=clients + 50).find(|more| holds(config, *more)) {
-        remedies.push(format!("raise min_clients and clients to {more}"));
+        remedies.push(match config.secure.enabled {
+            true => format!("raise secure.groups to {more}"),
+            false => format!("raise min_clients and clients to {more}"),
+        });
     }
     let with = |hostile: u64| {
         let mut config = config.clone();
@@ -158,15 +165,4 @@ fn remedy(config: &Config, rule: &dyn Rule, clients: u64) -> String {
     }
     remedies.push("take another rule, such as trimmed-mean or median".to_owned());
     remedies.join(", or ")
-}
-
-/// A rule that looks at single updates cannot work on a masked sum.
-fn check_secure(lint: &mut Lint, rule: &dyn Rule) {
-    let config = lint.config;
-    let robustness = &config.robustness;
-    if config.secure_aggregation.enabled && (rule.to_string() != "mean" || !robustness.pre.is_empty()) {
-        let why = "the rule and its steps look at single updates, which secure aggregation hides";
-        let remedy = "secure_aggregation.enabled = false, or rule = \"mean\" without steps before it";
-        lint.error("robustness.rule", &robustness.rule, why, remedy);
-    }
 }

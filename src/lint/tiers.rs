@@ -1,8 +1,7 @@
 //! Findings about the codecs of tiers: what rules refuse, and budgets that no codec meets.
 
 use super::finding::Lint;
-use crate::round::bandwidth::{self, Chosen};
-use crate::round::world::TierTask;
+use crate::lint::tier_codecs::{self, Chosen, TierTask};
 
 const KEY: &str = "adaptation.tier_codecs";
 
@@ -22,7 +21,7 @@ pub(super) fn check(lint: &mut Lint) {
     }
     // A share of the budget if no client has to fetch the model: what is too little here is too little in every round.
     let share = config.adaptation.bytes_per_round.map(|bytes| (bytes, config.coordination.selected()));
-    let budget = |task: &TierTask| bandwidth::budget(config, task, share);
+    let budget = |task: &TierTask| tier_codecs::budget(config, task, share);
     let tiers = &lint.facts.tiers;
     if !tiers.is_empty() && tiers.values().all(|task| budget(task).is_none()) {
         let why = "no tier has a budget of bytes, so each codec meets it";
@@ -65,7 +64,7 @@ fn check_fit(lint: &mut Lint, tier: &str, task: &TierTask, budget: Option<u64>) 
     let pinned = task.codec.as_ref();
     let used: Vec<_> =
         task.codecs.iter().filter(|one| pinned.is_none_or(|pinned| one.codec == *pinned)).cloned().collect();
-    if let Some(Chosen { codec, expected, is_met: false }) = bandwidth::choose(&used, None, None, budget) {
+    if let Some(Chosen { codec, expected, is_met: false }) = tier_codecs::choose(&used, None, None, budget) {
         let (why, remedy) = match pinned {
             Some(_) => (
                 format!(

@@ -2,10 +2,10 @@
 
 use super::finding::Lint;
 use crate::config::sections::Mode;
+use crate::lint::budget_plan::{budget_plan, is_poisson, poisson_at};
 use crate::modes::dp::release::STEPS_AFTER_NOISE;
 use crate::privacy::ledger::budget::{self, VerdictError};
 use crate::privacy::ledger::plan::{BudgetPlan, Sampling};
-use crate::round::budget_plan::{budget_plan, is_poisson, poisson_at};
 
 pub(super) fn check(lint: &mut Lint) {
     if !lint.config.privacy.enabled {
