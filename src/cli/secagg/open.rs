@@ -3,6 +3,7 @@
 use super::super::{Common, Failure, Outcome, print_path};
 use super::party::{KeyOption, PARTY, SessionOption};
 use super::terms::TermOptions;
+use crate::modes::secure::manifest::SessionTerms;
 use crate::modes::secure::open::{self, read_identities};
 use crate::telemetry::console;
 use clap::Args;
@@ -43,21 +44,33 @@ impl Arguments {
         let manifest = open::run(&folder, &options, (&identity, &self.id), machine).map_err(Failure::of)?;
         if !common.quiet {
             let terms = &manifest.terms;
-            let sizes = terms.group_sizes();
-            let (least, most) = (sizes.iter().min().unwrap_or(&0), sizes.iter().max().unwrap_or(&0));
             console::tell(&format!("session {}", manifest.session));
             console::tell(&format!(
-                "{} clients in {} groups of {least} to {most}, sums of at least {}; {} of {} helpers suffice, {} corrupt ones with a lying server get no second sum; {} levels",
+                "{} clients{}, at least {} in a sum, {} levels",
                 terms.clients.len(),
-                terms.groups,
+                groups_text(terms),
                 terms.min_survivors,
+                terms.grid.levels
+            ));
+            console::tell(&format!(
+                "{} of {} helpers suffice; with up to {} corrupt ones a lying server gets no second sum",
                 terms.threshold,
                 terms.helpers.len(),
-                terms.tolerates_corrupt,
-                terms.grid.levels,
+                terms.tolerates_corrupt
             ));
         }
         print_path(&folder.manifest_path());
         Ok(Outcome::Done)
+    }
+}
+
+/// The number of groups and their sizes; empty for one group.
+fn groups_text(terms: &SessionTerms) -> String {
+    let sizes = terms.group_sizes();
+    let (least, most) = (sizes.iter().min().unwrap_or(&0), sizes.iter().max().unwrap_or(&0));
+    match (terms.groups, least == most) {
+        (1, _) => String::new(),
+        (groups, true) => format!(" in {groups} groups of {least}"),
+        (groups, false) => format!(" in {groups} groups of {least} or {most}"),
     }
 }

@@ -21,7 +21,7 @@ pub enum SecureError {
     #[error("{}: {source}", .path.display())]
     Io { path: PathBuf, source: io::Error },
     #[error("{what}: {why}")]
-    SessionTerms { what: String, why: String, hint: Option<String> },
+    Terms { what: String, why: String, hint: Option<String> },
     #[error("{why}")]
     Refused { why: String, hint: Option<String> },
     #[error(transparent)]
@@ -64,14 +64,14 @@ impl SecureError {
 
     /// A term that cannot be.
     pub fn terms(what: impl Into<String>, why: impl Into<String>) -> Self {
-        Self::SessionTerms { what: what.into(), why: why.into(), hint: None }
+        Self::Terms { what: what.into(), why: why.into(), hint: None }
     }
 }
 
 impl Explain for SecureError {
     fn hint(&self) -> Option<String> {
         match self {
-            Self::SessionTerms { hint, .. } | Self::Refused { hint, .. } => hint.clone(),
+            Self::Terms { hint, .. } | Self::Refused { hint, .. } => hint.clone(),
             Self::Aggregate(why) => why.hint(),
             Self::Pass(why) => why.hint(),
             _ => None,

@@ -36,8 +36,6 @@ pub enum MessageFault {
     Reported { helper: String, why: String },
     #[error("the text is not in the form that fedmill writes")]
     OtherForm,
-    #[error("protocol is `{found}`, expected `{expected}`")]
-    Protocol { found: String, expected: String },
 }
 
 impl MessageFault {

@@ -8,12 +8,12 @@
 //! ```
 //!
 //! Those are the files [`open`], [`mask`], [`check`], [`sum`], [`help`] and [`unmask`]; [`verify`] audits a session,
-//! [`simulate`] plays every role, [`params`] prints the costs, and [`standing`] says how far a session is. A [`manifest`] holds the terms. [`keys`] are who signs and
-//! who holds which seeds, [`grid`] turns values into lanes, and [`mask_stream`] adds masks. [`signed_text`] and
-//! [`signed_lanes`] are the two forms of files, [`folder`] names them, and [`set`] is the frozen set of clients. [`answers`]
-//! holds the answers of helpers against each other, [`reading`] reads an update against the base, and [`integers`] writes
-//! what was masked or summed. [`journal`] is what a party remembers between runs. [`fault`] says what is wrong with a file,
-//! and [`error`] why a command ended.
+//! [`simulate`] plays every role, [`params`] prints the costs, and [`standing`] says how far a session is. A [`manifest`]
+//! holds the terms. [`keys`] are who signs and who holds which seeds, [`grid`] turns values into lanes, and [`mask_stream`]
+//! adds masks. [`signed_text`] and [`signed_lanes`] are the two forms of files, [`folder`] names them, and [`set`] is the
+//! frozen set of clients. [`answers`] compares the answers of helpers, [`reading`] reads an update against the base, and
+//! [`integers`] writes what was masked or summed. [`journal`] is what a party remembers between runs. [`fault`] says what
+//! is wrong with a file, and [`error`] why a command ended.
 //!
 //! docs/secure.md has the mathematics and the threat model. Paper of the sharing: Cramer, Damgard and Ishai, TCC 2005.
 

@@ -10,7 +10,7 @@ use crate::modes::secure::folder::SessionFolder;
 use crate::modes::secure::grid::Grid;
 use crate::modes::secure::keys::envelope::Suite;
 use crate::modes::secure::keys::hex::Hex;
-use crate::modes::secure::keys::identity::{Identity, PublicIdentity, Stage};
+use crate::modes::secure::keys::identity::{Identity, PublicIdentity, Stage, derived};
 use crate::modes::secure::keys::sharing::Committee;
 use crate::modes::secure::manifest::{ClientWeights, Eligible, Manifest, SessionTerms};
 use crate::modes::secure::reading;
@@ -172,17 +172,22 @@ fn in_groups(
     }
     let mut clients: Vec<&PublicIdentity> = clients.iter().collect();
     clients.sort_by(|a, b| a.id.cmp(&b.id));
-    let mut places: Vec<usize> = (0..clients.len()).collect();
-    let mut random = ChaCha20Rng::from_seed(crate::modes::secure::keys::identity::derived(nonce, "groups"));
-    for last in (1..places.len()).rev() {
-        places.swap(last, below(&mut random, last as u64 + 1));
-    }
+    let places = shuffled(clients.len(), &mut ChaCha20Rng::from_seed(derived(nonce, "groups")));
     let eligible = clients.iter().zip(places).map(|(client, place)| Eligible {
         id: client.id.clone(),
         ed25519: client.ed25519,
         group: place % groups,
     });
     Ok(eligible.collect())
+}
+
+/// The numbers below `count` in a uniformly random order (Fisher and Yates).
+pub fn shuffled(count: usize, random: &mut ChaCha20Rng) -> Vec<usize> {
+    let mut places: Vec<usize> = (0..count).collect();
+    for last in (1..count).rev() {
+        places.swap(last, below(random, last as u64 + 1));
+    }
+    places
 }
 
 /// A uniform number below `end`: words beyond the last whole multiple are drawn again.

@@ -9,11 +9,11 @@ use crate::modes::secure::help;
 use crate::modes::secure::keys::envelope::Suite;
 use crate::modes::secure::keys::identity::Identity;
 use crate::modes::secure::mask::{self, MaskOptions};
-use crate::modes::secure::open::{self, CommitteeTerms, OpenOptions};
+use crate::modes::secure::open::{self, CommitteeTerms, OpenOptions, shuffled};
 use crate::modes::secure::sum;
 use crate::modes::secure::unmask::{self, UnmaskOptions, Unmasked};
 use chacha20::ChaCha20Rng;
-use chacha20::rand_core::{Rng, SeedableRng};
+use chacha20::rand_core::SeedableRng;
 use std::path::{Path, PathBuf};
 
 /// A rehearsal.
@@ -115,10 +115,7 @@ fn party(folder: &Path, role: &str, number: usize) -> PathBuf {
 
 /// Some places among `count`, at random.
 fn choose(random: &mut ChaCha20Rng, count: usize, chosen: usize) -> Vec<usize> {
-    let mut places: Vec<usize> = (0..count).collect();
-    for last in (1..count).rev() {
-        places.swap(last, (random.next_u64() % (last as u64 + 1)) as usize);
-    }
-    places.truncate(chosen.min(count));
+    let mut places = shuffled(count, random);
+    places.truncate(chosen);
     places
 }

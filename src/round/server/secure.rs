@@ -142,9 +142,7 @@ fn means(frozen: &FrozenSet, done: &Unmasked, round: u64, is_one: bool) -> Means
 /// An error of terms that come from the settings.
 fn of_settings(why: SecureError) -> RoundError {
     match why {
-        SecureError::SessionTerms { .. } => {
-            RoundError::Setting { key: "secure", why: with_keys(&why.to_string()) }
-        }
+        SecureError::Terms { .. } => RoundError::Setting { key: "secure", why: with_keys(&why.to_string()) },
         why => RoundError::work(why),
     }
 }
