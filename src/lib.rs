@@ -12,8 +12,8 @@
 //! The rooms (the top-level modules) from the top down. A room uses only rooms below it; `tests/architecture` checks
 //! this:
 //!
-//! - [`cli`]: arguments as typed become a request; one file per subcommand. [`mod@bench`]: times kernels and merges.
-//!   [`doctor`]: examines the devices of the machine.
+//! - [`cli`]: arguments as typed become a request; one file per subcommand. `options`: the options that
+//!   subcommands share. [`mod@bench`]: times kernels and merges. [`doctor`]: examines the devices of the machine.
 //! - [`round`]: the rounds of a federation, phase by phase, on a state directory. [`config`]: its `fedmill.toml`, and
 //!   [`mod@lint`]: what does not fit together in it. [`fleet`]: its clients, and who is selected.
 //! - [`templates`]: makes plans. [`review`]: looks at plans without running them. [`watch`]: looks at runs, and
@@ -52,6 +52,7 @@ pub mod lint;
 pub mod measures;
 pub mod model;
 pub mod modes;
+mod options;
 pub mod parallel;
 pub mod personalize;
 pub mod plan;

@@ -1,10 +1,8 @@
 //! `fedmill aggregate`: merge client updates into one model.
 
-use super::aggregation::{self, AggregationOptions, model_path, published};
 use super::plan::next::repeated;
 use super::privacy::vector::StatisticsChoice;
 use super::rates;
-use super::reporting::{ReportingOptions, tell_merged};
 use super::{Common, Failure, INPUTS, OUTPUT, Outcome, PRIVACY, RULE};
 use crate::bench::verdicts;
 use crate::engine::aggregate::error::{Error, Unsupported};
@@ -14,6 +12,8 @@ use crate::engine::intake::policy::Missing;
 use crate::engine::passes::machine::Machine;
 use crate::modes::dp::release::{self, Options};
 use crate::modes::{gaps, tiers, tree};
+use crate::options::aggregation::{self, AggregationOptions, model_path, published};
+use crate::options::reporting::{ReportingOptions, tell_merged};
 use crate::telemetry::report::Report;
 use crate::templates::next;
 use clap::Args;

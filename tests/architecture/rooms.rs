@@ -17,6 +17,11 @@ pub(crate) const GROUPS: &Table =
 pub(crate) const ARROWS: &Table = &[
     ("main", "cli"),
     ("cli", "*"),
+    // The options that subcommands share, as what the rooms take.
+    (
+        "options",
+        "aggregate intake decide passes backend tiers compress updates strategies rules gpu kernels io telemetry settings model",
+    ),
     (
         "bench",
         "aggregate dp budget inspect intake decide passes backend compress updates codecs privacy strategies rules gpu kernels io \

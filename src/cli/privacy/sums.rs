@@ -2,7 +2,6 @@
 
 use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, PRIVACY, UpdatePaths};
 use super::vector::VectorOptions;
-use crate::cli::aggregation::{model_path, published};
 use crate::engine::aggregate::request::{Inputs, Request};
 use crate::engine::decide::method::Method;
 use crate::engine::intake::claims::Claims;
@@ -10,6 +9,7 @@ use crate::engine::intake::policy::{OnBadUpdate, Policy};
 use crate::engine::intake::weights::Weighting;
 use crate::modes::dp::release::{self, Options};
 use crate::modes::dp::sums::write_sum;
+use crate::options::aggregation::{model_path, published};
 use crate::rules::mean::Mean;
 use clap::Args;
 use std::path::PathBuf;

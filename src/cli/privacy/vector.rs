@@ -1,10 +1,10 @@
 //! Which tensors the clipped vector of a private round holds: options of `init` and of the rounds.
 
-use crate::cli::classes::ClassOptions;
 use crate::cli::{INPUTS, PRIVACY};
 use crate::engine::intake::personal::{Layers, Personal};
 use crate::engine::intake::policy::{Policy, TensorPolicy};
 use crate::modes::dp::statistics::DpStatistics;
+use crate::options::classes::ClassOptions;
 use clap::{Args, ValueEnum};
 
 /// What a release does with statistics.

@@ -1,9 +1,9 @@
 //! `fedmill combine`: merges one shard of the updates.
 
-use super::super::aggregation::{AggregationOptions, published};
 use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome};
 use crate::engine::decide::method::Reporting;
 use crate::modes::shards::{Shard, combine::combine};
+use crate::options::aggregation::{AggregationOptions, published};
 use clap::Args;
 use std::path::PathBuf;
 

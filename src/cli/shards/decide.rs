@@ -1,9 +1,9 @@
 //! `fedmill decide`: judges a sharded run by the geometry of all shards.
 
-use super::super::aggregation::{AggregationOptions, partial_files, published};
-use super::super::reporting::ReportingOptions;
 use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome};
 use crate::modes::shards::decide::decide;
+use crate::options::aggregation::{AggregationOptions, partial_files, published};
+use crate::options::reporting::ReportingOptions;
 use clap::Args;
 use std::path::PathBuf;
 

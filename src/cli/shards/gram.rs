@@ -1,9 +1,9 @@
 //! `fedmill gram`: measures the geometry of the updates in one shard.
 
-use super::super::aggregation::{AggregationOptions, published};
-use super::super::reporting::ReportingOptions;
 use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome};
 use crate::modes::shards::{Shard, gram::gram};
+use crate::options::aggregation::{AggregationOptions, published};
+use crate::options::reporting::ReportingOptions;
 use clap::Args;
 use std::path::PathBuf;
 

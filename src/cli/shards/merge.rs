@@ -1,11 +1,11 @@
 //! `fedmill merge`: joins the merged shards into the model.
 
-use super::super::aggregation::{AggregationOptions, Outputs, partial_files, published};
-use super::super::reporting::tell_merged;
 use super::super::{Common, Failure, INPUTS, Outcome};
 use crate::engine::aggregate::request::Readers;
 use crate::engine::decide::method::Reporting;
 use crate::modes::shards::merge::merge;
+use crate::options::aggregation::{AggregationOptions, Outputs, partial_files, published};
+use crate::options::reporting::tell_merged;
 use clap::Args;
 use std::path::PathBuf;
 

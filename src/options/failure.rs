@@ -5,16 +5,16 @@ use crate::telemetry::explain::Explain;
 use std::process::ExitCode;
 
 /// An error as the user sees it.
-pub(super) struct Failure {
-    pub(super) error: anyhow::Error,
+pub(crate) struct Failure {
+    pub(crate) error: anyhow::Error,
     /// What the user may do about it.
-    pub(super) hint: Option<String>,
+    pub(crate) hint: Option<String>,
     /// The lines of the message, if it has several.
-    pub(super) lines: Vec<String>,
+    pub(crate) lines: Vec<String>,
     /// Whether the operator's policy refused valid input.
-    pub(super) is_refusal: bool,
+    pub(crate) is_refusal: bool,
     /// The signal that stopped the command; `None` for other errors.
-    pub(super) signal: Option<i32>,
+    pub(crate) signal: Option<i32>,
 }
 
 impl<E: Into<anyhow::Error>> From<E> for Failure {
@@ -25,24 +25,24 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 
 impl Failure {
     /// The failure for an error that has a hint or a signal.
-    pub(super) fn of(error: impl Explain) -> Self {
+    pub(crate) fn of(error: impl Explain) -> Self {
         let (hint, lines) = (error.hint(), error.lines());
         let (is_refusal, signal) = (error.is_refusal(), error.signal());
         Self { hint, lines, is_refusal, signal, ..Self::from(error) }
     }
 
     /// The refusal of `--backend gpu` by a command that has no work for a GPU.
-    pub(super) fn no_gpu(command: &str) -> Self {
+    pub(crate) fn no_gpu(command: &str) -> Self {
         anyhow::anyhow!("--backend gpu: {command} runs on the CPU, expected auto or cpu").into()
     }
 
     /// The message of the error and its causes.
-    pub(super) fn message(&self) -> String {
+    pub(crate) fn message(&self) -> String {
         message(&self.error)
     }
 
     /// Prints the message and the hint. Returns exit status 1 for a refusal, else 2, or 128 and the signal.
-    pub(super) fn tell(self) -> ExitCode {
+    pub(crate) fn tell(self) -> ExitCode {
         let refused = if self.is_refusal { "refused: " } else { "" };
         let whole = self.message();
         let mut lines = self.lines;

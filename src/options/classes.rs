@@ -7,7 +7,7 @@ use glob::Pattern;
 
 /// The classes of tensors, beyond those that their names tell.
 #[derive(Args, Debug)]
-pub(super) struct ClassOptions {
+pub(crate) struct ClassOptions {
     /// Treat tensors whose names match this pattern as statistics: the server merges them and takes no step on them.
     ///
     /// Integers, counters and the running means and variances of PyTorch, Keras and Flax are statistics already. May be
@@ -24,7 +24,7 @@ pub(super) struct ClassOptions {
 
 impl ClassOptions {
     /// The patterns that the operator gave.
-    pub(super) fn patterns(&self) -> ClassPatterns {
+    pub(crate) fn patterns(&self) -> ClassPatterns {
         ClassPatterns { statistics: self.statistics.clone(), opaque: self.opaque.clone() }
     }
 }

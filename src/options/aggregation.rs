@@ -1,8 +1,11 @@
 //! The options that `aggregate` shares with the commands of a sharded run.
 
 use super::classes::ClassOptions;
+use super::common::Common;
+use super::failure::Failure;
+use super::inputs::UpdatePaths;
 use super::reporting::ReportingOptions;
-use super::{Common, Failure, INPUTS, OUTPUT, Outcome, RULE, SERVER_STEP, UpdatePaths, print_path, size};
+use super::{INPUTS, OUTPUT, Outcome, RULE, SERVER_STEP};
 use crate::engine::aggregate::error::Error;
 use crate::engine::aggregate::publish;
 use crate::engine::aggregate::request::{self, Inputs, Readers, Request};
@@ -20,8 +23,10 @@ use crate::modes::tiers::file::TierText;
 use crate::rules::pre::{self, STEPS};
 use crate::rules::{self, Distances, RULES};
 use crate::settings::share::Share;
+use crate::settings::size;
 use crate::settings::{self, Definition, SpecError};
 use crate::strategies::{self, STRATEGIES, Strategy, meant};
+use crate::telemetry::console::print_path;
 use crate::telemetry::manual::Named;
 use crate::telemetry::report::Report;
 use crate::updates::metadata::MOST_EXAMPLES;
@@ -31,7 +36,7 @@ use std::path::{Path, PathBuf};
 /// The updates, and how the run judges and combines them.
 #[derive(Args, Debug)]
 #[command(next_help_heading = RULE)]
-pub(super) struct AggregationOptions {
+pub(crate) struct AggregationOptions {
     #[command(flatten)]
     paths: UpdatePaths,
     /// The model that the updates started from.
@@ -62,7 +67,7 @@ pub(super) struct AggregationOptions {
     /// The state holds the moments of a strategy such as fedadam, or the centre of centered-clipping. The state before
     /// stays as FILE.previous.
     #[arg(long, value_name = "FILE", help_heading = SERVER_STEP)]
-    pub(super) state: Option<PathBuf>,
+    pub(crate) state: Option<PathBuf>,
     /// Start a new state from a base that earlier steps made.
     ///
     /// Without it, such a base without its state file is an error: the strategy would lose its moments. A state file
@@ -206,17 +211,17 @@ enum HowDistances {
 const METADATA: &str = "metadata:";
 
 /// Paths of shard files, with each directory replaced by the files in it.
-pub(super) fn partial_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
+pub(crate) fn partial_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
     Ok(discover::updates(paths, false)?)
 }
 
 /// The path of the published model.
-pub(super) fn model_path(done: Result<Report, Error>) -> Result<PathBuf, Error> {
+pub(crate) fn model_path(done: Result<Report, Error>) -> Result<PathBuf, Error> {
     done.map(|report| report.output.map_or_else(PathBuf::new, |output| output.path.into()))
 }
 
 /// Prints the path of the published file, or turns the error into a failure.
-pub(super) fn published(done: Result<PathBuf, Error>) -> Result<Outcome, Failure> {
+pub(crate) fn published(done: Result<PathBuf, Error>) -> Result<Outcome, Failure> {
     match done {
         Ok(path) => {
             print_path(&path);
@@ -227,7 +232,7 @@ pub(super) fn published(done: Result<PathBuf, Error>) -> Result<Outcome, Failure
 }
 
 // clap checks the text only: the rule is built later, with the definition that --compat names.
-pub(super) fn rule_text(text: &str) -> Result<String, String> {
+pub(crate) fn rule_text(text: &str) -> Result<String, String> {
     rules::parse(text, Definition::Paper).map(|_| nfc(text)).map_err(|why| meant::message(&why))
 }
 
@@ -243,21 +248,21 @@ fn strategy_text(text: &str) -> Result<String, String> {
 /// The files of the merged model and its report.
 #[derive(Args, Debug)]
 #[command(next_help_heading = OUTPUT)]
-pub(super) struct Outputs {
+pub(crate) struct Outputs {
     /// Write a report to FILE, as JSON: which clients the rule kept, and why.
     #[arg(long, value_name = "FILE")]
-    pub(super) report: Option<PathBuf>,
+    pub(crate) report: Option<PathBuf>,
     /// Split the merged model into files of at most SIZE, with an index. Example: 5GB.
     #[arg(long, value_name = "SIZE", value_parser = size::parse_bytes)]
     max_shard_size: Option<u64>,
     /// Write the merged model to this path.
     #[arg(long, short, value_name = "MERGED")]
-    pub(super) output: PathBuf,
+    pub(crate) output: PathBuf,
 }
 
 impl Outputs {
     /// Runs a command. Writes the report of a run that fails, if the operator asked for a report.
-    pub(super) fn reporting(
+    pub(crate) fn reporting(
         &self,
         state: Option<&PathBuf>,
         readers: Readers,
@@ -279,7 +284,7 @@ impl Outputs {
     }
 
     /// Every file that the run writes; `state` comes from --state.
-    pub(super) fn outputs(&self, state: Option<PathBuf>) -> request::Outputs {
+    pub(crate) fn outputs(&self, state: Option<PathBuf>) -> request::Outputs {
         request::Outputs {
             readers: Readers::All,
             model: self.output.clone(),
@@ -293,7 +298,7 @@ impl Outputs {
 
 impl AggregationOptions {
     /// The request for an aggregate run into a model, without a report.
-    pub(super) fn request(
+    pub(crate) fn request(
         &self,
         common: &Common,
         output: &Path,
@@ -340,7 +345,7 @@ impl AggregationOptions {
     }
 
     /// What the report holds beyond the account of the run.
-    pub(super) fn reporting(
+    pub(crate) fn reporting(
         &self,
         options: &ReportingOptions,
         has_report: bool,
@@ -432,7 +437,7 @@ impl AggregationOptions {
     }
 
     /// The method of one tier of clients. A tier without a rule takes the mean.
-    pub(super) fn tier(&self, tier: &TierText) -> Result<Method, SpecError> {
+    pub(crate) fn tier(&self, tier: &TierText) -> Result<Method, SpecError> {
         Ok(Method {
             pre: tier.pre.iter().flatten().map(|step| pre::parse(step)).collect::<Result<_, _>>()?,
             byzantine: tier.byzantine.clone(),

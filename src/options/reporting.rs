@@ -2,8 +2,9 @@
 //!
 //! And the line that ends a merge.
 
+use super::OUTPUT;
 use super::aggregation::rule_text;
-use super::{Failure, OUTPUT};
+use super::failure::Failure;
 use crate::engine::decide::method::MetricsRequest;
 use crate::settings::split_list;
 use crate::telemetry::console::RESULT;
@@ -11,14 +12,14 @@ use crate::telemetry::report::Report;
 use clap::{Args, ValueEnum};
 
 /// Tells of a merge in one line on standard error.
-pub(super) fn tell_merged(report: &Report, has_report: bool) {
+pub(crate) fn tell_merged(report: &Report, has_report: bool) {
     tracing::info!(target: RESULT, "{}", report.summary(has_report));
 }
 
 /// What the report holds beyond the account of the run.
 #[derive(Args, Debug)]
 #[command(next_help_heading = OUTPUT)]
-pub(super) struct ReportingOptions {
+pub(crate) struct ReportingOptions {
     /// Add to the report which clients these rules would have kept.
     #[arg(long, value_name = "RULES", value_parser = shadow_text)]
     shadow_rules: Option<String>,
@@ -39,7 +40,7 @@ enum Metrics {
 
 impl ReportingOptions {
     /// Refuses options that need a report if there is none.
-    pub(super) fn check(&self, has_report: bool) -> Result<(), Failure> {
+    pub(crate) fn check(&self, has_report: bool) -> Result<(), Failure> {
         let given = [self.shadow_rules.as_ref().map(|_| "--shadow-rules"), self.metrics.map(|_| "--metrics")];
         match given.into_iter().flatten().next() {
             Some(option) if !has_report => {
@@ -50,7 +51,7 @@ impl ReportingOptions {
     }
 
     /// The metrics to measure.
-    pub(super) fn metrics(&self, has_report: bool) -> MetricsRequest {
+    pub(crate) fn metrics(&self, has_report: bool) -> MetricsRequest {
         match self.metrics {
             None if has_report => MetricsRequest::IfFew,
             None | Some(Metrics::None) => MetricsRequest::Nothing,
@@ -60,7 +61,7 @@ impl ReportingOptions {
     }
 
     /// Specs of the shadow rules: the run reports their decisions and does not follow them.
-    pub(super) fn shadow(&self) -> Vec<String> {
+    pub(crate) fn shadow(&self) -> Vec<String> {
         self.shadow_rules.as_deref().map(split_list).unwrap_or_default()
     }
 }
