@@ -53,10 +53,13 @@ gpu-kit:
 shaders:
     cargo test --test integration -- gpu::shaders
 
-# Lint and test without the GPU backend.
+# Lint and test without the GPU backend, and with homomorphic encryption.
 features:
     cargo clippy --all-targets --no-default-features -- -D warnings
     cargo test --no-default-features
+    cargo clippy --all-targets --no-default-features --features he -- -D warnings
+    cargo test --no-default-features --features he --lib -- secure::he
+    cargo test --no-default-features --features he --test integration -- he:: help:: outputs:: durability::
 
 # Time whole merges against the read floor; FILTER picks rows by name.
 bench *FILTER:

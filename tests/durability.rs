@@ -70,7 +70,7 @@ impl Covered {
 
     fn trace(&mut self, dir: &Dir, command: &str, strace: &[&str]) -> Traced {
         let args: Vec<&str> = command.split_whitespace().collect();
-        let is_nested = ["privacy", "clients", "agents", "round", "plan", "secagg"].contains(&args[0]);
+        let is_nested = ["privacy", "clients", "agents", "round", "plan", "secagg", "he"].contains(&args[0]);
         let name = if is_nested { args[..2].join(" ") } else { args[0].to_owned() };
         let options = args.iter().filter(|arg| arg.starts_with('-')).map(|arg| format!("{name} {arg}"));
         self.words.extend(options.chain([name.clone()]));
@@ -169,6 +169,26 @@ fn all(covered: &mut Covered) {
     federation(covered);
     registry(covered);
     secure(covered);
+    #[cfg(feature = "he")]
+    encrypted(covered);
+}
+
+/// A round of homomorphic encryption.
+#[cfg(feature = "he")]
+fn encrypted(covered: &mut Covered) {
+    use crate::he::World;
+    let world = World::with_terms(2, 50, 1, "");
+    let dir = &world.dir;
+    covered.run(dir, "he params --clients 2 -o new.json", &["new.json"]);
+    let keys = "--params new.json --key keys/holder.key --id holder --public new.he --secret new-sk.he";
+    covered.run(dir, &format!("he keygen {keys}"), &["new.he", "new-sk.he"]);
+    covered.run(dir, &format!("{} -o second.json", world.open()), &["second.json"]);
+    for client in 1..=2 {
+        let line = format!("{} --journal new/journal-{client}", world.encrypt_line(client));
+        covered.run(dir, &line, &[&format!("c/client-{client}.he")]);
+    }
+    covered.run(dir, &format!("{} c", World::ADD), &["sum.he"]);
+    covered.run(dir, &format!("{} --journal new/holder", world.decrypt_line(2)), &["mean.safetensors"]);
 }
 
 /// The negative control, on the calls of a real merge. Without any call that brings something to disk, or with two

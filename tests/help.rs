@@ -30,7 +30,11 @@ fn visit_commands(visit: &mut impl FnMut(&[&str], &clap::Command)) {
 #[test]
 fn help_of_every_command() {
     visit_commands(&mut |path, _| {
-        let name = [&["fedmill"], path].concat().join("_");
+        let mut name = [&["fedmill"], path].concat().join("_");
+        // A build without the feature has a command `he` that says how to get it.
+        if cfg!(feature = "he") && path.first() == Some(&"he") {
+            name = format!("{name}_with_its_feature");
+        }
         insta::assert_snapshot!(format!("help_of_{name}"), help(&[path, &["--help"]].concat()));
         insta::assert_snapshot!(format!("summary_of_{name}"), help(&[path, &["-h"]].concat()));
     });
@@ -57,6 +61,17 @@ fn a_summary_is_shorter_than_the_help() {
 #[test]
 fn command_line_passes_claps_own_check() {
     fedmill::cli::command().debug_assert();
+}
+
+#[cfg(not(feature = "he"))]
+#[test]
+fn homomorphic_encryption_says_how_to_build_it() {
+    for words in
+        [&["he"][..], &["he", "params", "--clients", "3"], &["he", "decrypt", "sum.he", "-o", "mean"]]
+    {
+        let run = fedmill(&Dir::new(), words);
+        run.assert_fails(2, &["built without homomorphic encryption", "cargo install fedmill --features he"]);
+    }
 }
 
 #[test]

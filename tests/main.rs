@@ -35,6 +35,7 @@
 //! - `mutations`: files changed at random, through every command that reads them.
 //! - `durability`: published files are on disk before the command reports them, as `strace` sees it.
 //! - `kill`: runs that a signal ends at random moments.
+//! - `he`: homomorphic encryption, in builds with the feature `he`: sums, and what each party refuses.
 //! - `help`: the help texts, as snapshots.
 //! - `reference`: the oracle, in f64 and without optimisation, and cases that check it.
 //! - `kernels`: every kernel against the oracle, on every instruction set.
@@ -98,6 +99,8 @@ mod golden_rules;
 #[cfg(feature = "gpu")]
 mod gpu;
 mod harness;
+#[cfg(feature = "he")]
+mod he;
 mod help;
 mod hostile_files;
 mod hostile_statistics;

@@ -50,6 +50,20 @@ const LINES: [&str; 28] = [
 const SHARED: [&str; 2] =
     ["plan resume @dir --prometheus @figures --trace @trace", "bench --dir @dir --plot @plot"];
 
+/// Lines of homomorphic encryption.
+#[cfg(feature = "he")]
+const ENCRYPTED: [&str; 6] = [
+    "he params --clients 2 -o @out",
+    "he keygen --params @params --key @key --id holder --public @public --secret @secret",
+    "he open --base @base --public @public --key @key --clients @clients --clip 1 -o @out",
+    "he encrypt --round @round --public @public --base @base --key @key --journal @journal --trust @trust -o @out @update",
+    "he add --round @round --key @key -o @out @one @two",
+    "he decrypt --round @round --public @public --secret @secret --key @key --journal @journal --trust @trust --inputs @in \
+     --min-clients 2 -o @out @sum",
+];
+#[cfg(not(feature = "he"))]
+const ENCRYPTED: [&str; 0] = [];
+
 /// The outputs that a line names, each by its command and option, and what the check says of the line.
 fn checked(line: &str) -> (Vec<(String, String)>, Result<(), Collision>) {
     let mut program = command();
@@ -82,7 +96,7 @@ fn visit(command: &clap::Command, above: &str, outputs: &mut BTreeSet<String>) {
 #[test]
 fn no_output_of_any_command_is_another_path_of_its_line() {
     let mut seen = BTreeSet::new();
-    for line in LINES.into_iter().chain(SHARED) {
+    for line in LINES.into_iter().chain(SHARED).chain(ENCRYPTED) {
         let (outputs, sound) = checked(line);
         assert_eq!(sound, Ok(()), "{line}");
         assert!(!outputs.is_empty(), "{line}");

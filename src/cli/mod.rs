@@ -32,6 +32,7 @@ mod completions;
 mod compress;
 mod decompress;
 mod doctor;
+mod he;
 mod inspect;
 mod man;
 mod personalize;
@@ -86,6 +87,7 @@ subcommands! {
     Personalize: personalize::Arguments, reads [CPU];
     Privacy: privacy::Arguments, reads [];
     Secagg: secagg::Arguments, reads [];
+    He: he::Arguments, reads [];
     Clients: clients::Arguments, reads [];
     Agents: agents::Arguments, reads [];
     Round: round::Arguments, reads [];
@@ -190,6 +192,7 @@ pub fn command() -> clap::Command {
     };
     show_each(program, Command::READS)
         .mut_subcommand("privacy", |privacy| show_each(privacy, privacy::Command::READS))
+        .mut_subcommand("he", |he| show_each(he, he::READS))
         .mut_subcommand("clients", |clients| show_each(clients, clients::Command::READS))
         .mut_subcommand("round", |round| show_each(round, round::Command::READS))
         .mut_subcommand("plan", |plan| show_each(plan, plan::Command::READS))

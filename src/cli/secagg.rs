@@ -4,10 +4,10 @@ mod keygen;
 mod mask;
 mod open;
 mod params;
-mod party;
+pub(super) mod party;
 mod roles;
 mod simulate;
-mod terms;
+pub(super) mod terms;
 mod unmask;
 mod verify;
 

@@ -154,12 +154,13 @@ const PURPOSES: [(&str, &str); 8] = [
 ];
 
 /// Keys that say how a model or an update was made, after the prefix. They change nothing.
-const KNOWN: [&str; 23] = [
+const KNOWN: [&str; 24] = [
     "byzantine",
     "clients",
     "codec",
     "definition",
     "format",
+    "he",
     "kind",
     "missing",
     "personal",

@@ -13,10 +13,10 @@ use crate::modes::secure::keys::identity::Identity;
 use crate::telemetry::progress::Progress;
 use clap::Args;
 use rayon::ThreadPool;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The group of options that say who runs the command.
-pub(super) const PARTY: &str = "Party";
+pub(in crate::cli) const PARTY: &str = "Party";
 
 /// The folder of a session.
 #[derive(Args, Debug)]
@@ -57,13 +57,7 @@ impl SessionOption {
 
 impl KeyOption {
     pub(super) fn identity(&self) -> Result<Identity, Failure> {
-        let path = self.key.display();
-        let read = secret::read_key(&self.key).map_err(|why| anyhow::anyhow!("{path}: {why}"))?;
-        let missing = || Failure {
-            hint: Some("fedmill secagg keygen --id NAME -o FILE".to_owned()),
-            ..Failure::from(anyhow::anyhow!("{path}: is not there, expected a secret key"))
-        };
-        read.map(Identity::of).ok_or_else(missing)
+        read_identity(&self.key)
     }
 }
 
@@ -73,12 +67,26 @@ impl PartyOptions {
     }
 
     pub(super) fn journal(&self) -> PathBuf {
-        self.journal.clone().unwrap_or_else(|| {
-            let mut name = self.key.key.as_os_str().to_owned();
-            name.push(".journal");
-            name.into()
-        })
+        self.journal.clone().unwrap_or_else(|| journal_beside(&self.key.key))
     }
+}
+
+/// The identity in the file of a secret key.
+pub(in crate::cli) fn read_identity(key: &Path) -> Result<Identity, Failure> {
+    let path = key.display();
+    let read = secret::read_key(key).map_err(|why| anyhow::anyhow!("{path}: {why}"))?;
+    let missing = || Failure {
+        hint: Some("fedmill secagg keygen --id NAME -o FILE".to_owned()),
+        ..Failure::from(anyhow::anyhow!("{path}: is not there, expected a secret key"))
+    };
+    read.map(Identity::of).ok_or_else(missing)
+}
+
+/// The folder of a journal, unless the user names one: beside the secret key.
+pub(in crate::cli) fn journal_beside(key: &Path) -> PathBuf {
+    let mut name = key.as_os_str().to_owned();
+    name.push(".journal");
+    name.into()
 }
 
 /// The machine of a command, with the GPU that `--backend gpu` asks for. A GPU that fails ends the command.

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The group of options that are terms of a session.
-pub(super) const TERMS: &str = "Terms";
+pub(in crate::cli) const TERMS: &str = "Terms";
 
 /// The terms of a session.
 #[derive(Args, Debug)]
@@ -59,7 +59,8 @@ pub(super) struct TermOptions {
     deadline: Option<Friendly>,
 }
 
-fn parse_weights(text: &str) -> Result<ClientWeights, String> {
+/// Reads the weights of clients.
+pub(in crate::cli) fn parse_weights(text: &str) -> Result<ClientWeights, String> {
     match text.split_once(':') {
         None if text == "uniform" => Ok(ClientWeights::Uniform),
         Some(("examples", cap)) => {

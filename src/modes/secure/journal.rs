@@ -70,6 +70,11 @@ impl PartyJournal {
         self.deeds.iter().find(|deed| (&deed.session, deed.stage) == (session, stage))
     }
 
+    /// The number of deeds of a stage.
+    pub fn count(&self, stage: Stage) -> usize {
+        self.deeds.iter().filter(|deed| deed.stage == stage).count()
+    }
+
     /// A deed of the same stage about the same subject in another session.
     pub fn elsewhere(&self, deed: &Deed) -> Option<&Deed> {
         let is_same = |other: &&Deed| {

@@ -216,8 +216,7 @@ struct ServerOf {
 impl SessionTerms {
     /// The number of values that the lanes hold, without extra lanes.
     pub fn values(&self) -> usize {
-        let held = self.tensors.iter().filter(|tensor| tensor.held != Held::Nothing);
-        held.fold(0, |sum: usize, tensor| sum.saturating_add(tensor.len()))
+        values_of(&self.tensors)
     }
 
     /// Lanes behind those of values: one for the weight, if clients have weights, and one for their steps.
@@ -351,11 +350,7 @@ impl SessionTerms {
             ("statistics_clip", self.statistics_clip),
             ("control_clip", self.control_clip),
         ];
-        for (name, clip) in clips {
-            if clip.is_some_and(|clip| !(clip.is_normal() && clip > 0.0)) {
-                return Err(format!("{name} is {clip:?}, expected a number above 0"));
-            }
-        }
+        check_clips(&clips)?;
         let most = u64::from(P / 2) / self.grid.contributors;
         if self.most_weight() == 0 || self.steps_cap == Some(0) || self.most_steps() > most {
             let (weight, steps) = (self.most_weight(), self.steps_cap.unwrap_or(1));
@@ -368,17 +363,47 @@ impl SessionTerms {
         {
             return Err("control variates have no weights and no steps, expected uniform weights".to_owned());
         }
-        let names: BTreeSet<&str> = self.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
-        if names.len() != self.tensors.len() {
-            return Err("two tensors have one name".to_owned());
-        }
-        if let Some(tensor) = self.tensors.iter().find(|tensor| tensor.spec().is_none()) {
-            return Err(format!("tensor `{}`: fedmill merges no {:?}", tensor.name, tensor.dtype));
-        }
+        check_tensors(&self.tensors)?;
         match self.values() {
             1..=MOST_LANES => Ok(()),
             values => Err(format!("the tensors have {values} values, expected 1 to {MOST_LANES}")),
         }
+    }
+}
+
+/// The number of values that the lanes hold of tensors.
+pub fn values_of(tensors: &[LaneTensor]) -> usize {
+    let held = tensors.iter().filter(|tensor| tensor.held != Held::Nothing);
+    held.fold(0, |sum: usize, tensor| sum.saturating_add(tensor.len()))
+}
+
+/// Checks clips, each by its name.
+///
+/// # Errors
+///
+/// When one is no number above 0.
+pub fn check_clips(clips: &[(&str, Option<f64>)]) -> Result<(), String> {
+    for (name, clip) in clips {
+        if clip.is_some_and(|clip| !(clip.is_normal() && clip > 0.0)) {
+            return Err(format!("{name} is {clip:?}, expected a number above 0"));
+        }
+    }
+    Ok(())
+}
+
+/// Checks that tensors have different names, and dtypes that merge.
+///
+/// # Errors
+///
+/// When one does not.
+pub fn check_tensors(tensors: &[LaneTensor]) -> Result<(), String> {
+    let names: BTreeSet<&str> = tensors.iter().map(|tensor| tensor.name.as_str()).collect();
+    if names.len() != tensors.len() {
+        return Err("two tensors have one name".to_owned());
+    }
+    match tensors.iter().find(|tensor| tensor.spec().is_none()) {
+        Some(tensor) => Err(format!("tensor `{}`: fedmill merges no {:?}", tensor.name, tensor.dtype)),
+        None => Ok(()),
     }
 }
 

@@ -18,7 +18,7 @@ use crate::modes::secure::journal::{Deed, PartyJournal};
 use crate::modes::secure::keys::hex::Hex;
 use crate::modes::secure::keys::identity::{Identity, PublicIdentity, Stage, derived};
 use crate::modes::secure::keys::seeds::{self, Seeds};
-use crate::modes::secure::manifest::{ClientWeights, Held, Manifest, SessionTerms};
+use crate::modes::secure::manifest::{ClientWeights, Held, LaneTensor, Manifest, SessionTerms};
 use crate::modes::secure::mask_stream::add_streams;
 use crate::modes::secure::reading::{self, OpenedUpdate, each_value};
 use crate::modes::secure::signed_lanes::{LanesReader, LanesWriter};
@@ -89,11 +89,13 @@ pub fn run(
     let mut policy = Policy { round: manifest.terms.round, ..options.policy.clone() };
     policy.tensors.control_prefix = manifest.terms.control_clip.map(|_| SCAFFOLD_CONTROL);
     let opened = reading::open(&options.base, vec![options.update.clone()], policy, machine)?;
-    check_base(&manifest.terms, &opened, &options.base)?;
+    let terms = &manifest.terms;
+    let tensors = opened.tensors(terms.statistics_clip.is_some(), terms.control_clip.is_some());
+    check_base(&opened, &options.base, (&terms.base, &terms.tensors), &tensors)?;
     let [update] = opened.taken.set.clients.as_slice() else {
         return Err(SecureError::terms("UPDATE", "found several updates, expected one"));
     };
-    let share = share_of(&manifest.terms, update)?;
+    let share = share_of(terms.weights, terms.steps_cap, update)?;
     let place = folder.masked(&client);
     let path = options.output.clone().unwrap_or_else(|| place.clone());
     folder.refuse_message(&path, Some(&place))?;
@@ -179,14 +181,22 @@ fn own_id(manifest: &Manifest, identity: &Identity) -> Result<String, SecureErro
     })
 }
 
-/// Checks that the client's base is the one of the session.
-fn check_base(terms: &SessionTerms, opened: &OpenedUpdate, base: &Path) -> Result<(), SecureError> {
-    let found = opened.base_digest()?;
-    if found != terms.base {
+/// Checks that the client's base has the digest and the tensors that the server names. `found` are the tensors of the base.
+///
+/// # Errors
+///
+/// When it has others.
+pub fn check_base(
+    opened: &OpenedUpdate,
+    base: &Path,
+    (digest, tensors): (&Hex<32>, &[LaneTensor]),
+    found: &[LaneTensor],
+) -> Result<(), SecureError> {
+    let found_digest = opened.base_digest()?;
+    if found_digest != *digest {
         let why = format!(
-            "{}: its digest is {found}, expected {}, the base of the session",
-            base.display(),
-            terms.base
+            "{}: its digest is {found_digest}, expected {digest}, the base of the session",
+            base.display()
         );
         return Err(SecureError::refused(
             why,
@@ -195,39 +205,48 @@ fn check_base(terms: &SessionTerms, opened: &OpenedUpdate, base: &Path) -> Resul
             ),
         ));
     }
-    if opened.tensors(terms.statistics_clip.is_some(), terms.control_clip.is_some()) != terms.tensors {
+    if found != tensors {
         return Err(SecureError::terms("manifest", "its tensors are not those of the base"));
     }
     Ok(())
 }
 
 /// The part of a client in the sum.
-struct Share {
+#[derive(Clone, PartialEq, Debug)]
+pub struct Share {
     /// The factor for its values: its weight over the largest one.
-    factor: f64,
+    pub factor: f64,
     /// Its local steps, by which it divides the changes of parameters; 1 if the terms ask for none.
-    steps: f64,
+    pub steps: f64,
     /// Lanes behind those of values: the weight, and the product of weight and steps, as the terms ask for them.
-    lanes: Vec<u32>,
+    pub lanes: Vec<u32>,
     /// Its weight, and whether the cap lowered it; `None` if all clients weigh the same.
-    weight: Option<(u32, bool)>,
+    pub weight: Option<(u32, bool)>,
 }
 
 /// The part of a client in the sum, from the metadata of its update.
-fn share_of(terms: &SessionTerms, update: &Client) -> Result<Share, SecureError> {
+///
+/// # Errors
+///
+/// When the metadata lacks a number that the terms ask for.
+pub fn share_of(
+    weights: ClientWeights,
+    steps_cap: Option<u32>,
+    update: &Client,
+) -> Result<Share, SecureError> {
     let missing = |key: &str| {
         let why = format!("metadata `{key}` is missing, expected a number: the session asks for it");
         SecureError::terms(update.model.path.display().to_string(), why)
     };
     let mut share = Share { factor: 1.0, steps: 1.0, lanes: Vec::new(), weight: None };
-    if let ClientWeights::Examples { cap } = terms.weights {
+    if let ClientWeights::Examples { cap } = weights {
         let examples = update.metadata.num_examples.ok_or_else(|| missing("num_examples"))?.round();
         let weight = examples.min(f64::from(cap));
         share.factor = weight / f64::from(cap);
         share.weight = Some((weight as u32, weight < examples));
         share.lanes.push(weight as u32);
     }
-    if let Some(cap) = terms.steps_cap {
+    if let Some(cap) = steps_cap {
         let steps = update.metadata.local_steps.ok_or_else(|| missing("local_steps"))?.round();
         let steps = steps.clamp(1.0, f64::from(cap));
         share.steps = steps;
@@ -364,7 +383,8 @@ impl<'s> Masking<'s> {
         let factor = if held == Held::Parameter { factor / steps } else { *factor };
         let scale = (self.terms.clip_of(held), factor);
         let quantized = self.grid.quantize(scale, values, &words, &mut self.integers[start..]);
-        self.clipped += quantized.map_err(|place| self.not_finite(place))?;
+        self.clipped +=
+            quantized.map_err(|place| not_finite(&self.terms.tensors, self.values as usize + place))?;
         if let Some(copy) = self.copy {
             copy.write(self.values as usize, self.integers[start..].iter().copied().map(i64::from))?;
         }
@@ -373,19 +393,6 @@ impl<'s> Masking<'s> {
             self.write(LANES_AT_ONCE * self.grid.per_lane as usize, &[])?;
         }
         Ok(())
-    }
-
-    fn not_finite(&self, place: usize) -> SecureError {
-        let mut value = self.values as usize + place;
-        let held = self.terms.tensors.iter().filter(|tensor| tensor.held != Held::Nothing);
-        for tensor in held {
-            if value < tensor.len() {
-                let why = format!("value {value} is not finite, expected finite numbers");
-                return SecureError::terms(format!("tensor `{}`", tensor.name), why);
-            }
-            value -= tensor.len();
-        }
-        SecureError::terms("update", "a value is not finite")
     }
 
     /// Masks and writes the lanes of the first integers, and lanes behind them.
@@ -409,8 +416,20 @@ impl<'s> Masking<'s> {
     }
 }
 
+/// The error of a value that is not finite, by its place in the order of lanes.
+pub fn not_finite(tensors: &[LaneTensor], mut value: usize) -> SecureError {
+    for tensor in tensors.iter().filter(|tensor| tensor.held != Held::Nothing) {
+        if value < tensor.len() {
+            let why = format!("value {value} is not finite, expected finite numbers");
+            return SecureError::terms(format!("tensor `{}`", tensor.name), why);
+        }
+        value -= tensor.len();
+    }
+    SecureError::terms("update", "a value is not finite")
+}
+
 /// Random words for values: word v of the stream of a key is that of value v.
-fn words(isa: Isa, key: &[u8; 32], first: u64, count: usize) -> Vec<u32> {
+pub fn words(isa: Isa, key: &[u8; 32], first: u64, count: usize) -> Vec<u32> {
     let stream = Stream { key, domain: 0, segment: 0 };
     let (block, skipped) = (first / WORDS as u64, (first % WORDS as u64) as usize);
     let mut blocks = vec![[0; WORDS]; (skipped + count).div_ceil(WORDS)];

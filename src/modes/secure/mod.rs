@@ -13,7 +13,8 @@
 //! adds masks. [`signed_text`] and [`signed_lanes`] are the two forms of files, [`folder`] names them, and [`set`] is the
 //! frozen set of clients. [`answers`] compares the answers of helpers, [`reading`] reads an update against the base, and
 //! [`integers`] writes what was masked or summed. [`journal`] is what a party remembers between runs. [`fault`] says what
-//! is wrong with a file, and [`error`] why a command ended.
+//! is wrong with a file, and [`error`] why a command ended. `he` is homomorphic encryption, in builds with the feature
+//! `he`.
 //!
 //! docs/secure.md has the mathematics and the threat model. Paper of the sharing: Cramer, Damgard and Ishai, TCC 2005.
 
@@ -23,6 +24,8 @@ pub mod error;
 pub mod fault;
 pub mod folder;
 pub mod grid;
+#[cfg(feature = "he")]
+pub mod he;
 pub mod help;
 pub mod integers;
 pub mod journal;
@@ -44,3 +47,6 @@ pub mod verify;
 
 /// The name of the protocol, which every message carries.
 pub const PROTOCOL: &str = "fedmill-secagg/1";
+
+/// The name of the protocol of homomorphic encryption.
+pub const HE_PROTOCOL: &str = "fedmill-he/1";

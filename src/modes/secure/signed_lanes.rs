@@ -11,7 +11,6 @@ use crate::io::model_writer::{ModelWriter, header_bytes};
 use crate::io::source::{OpenFiles, SourceFile};
 use crate::model::dtype::Dtype;
 use crate::model::layout::{Layout, Piece, TensorSpec};
-use crate::modes::secure::PROTOCOL;
 use crate::modes::secure::error::SecureError;
 use crate::modes::secure::fault::MessageFault;
 use crate::modes::secure::keys::hex::Hex;
@@ -55,7 +54,7 @@ pub struct Shape {
 impl Statement {
     fn metadata(&self) -> BTreeMap<String, String> {
         let mut all: BTreeMap<String, String> = [
-            (LANES_KEY.to_owned(), PROTOCOL.to_owned()),
+            (LANES_KEY.to_owned(), self.stage.protocol().to_owned()),
             ("sender".to_owned(), self.sender.clone()),
             ("session".to_owned(), self.session.to_string()),
             ("stage".to_owned(), self.stage.to_string()),

@@ -281,8 +281,8 @@ impl Unmasking<'_> {
         if sum.weight == 0 {
             return Err(SecureError::refused("the weights of the clients add up to 0, expected more", None));
         }
-        let layout = mean_layout(terms);
-        let places = held_places(terms);
+        let layout = mean_layout(&terms.tensors);
+        let places = held_places(&terms.tensors);
         let mean = ModelWriter::create(path, &layout, &self.metadata(sum), None)?;
         let integers = sums_path.map(|path| IntegersWriter::create(path, terms)).transpose()?;
         self.sum(&mut |start, sums| {
@@ -350,7 +350,7 @@ fn factor(terms: &SessionTerms, held: Held, sum: &GroupSum) -> f64 {
 }
 
 /// The tensors of the mean: floats of the base as f32 or f64, and zeros for what the lanes do not hold.
-fn mean_layout(terms: &SessionTerms) -> Layout {
+pub fn mean_layout(tensors: &[LaneTensor]) -> Layout {
     let spec = |tensor: &LaneTensor| {
         let spec = tensor.spec()?;
         let dtype = match (tensor.held, spec.dtype) {
@@ -359,19 +359,19 @@ fn mean_layout(terms: &SessionTerms) -> Layout {
         };
         Some(TensorSpec { dtype, ..spec })
     };
-    Layout::new(terms.tensors.iter().filter_map(spec).collect())
+    Layout::new(tensors.iter().filter_map(spec).collect())
 }
 
 /// The tensors that the lanes hold, by index.
-fn held(terms: &SessionTerms) -> impl Iterator<Item = (usize, TensorSpec)> {
-    let all = terms.tensors.iter().enumerate().filter(|(_, tensor)| tensor.held != Held::Nothing);
+fn held(tensors: &[LaneTensor]) -> impl Iterator<Item = (usize, TensorSpec)> {
+    let all = tensors.iter().enumerate().filter(|(_, tensor)| tensor.held != Held::Nothing);
     all.filter_map(|(place, tensor)| Some((place, tensor.spec()?)))
 }
 
 /// The values of each held tensor, counted in the order of lanes.
-fn held_places(terms: &SessionTerms) -> BTreeMap<usize, Range<usize>> {
+pub fn held_places(tensors: &[LaneTensor]) -> BTreeMap<usize, Range<usize>> {
     let mut end = 0;
-    held(terms)
+    held(tensors)
         .map(|(place, spec)| {
             end += spec.len;
             (place, end - spec.len..end)
@@ -380,7 +380,7 @@ fn held_places(terms: &SessionTerms) -> BTreeMap<usize, Range<usize>> {
 }
 
 /// The parts of tensors in a range of values: the tensor, and the values.
-fn pieces(places: &BTreeMap<usize, Range<usize>>, range: Range<usize>) -> Vec<(usize, Range<usize>)> {
+pub fn pieces(places: &BTreeMap<usize, Range<usize>>, range: Range<usize>) -> Vec<(usize, Range<usize>)> {
     let part = |(tensor, values): (&usize, &Range<usize>)| {
         let part = values.start.max(range.start)..values.end.min(range.end);
         (!part.is_empty()).then_some((*tensor, part))

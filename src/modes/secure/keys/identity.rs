@@ -5,9 +5,9 @@
 //!
 //! Paper: Josefsson and Liusvaara, RFC 8032, 2017, section 5.1.
 
-use crate::modes::secure::PROTOCOL;
 use crate::modes::secure::keys::envelope::Suite;
 use crate::modes::secure::keys::hex::Hex;
+use crate::modes::secure::{HE_PROTOCOL, PROTOCOL};
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -36,6 +36,26 @@ pub enum Stage {
     Help,
     /// The server publishes the sum.
     Unmask,
+    /// The key holder of homomorphic encryption publishes its key.
+    HeKeygen,
+    /// The server opens a round of homomorphic encryption.
+    HeOpen,
+    /// A client encrypts its update.
+    HeEncrypt,
+    /// The server adds up the encrypted updates.
+    HeAdd,
+    /// The key holder decrypts the sum.
+    HeDecrypt,
+}
+
+impl Stage {
+    /// The protocol that the step belongs to.
+    pub fn protocol(self) -> &'static str {
+        match self {
+            Self::HeKeygen | Self::HeOpen | Self::HeEncrypt | Self::HeAdd | Self::HeDecrypt => HE_PROTOCOL,
+            _ => PROTOCOL,
+        }
+    }
 }
 
 impl fmt::Display for Stage {
@@ -49,6 +69,11 @@ impl fmt::Display for Stage {
             Self::Witness => "witness",
             Self::Help => "help",
             Self::Unmask => "unmask",
+            Self::HeKeygen => "keygen",
+            Self::HeOpen => "open",
+            Self::HeEncrypt => "encrypt",
+            Self::HeAdd => "add",
+            Self::HeDecrypt => "decrypt",
         })
     }
 }
@@ -160,7 +185,7 @@ pub fn is_verifying_key(key: &Hex<32>) -> bool {
 }
 
 fn tagged(stage: Stage, bytes: &[u8]) -> Vec<u8> {
-    [format!("{PROTOCOL} {stage}\n").as_bytes(), bytes].concat()
+    [format!("{} {stage}\n", stage.protocol()).as_bytes(), bytes].concat()
 }
 
 /// A secret for one purpose, derived from another secret.
