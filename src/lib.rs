@@ -21,11 +21,12 @@
 //!   runner. [`endpoint`]: requests to the servers and models that a plan asks. [`language`]: the conditions and
 //!   references in a plan. [`schema`]: the types of a plan. [`tuning`]: how a loop's parameter is changed.
 //!   [`measures`]: what describes a round or a run as a whole.
-//! - [`modes`]: where a run may differ from the plain run: `tiers`, `gaps`, `tree`, `shards`, `dp`, `secure`.
+//! - [`modes`]: where a run may differ from the plain run: `tiers`, `gaps`, `tree`, `shards`, `dp`, `secure`, `he`.
 //!   No mode knows another.
 //! - [`engine`]: one aggregate run, in the order of the data: `intake` admits updates, `passes` stream tiles, `decide`
 //!   judges, `aggregate` is the run; `backend` chooses the CPU or the GPU.
 //! - [`compress`], [`inspect`], [`personalize`]: other jobs on updates. [`budget`]: a privacy budget on disk.
+//! - [`parties`]: what parties that do not trust each other share: keys, signatures, journals, updates as integers.
 //! - [`updates`]: one update, however it is encoded, and the set of a run.
 //! - [`strategies`], [`rules`], [`codecs`], [`privacy`]: the mathematics, one file per idea; no files, no clocks.
 //! - [`gpu`] and [`kernels`]: the numeric primitives, as shaders and on every instruction set.
@@ -54,6 +55,7 @@ pub mod model;
 pub mod modes;
 mod options;
 pub mod parallel;
+pub mod parties;
 pub mod personalize;
 pub mod plan;
 pub mod privacy;

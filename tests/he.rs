@@ -7,8 +7,8 @@ mod sums;
 
 use crate::harness::{Dir, Run, Update, fedmill};
 use fedmill::io::digest::Blake3;
-use fedmill::modes::secure::keys::envelope::Suite;
-use fedmill::modes::secure::keys::identity::Identity;
+use fedmill::parties::envelope::Suite;
+use fedmill::parties::identity::Identity;
 
 /// Values of the parameter: more than one ciphertext holds.
 const VALUES: usize = 13_000;

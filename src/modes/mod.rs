@@ -6,9 +6,12 @@
 //! - [`shards`]: one run on several machines.
 //! - [`dp`]: releases under a privacy budget.
 //! - [`secure`]: sums of updates that the server does not see.
+//! - `he`: sums of encrypted updates, in builds with the feature `he`.
 
 pub mod dp;
 pub mod gaps;
+#[cfg(feature = "he")]
+pub mod he;
 pub mod secure;
 pub mod shards;
 pub mod tiers;

@@ -10,7 +10,7 @@ pub(crate) type Table = [(&'static str, &'static str)];
 
 /// Folders that hold rooms. A path inside one names the room by its second part: `engine::passes`.
 pub(crate) const GROUPS: &Table =
-    &[("engine", "aggregate decide intake passes backend"), ("modes", "tiers gaps tree shards dp secure")];
+    &[("engine", "aggregate decide intake passes backend"), ("modes", "tiers gaps tree shards dp secure he")];
 
 /// Which rooms each room may use, those that are planned too. A room may stand in several rows, which then add up; `*` is
 /// every room.
@@ -42,7 +42,7 @@ pub(crate) const ARROWS: &Table = &[
     ),
     // `codecs` for the names of codecs in its configuration; `privacy` for the plan that `budget` keeps, and its cost;
     // `updates` for the kind of updates.
-    ("round", "codecs privacy config lint updates"),
+    ("round", "codecs parties privacy config lint updates"),
     // `dp` for the steps that a private round may take, `model` for the tensors that a strategy keeps.
     ("lint", "config dp fleet model privacy rules settings strategies"),
     // The names and numbers that the keys of `fedmill.toml` take.
@@ -63,11 +63,12 @@ pub(crate) const ARROWS: &Table = &[
     // The metrics of a round are those of its report.
     ("measures", "rules"),
     (
-        "tiers gaps tree shards dp secure",
+        "tiers gaps tree shards dp secure he parties",
         "aggregate intake decide passes backend updates strategies rules kernels io telemetry settings model",
     ),
     ("dp", "budget gpu privacy record"),
-    ("secure", "record"),
+    ("secure he", "parties record"),
+    ("parties", "record"),
     ("inspect", "intake passes updates kernels io telemetry model"),
     // `telemetry` for the hints of its errors.
     ("personalize", "intake updates kernels io telemetry model"),

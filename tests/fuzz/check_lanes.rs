@@ -3,8 +3,8 @@
 //! The fuzz target and the test of its seeds share them.
 
 use fedmill::modes::secure::answers::audit;
-use fedmill::modes::secure::keys::identity::{Identity, Stage};
-use fedmill::modes::secure::signed_lanes::{LanesReader, Shape, Statement};
+use fedmill::parties::identity::{Identity, Stage};
+use fedmill::parties::signed_lanes::{LanesReader, Shape, Statement};
 use fedmill::record::sha256::Sha256;
 
 /// The secret of the helper that signs the seeds.

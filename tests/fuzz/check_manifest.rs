@@ -2,9 +2,9 @@
 //!
 //! The fuzz target and the test of its seeds share them.
 
-use fedmill::modes::secure::keys::identity::{Identity, Stage};
 use fedmill::modes::secure::manifest::Manifest;
-use fedmill::modes::secure::signed_text::SignedText;
+use fedmill::parties::identity::{Identity, Stage};
+use fedmill::parties::signed_text::SignedText;
 
 /// The secret of the server that signs the seeds.
 const SERVER: [u8; 32] = [7; 32];

@@ -2,10 +2,10 @@
 
 use super::server::{words, write_signed};
 use super::{World, name};
-use fedmill::modes::secure::he::packing;
-use fedmill::modes::secure::he::round::Round;
-use fedmill::modes::secure::keys::identity::Stage;
-use fedmill::modes::secure::signed_lanes::LanesReader;
+use fedmill::modes::he::packing;
+use fedmill::modes::he::round::Round;
+use fedmill::parties::identity::Stage;
+use fedmill::parties::signed_lanes::LanesReader;
 use std::os::unix::fs::PermissionsExt;
 
 /// The words of a file of ciphertexts, and the bytes behind them.

@@ -1,10 +1,10 @@
 //! Files of clients that are not sound, as the server finds them.
 
 use super::{World, identity, name};
-use fedmill::modes::secure::he::packing;
-use fedmill::modes::secure::he::round::Round;
-use fedmill::modes::secure::keys::identity::Stage;
-use fedmill::modes::secure::signed_lanes::LanesWriter;
+use fedmill::modes::he::packing;
+use fedmill::modes::he::round::Round;
+use fedmill::parties::identity::Stage;
+use fedmill::parties::signed_lanes::LanesWriter;
 use std::fs;
 
 /// Writes a file of ciphertexts that a party signs, whatever they are.

@@ -2,7 +2,7 @@
 
 use super::{VALUES, World, change, name};
 use crate::harness::{Model, fedmill};
-use fedmill::modes::secure::he::params::Params;
+use fedmill::modes::he::params::Params;
 
 /// The integer sums in a mean of `divisor` equal parts.
 fn sums(mean: &Model, divisor: f64) -> Vec<i64> {

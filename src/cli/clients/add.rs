@@ -4,7 +4,7 @@ use super::super::{Common, Failure, INPUTS, Outcome};
 use super::import::register;
 use super::state::StateDirectory;
 use crate::fleet::import::{Format, ImportRequest, PartyKey};
-use crate::modes::secure::open::read_identities;
+use crate::parties::identity::read_identities;
 use clap::Args;
 use jiff::Timestamp;
 use std::path::PathBuf;

@@ -2,7 +2,7 @@
 
 use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print_path};
 use super::party::{KeyOption, RoundOption};
-use crate::modes::secure::he::add;
+use crate::modes::he::add;
 use crate::telemetry::console;
 use clap::Args;
 use std::path::PathBuf;

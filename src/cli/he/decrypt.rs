@@ -2,8 +2,8 @@
 
 use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print_path};
 use super::party::{PARTY, PartyOptions, PublicOption, RoundOption, TrustOption};
-use crate::modes::secure::he::TRUST;
-use crate::modes::secure::he::decrypt::{self, DecryptOptions};
+use crate::modes::he::TRUST;
+use crate::modes::he::decrypt::{self, DecryptOptions};
 use crate::telemetry::console;
 use clap::Args;
 use std::path::PathBuf;

@@ -2,7 +2,7 @@
 
 use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print_path};
 use super::party::{KeyOption, PARTY};
-use crate::modes::secure::he::keys;
+use crate::modes::he::keys;
 use clap::Args;
 use std::path::PathBuf;
 

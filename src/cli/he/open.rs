@@ -3,9 +3,9 @@
 use super::super::secagg::terms::{TERMS, parse_weights};
 use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print_path};
 use super::party::{KeyOption, PARTY, PublicOption};
-use crate::modes::secure::he::open::{self, RoundOptions};
-use crate::modes::secure::manifest::ClientWeights;
-use crate::modes::secure::open::read_identities;
+use crate::modes::he::open::{self, RoundOptions};
+use crate::parties::identity::read_identities;
+use crate::parties::tensors::ClientWeights;
 use crate::telemetry::console;
 use clap::Args;
 use std::path::PathBuf;

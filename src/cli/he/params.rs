@@ -2,8 +2,8 @@
 
 use super::super::{Common, Failure, OUTPUT, Outcome, print, print_path};
 use crate::io::publish::stage;
-use crate::modes::secure::error::SecureError;
-use crate::modes::secure::he::params::{DEFAULT_BITS, DEGREE, FRESH_NOISE, Params};
+use crate::modes::he::params::{DEFAULT_BITS, DEGREE, FRESH_NOISE, Params};
+use crate::parties::error::SecureError;
 use crate::telemetry::console;
 use clap::Args;
 use std::path::PathBuf;

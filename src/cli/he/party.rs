@@ -3,8 +3,8 @@
 pub(super) use super::super::secagg::party::PARTY;
 use super::super::secagg::party::{journal_beside, read_identity};
 use super::super::{Failure, INPUTS};
-use crate::modes::secure::keys::identity::{Identity, PublicIdentity};
-use crate::modes::secure::open::read_identities;
+use crate::parties::identity::read_identities;
+use crate::parties::identity::{Identity, PublicIdentity};
 use clap::Args;
 use std::path::PathBuf;
 

@@ -5,9 +5,9 @@ use super::party::PARTY;
 use crate::io::folder;
 use crate::io::publish::stage;
 use crate::io::secret;
-use crate::modes::secure::keys::envelope::Suite;
-use crate::modes::secure::keys::identity::Identity;
-use crate::modes::secure::manifest::check_id;
+use crate::parties::envelope::Suite;
+use crate::parties::identity::Identity;
+use crate::parties::identity::check_id;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 

@@ -5,7 +5,7 @@ use super::party::{PARTY, PartyOptions, SessionOption, machine};
 use super::terms::now;
 use crate::engine::intake::policy::Policy;
 use crate::modes::secure::mask::{self, MaskOptions, Masked};
-use crate::modes::secure::open::read_identities;
+use crate::parties::identity::read_identities;
 use clap::Args;
 use std::path::PathBuf;
 

@@ -1,7 +1,7 @@
 //! Options that are terms of a session.
 
-use crate::modes::secure::manifest::ClientWeights;
 use crate::modes::secure::open::{Clips, CommitteeTerms, OpenOptions};
+use crate::parties::tensors::ClientWeights;
 use crate::settings::duration::Friendly;
 use clap::Args;
 use std::path::PathBuf;

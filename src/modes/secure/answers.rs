@@ -7,16 +7,16 @@ use crate::engine::passes::machine::Machine;
 use crate::io::interrupt;
 use crate::kernels::field::{P, add_multiple, subtract};
 use crate::kernels::lanes::Isa;
-use crate::modes::secure::error::SecureError;
-use crate::modes::secure::fault::MessageFault;
 use crate::modes::secure::folder::SessionFolder;
-use crate::modes::secure::keys::identity::Stage;
 use crate::modes::secure::keys::sharing::{factors, subsets};
 use crate::modes::secure::manifest::Manifest;
 use crate::modes::secure::mask_stream::add_multiples;
 use crate::modes::secure::set::FrozenSet;
-use crate::modes::secure::signed_lanes::{LanesFile, LanesReader};
 use crate::modes::secure::unmask::Transcript;
+use crate::parties::error::SecureError;
+use crate::parties::fault::MessageFault;
+use crate::parties::identity::Stage;
+use crate::parties::signed_lanes::{LanesFile, LanesReader};
 use rayon::prelude::*;
 
 /// Lanes that are combined at once.

@@ -1,16 +1,17 @@
 //! Checks envelopes: a helper opens those sealed for it, and reports what does not hold its seeds.
 
 use crate::engine::passes::machine::Machine;
-use crate::modes::secure::PROTOCOL;
-use crate::modes::secure::error::SecureError;
-use crate::modes::secure::fault::MessageFault;
 use crate::modes::secure::folder::{LANES, SessionFolder};
-use crate::modes::secure::keys::identity::{Identity, Stage};
 use crate::modes::secure::keys::seeds;
 use crate::modes::secure::manifest::Manifest;
-use crate::modes::secure::set::{LeftOutClient, SetMember};
-use crate::modes::secure::signed_lanes::{LanesFile, LanesReader};
-use crate::modes::secure::signed_text::SignedText;
+use crate::modes::secure::set::SetMember;
+use crate::parties::SECAGG_PROTOCOL;
+use crate::parties::error::SecureError;
+use crate::parties::fault::LeftOutClient;
+use crate::parties::fault::MessageFault;
+use crate::parties::identity::{Identity, Stage};
+use crate::parties::signed_lanes::{LanesFile, LanesReader};
+use crate::parties::signed_text::SignedText;
 use crate::record::sha256::Sha256;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -88,7 +89,7 @@ pub fn run(
     let helper = manifest.terms.helpers[number - 1].id.clone();
     let (reader, all) = (LanesReader::default(), folder.all_masked()?);
     let mut report = CheckReport {
-        protocol: PROTOCOL.to_owned(),
+        protocol: SECAGG_PROTOCOL.to_owned(),
         session: manifest.session,
         helper: helper.clone(),
         sound: Vec::new(),

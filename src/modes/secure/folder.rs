@@ -13,8 +13,8 @@
 
 use crate::io::folder::{EntryKind, entries, make_folder_of};
 use crate::io::publish::resolved;
-use crate::modes::secure::error::SecureError;
 use crate::modes::secure::manifest::Manifest;
+use crate::parties::error::SecureError;
 use std::path::{Path, PathBuf};
 
 /// The folder of a session.

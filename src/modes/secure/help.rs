@@ -5,20 +5,20 @@
 
 use crate::engine::passes::machine::Machine;
 use crate::io::interrupt;
-use crate::modes::secure::PROTOCOL;
 use crate::modes::secure::check::helper_of;
-use crate::modes::secure::error::SecureError;
 use crate::modes::secure::folder::SessionFolder;
-use crate::modes::secure::journal::{Deed, PartyJournal};
-use crate::modes::secure::keys::hex::Hex;
-use crate::modes::secure::keys::identity::{Identity, PublicIdentity, Stage};
 use crate::modes::secure::keys::seeds::{self, Seed, Seeds};
 use crate::modes::secure::manifest::Manifest;
 use crate::modes::secure::mask_stream::add_share;
 use crate::modes::secure::set::{FrozenSet, SetMember};
-use crate::modes::secure::signed_lanes::{LanesFile, LanesWriter};
-use crate::modes::secure::signed_text::SignedText;
 use crate::modes::secure::sum::open_members;
+use crate::parties::SECAGG_PROTOCOL;
+use crate::parties::error::SecureError;
+use crate::parties::hex::Hex;
+use crate::parties::identity::{Identity, PublicIdentity, Stage};
+use crate::parties::journal::{Deed, PartyJournal};
+use crate::parties::signed_lanes::{LanesFile, LanesWriter};
+use crate::parties::signed_text::SignedText;
 use crate::record::sha256::Sha256;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -201,7 +201,7 @@ fn witnesses(
     frozen: &FrozenSet,
     identity: &Identity,
 ) -> Result<usize, SecureError> {
-    let (protocol, helper) = (PROTOCOL.to_owned(), helper.to_owned());
+    let (protocol, helper) = (SECAGG_PROTOCOL.to_owned(), helper.to_owned());
     let witness = Witness { protocol, session: manifest.session, helper, set: frozen.digest };
     let path = folder.witness(&witness.helper);
     folder.make_room(&path)?;
@@ -212,7 +212,7 @@ fn witnesses(
 /// The helpers that signed this set.
 pub fn signers<'m>(folder: &SessionFolder, manifest: &'m Manifest, frozen: &FrozenSet) -> Vec<&'m str> {
     let has_signed = |helper: &&PublicIdentity| {
-        let (protocol, id) = (PROTOCOL.to_owned(), helper.id.clone());
+        let (protocol, id) = (SECAGG_PROTOCOL.to_owned(), helper.id.clone());
         let expected = Witness { protocol, session: manifest.session, helper: id, set: frozen.digest };
         let read = SignedText::read(&folder.witness(&helper.id));
         read.is_ok_and(|text| text.verified(Stage::Witness, &helper.id, &helper.ed25519) == Ok(expected))

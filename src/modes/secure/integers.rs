@@ -3,8 +3,9 @@
 use crate::io::model_writer::ModelWriter;
 use crate::model::dtype::Dtype;
 use crate::model::layout::{Layout, TensorSpec};
-use crate::modes::secure::error::SecureError;
-use crate::modes::secure::manifest::{Held, SessionTerms};
+use crate::modes::secure::manifest::SessionTerms;
+use crate::parties::error::SecureError;
+use crate::parties::tensors::Held;
 use std::collections::BTreeMap;
 use std::path::Path;
 

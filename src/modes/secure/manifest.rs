@@ -1,87 +1,26 @@
 //! The manifest of a session: its terms, signed by the server and checked by every party.
 
 use crate::kernels::field::P;
-use crate::model::dtype::Dtype;
-use crate::model::layout::TensorSpec;
-use crate::modes::secure::PROTOCOL;
-use crate::modes::secure::error::SecureError;
-use crate::modes::secure::fault::MessageFault;
-use crate::modes::secure::grid::Grid;
-use crate::modes::secure::keys::envelope::Suite;
-use crate::modes::secure::keys::hex::Hex;
-use crate::modes::secure::keys::identity::{PublicIdentity, Stage, is_verifying_key};
 use crate::modes::secure::keys::seeds::sealed_bytes;
 use crate::modes::secure::keys::sharing::Committee;
-use crate::modes::secure::signed_lanes::{Shape, Statement};
-use crate::modes::secure::signed_text::SignedText;
+use crate::parties::SECAGG_PROTOCOL;
+use crate::parties::envelope::Suite;
+use crate::parties::error::SecureError;
+use crate::parties::fault::MessageFault;
+use crate::parties::grid::Grid;
+use crate::parties::hex::Hex;
+use crate::parties::identity::check_id;
+use crate::parties::identity::{PublicIdentity, Stage, is_verifying_key};
+use crate::parties::signed_lanes::{Shape, Statement};
+use crate::parties::signed_text::SignedText;
+use crate::parties::tensors::{ClientWeights, Held, LaneTensor, check_clips, check_tensors, values_of};
 use crate::record::sha256::Sha256;
-use safetensors::Dtype as StoredDtype;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::Path;
 
 /// The most lanes of a session: 2^32 blocks of a stream.
 const MOST_LANES: usize = 1 << 36;
-
-/// What the lanes of a session hold of a tensor.
-#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
-#[serde(rename_all = "kebab-case")]
-pub enum Held {
-    /// The values of a parameter, clipped to `clip`.
-    Parameter,
-    /// The values of a float statistic, clipped to `statistics_clip`.
-    Statistic,
-    /// The change of a control variate of SCAFFOLD, clipped to `control_clip`. The mean file has its sum.
-    Control,
-    /// Nothing: the base's values stay.
-    Nothing,
-}
-
-/// A tensor of the base.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
-#[serde(deny_unknown_fields)]
-pub struct LaneTensor {
-    /// Its name.
-    pub name: String,
-    /// Its dtype in the base.
-    pub dtype: StoredDtype,
-    /// Extent of each axis.
-    pub shape: Vec<usize>,
-    /// What the lanes hold of it.
-    pub held: Held,
-}
-
-impl LaneTensor {
-    /// The number of values.
-    pub fn len(&self) -> usize {
-        self.shape.iter().fold(1, |len: usize, axis| len.saturating_mul(*axis))
-    }
-
-    /// Whether it has no values.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Its name, dtype and shape.
-    pub fn spec(&self) -> Option<TensorSpec> {
-        let dtype = Dtype::from_stored(self.dtype)?;
-        Some(TensorSpec { name: self.name.clone(), dtype, shape: self.shape.clone(), len: self.len() })
-    }
-}
-
-/// The weights of clients in the mean.
-#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
-#[serde(rename_all = "kebab-case")]
-pub enum ClientWeights {
-    /// All clients weigh the same.
-    Uniform,
-    /// A client weighs as many as its examples, at most `cap`. Its values are multiplied by its weight over the cap, and
-    /// its weight is one more lane.
-    Examples {
-        /// The largest weight.
-        cap: u32,
-    },
-}
 
 /// A client that may take part.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
@@ -273,7 +212,7 @@ impl SessionTerms {
     ///
     /// The first that does not: its name, what was found and what was expected.
     pub fn check(&self) -> Result<Committee, String> {
-        expect("protocol", &self.protocol, &PROTOCOL.to_owned())?;
+        expect("protocol", &self.protocol, &SECAGG_PROTOCOL.to_owned())?;
         expect("tensors_sha256", &self.tensors_sha256, &Self::digest_of(&self.tensors))?;
         let committee = Committee::new(self.helpers.len(), self.threshold).map_err(|why| why.to_string())?;
         expect("tolerates_corrupt", &self.tolerates_corrupt, &self.corrupt_of(committee))?;
@@ -371,42 +310,6 @@ impl SessionTerms {
     }
 }
 
-/// The number of values that the lanes hold of tensors.
-pub fn values_of(tensors: &[LaneTensor]) -> usize {
-    let held = tensors.iter().filter(|tensor| tensor.held != Held::Nothing);
-    held.fold(0, |sum: usize, tensor| sum.saturating_add(tensor.len()))
-}
-
-/// Checks clips, each by its name.
-///
-/// # Errors
-///
-/// When one is no number above 0.
-pub fn check_clips(clips: &[(&str, Option<f64>)]) -> Result<(), String> {
-    for (name, clip) in clips {
-        if clip.is_some_and(|clip| !(clip.is_normal() && clip > 0.0)) {
-            return Err(format!("{name} is {clip:?}, expected a number above 0"));
-        }
-    }
-    Ok(())
-}
-
-/// Checks that tensors have different names, and dtypes that merge.
-///
-/// # Errors
-///
-/// When one does not.
-pub fn check_tensors(tensors: &[LaneTensor]) -> Result<(), String> {
-    let names: BTreeSet<&str> = tensors.iter().map(|tensor| tensor.name.as_str()).collect();
-    if names.len() != tensors.len() {
-        return Err("two tensors have one name".to_owned());
-    }
-    match tensors.iter().find(|tensor| tensor.spec().is_none()) {
-        Some(tensor) => Err(format!("tensor `{}`: fedmill merges no {:?}", tensor.name, tensor.dtype)),
-        None => Ok(()),
-    }
-}
-
 fn expect<T: PartialEq + std::fmt::Debug>(name: &str, found: &T, expected: &T) -> Result<(), String> {
     if found == expected { Ok(()) } else { Err(format!("{name} is {found:?}, expected {expected:?}")) }
 }
@@ -417,22 +320,4 @@ fn check_party<'t>(id: &str, key: &'t Hex<32>, keys: &mut BTreeSet<&'t Hex<32>>)
         return Err(format!("`ed25519` of `{id}`: expected a public key of Ed25519"));
     }
     if keys.insert(key) { Ok(()) } else { Err(format!("the key of `{id}` is that of another party too")) }
-}
-
-/// Checks that an id may name a party, and its files.
-///
-/// # Errors
-///
-/// When it has other characters, or is too long.
-pub fn check_id(id: &str) -> Result<(), String> {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    let is_sound = (1..=100).contains(&id.len()) && id.chars().all(is_plain) && !id.starts_with('.');
-    let shown: String = id.chars().take(100).collect();
-    if is_sound {
-        Ok(())
-    } else {
-        Err(format!(
-            "found the id `{shown}`, expected 1 to 100 letters, digits, `.`, `_` or `-`, and no `.` at the start: files are named by it"
-        ))
-    }
 }

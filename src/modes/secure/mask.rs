@@ -9,19 +9,21 @@ use crate::engine::passes::machine::Machine;
 use crate::io::digest::Blake3;
 use crate::kernels::chacha20::{self, Stream, WORDS};
 use crate::kernels::lanes::Isa;
-use crate::modes::secure::error::SecureError;
-use crate::modes::secure::fault::MessageFault;
 use crate::modes::secure::folder::SessionFolder;
-use crate::modes::secure::grid::Grid;
 use crate::modes::secure::integers::IntegersWriter;
-use crate::modes::secure::journal::{Deed, PartyJournal};
-use crate::modes::secure::keys::hex::Hex;
-use crate::modes::secure::keys::identity::{Identity, PublicIdentity, Stage, derived};
 use crate::modes::secure::keys::seeds::{self, Seeds};
-use crate::modes::secure::manifest::{ClientWeights, Held, LaneTensor, Manifest, SessionTerms};
+use crate::modes::secure::manifest::{Manifest, SessionTerms};
 use crate::modes::secure::mask_stream::add_streams;
-use crate::modes::secure::reading::{self, OpenedUpdate, each_value};
-use crate::modes::secure::signed_lanes::{LanesReader, LanesWriter};
+use crate::parties::error::SecureError;
+use crate::parties::fault::MessageFault;
+use crate::parties::grid::Grid;
+use crate::parties::hex::Hex;
+use crate::parties::identity::{Identity, PublicIdentity, Stage, derived};
+use crate::parties::journal::{Deed, PartyJournal};
+use crate::parties::reading::check_base;
+use crate::parties::reading::{self, each_value};
+use crate::parties::signed_lanes::{LanesReader, LanesWriter};
+use crate::parties::tensors::{ClientWeights, Held, LaneTensor};
 use crate::updates::metadata::SCAFFOLD_CONTROL;
 use crate::updates::set::Client;
 use std::path::{Path, PathBuf};
@@ -179,36 +181,6 @@ fn own_id(manifest: &Manifest, identity: &Identity) -> Result<String, SecureErro
             Some("the server opens the session with your public key"),
         )
     })
-}
-
-/// Checks that the client's base has the digest and the tensors that the server names. `found` are the tensors of the base.
-///
-/// # Errors
-///
-/// When it has others.
-pub fn check_base(
-    opened: &OpenedUpdate,
-    base: &Path,
-    (digest, tensors): (&Hex<32>, &[LaneTensor]),
-    found: &[LaneTensor],
-) -> Result<(), SecureError> {
-    let found_digest = opened.base_digest()?;
-    if found_digest != *digest {
-        let why = format!(
-            "{}: its digest is {found_digest}, expected {digest}, the base of the session",
-            base.display()
-        );
-        return Err(SecureError::refused(
-            why,
-            Some(
-                "a server that sends each client another base learns their updates; compare the digest with other clients",
-            ),
-        ));
-    }
-    if found != tensors {
-        return Err(SecureError::terms("manifest", "its tensors are not those of the base"));
-    }
-    Ok(())
 }
 
 /// The part of a client in the sum.

@@ -2,22 +2,22 @@
 
 use crate::engine::intake::policy::Policy;
 use crate::engine::passes::machine::Machine;
-use crate::io::folder::{EntryKind, entries, make_folder_of};
-use crate::io::text;
-use crate::modes::secure::PROTOCOL;
-use crate::modes::secure::error::SecureError;
+use crate::io::folder::make_folder_of;
 use crate::modes::secure::folder::SessionFolder;
-use crate::modes::secure::grid::Grid;
-use crate::modes::secure::keys::envelope::Suite;
-use crate::modes::secure::keys::hex::Hex;
-use crate::modes::secure::keys::identity::{Identity, PublicIdentity, Stage, derived};
 use crate::modes::secure::keys::sharing::Committee;
-use crate::modes::secure::manifest::{ClientWeights, Eligible, Manifest, SessionTerms};
-use crate::modes::secure::reading;
-use crate::modes::secure::signed_text::SignedText;
+use crate::modes::secure::manifest::{Eligible, Manifest, SessionTerms};
+use crate::parties::SECAGG_PROTOCOL;
+use crate::parties::envelope::Suite;
+use crate::parties::error::SecureError;
+use crate::parties::grid::Grid;
+use crate::parties::hex::Hex;
+use crate::parties::identity::{Identity, PublicIdentity, Stage, derived};
+use crate::parties::reading;
+use crate::parties::signed_text::SignedText;
+use crate::parties::tensors::ClientWeights;
 use chacha20::ChaCha20Rng;
 use chacha20::rand_core::{Rng, SeedableRng};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// The helpers of a session.
 #[derive(Clone, Debug)]
@@ -118,7 +118,7 @@ fn terms(
     let largest = clients.len().div_ceil(options.groups) as u64;
     let grid = Grid::new(largest, options.levels, options.per_lane);
     let mut terms = SessionTerms {
-        protocol: PROTOCOL.to_owned(),
+        protocol: SECAGG_PROTOCOL.to_owned(),
         nonce,
         round: options.round,
         server: server.public(id, suite),
@@ -198,43 +198,6 @@ fn below(random: &mut ChaCha20Rng, end: u64) -> usize {
             return (word % end) as usize;
         }
     }
-}
-
-/// Reads public identities: files, or folders of files that end in `.pub`.
-///
-/// # Errors
-///
-/// When a file cannot be read or is no public identity, or a folder has none.
-pub fn read_identities(paths: &[PathBuf]) -> Result<Vec<PublicIdentity>, SecureError> {
-    let mut identities = Vec::new();
-    for path in paths {
-        if !crate::io::folder::is_folder(path) {
-            identities.push(read_identity(path)?);
-            continue;
-        }
-        let found = entries(path).map_err(SecureError::io(path))?;
-        let files = found.iter().filter(|(name, kind)| *kind == EntryKind::File && name.ends_with(".pub"));
-        let before = identities.len();
-        for (name, _) in files {
-            identities.push(read_identity(&path.join(name))?);
-        }
-        if identities.len() == before {
-            let why = "found no file that ends in .pub, expected the public keys that `fedmill secagg keygen` writes";
-            return Err(SecureError::terms(path.display().to_string(), why));
-        }
-    }
-    Ok(identities)
-}
-
-/// The most bytes of a public identity.
-const MOST_BYTES: u64 = 16 << 10;
-
-fn read_identity(path: &Path) -> Result<PublicIdentity, SecureError> {
-    let json = text::read_at_most(path, MOST_BYTES).map_err(SecureError::io(path))?;
-    serde_json::from_str(&json).map_err(|why| {
-        let why = format!("{why}; expected a public key that `fedmill secagg keygen` writes");
-        SecureError::terms(path.display().to_string(), why)
-    })
 }
 
 #[cfg(test)]

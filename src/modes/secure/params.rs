@@ -1,9 +1,9 @@
 //! The costs and bounds of a session, before it is opened.
 
-use crate::modes::secure::grid::{Grid, NoGrid};
-use crate::modes::secure::keys::envelope::Suite;
 use crate::modes::secure::keys::seeds::sealed_bytes;
 use crate::modes::secure::keys::sharing::Committee;
+use crate::parties::envelope::Suite;
+use crate::parties::grid::{Grid, NoGrid};
 use serde::Serialize;
 
 /// Bytes that a masked update has beside its lanes and seeds: header, digest and signature, about.

@@ -1,13 +1,14 @@
 //! The frozen set of clients: who is in the sum, and who is left out with which fault.
 
-use crate::modes::secure::PROTOCOL;
-use crate::modes::secure::error::SecureError;
-use crate::modes::secure::fault::MessageFault;
 use crate::modes::secure::folder::SessionFolder;
-use crate::modes::secure::keys::hex::Hex;
-use crate::modes::secure::keys::identity::Stage;
 use crate::modes::secure::manifest::Manifest;
-use crate::modes::secure::signed_text::SignedText;
+use crate::parties::SECAGG_PROTOCOL;
+use crate::parties::error::SecureError;
+use crate::parties::fault::LeftOutClient;
+use crate::parties::fault::MessageFault;
+use crate::parties::hex::Hex;
+use crate::parties::identity::Stage;
+use crate::parties::signed_text::SignedText;
 use crate::record::sha256::Sha256;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -20,16 +21,6 @@ pub struct SetMember {
     pub client: String,
     /// The digest of its masked update.
     pub file: Hex<32>,
-}
-
-/// A client that is left out.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
-#[serde(deny_unknown_fields)]
-pub struct LeftOutClient {
-    /// Its id, or the name of its file.
-    pub client: String,
-    /// Why.
-    pub fault: MessageFault,
 }
 
 /// The clients of the sums of a session.
@@ -71,7 +62,7 @@ impl ClientSet {
             in_small_groups.extend(group.drain(..).map(|member| member.client));
         }
         in_small_groups.sort_unstable();
-        let protocol = PROTOCOL.to_owned();
+        let protocol = SECAGG_PROTOCOL.to_owned();
         Self { protocol, session: manifest.session, groups, in_small_groups, left_out }
     }
 
@@ -87,7 +78,7 @@ impl ClientSet {
     /// When it names a client twice or in another group, or has a group that is too small.
     pub fn check(&self, manifest: &Manifest) -> Result<(), MessageFault> {
         let fault = |why: String| Err(MessageFault::Format(why));
-        if self.protocol != PROTOCOL || self.session != manifest.session {
+        if self.protocol != SECAGG_PROTOCOL || self.session != manifest.session {
             return fault(format!("session is {}, expected {}", self.session, manifest.session));
         }
         if self.groups.len() != manifest.terms.groups {

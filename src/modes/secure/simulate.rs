@@ -3,15 +3,15 @@
 use crate::engine::intake::policy::Policy;
 use crate::engine::passes::machine::Machine;
 use crate::modes::secure::check;
-use crate::modes::secure::error::SecureError;
 use crate::modes::secure::folder::SessionFolder;
 use crate::modes::secure::help;
-use crate::modes::secure::keys::envelope::Suite;
-use crate::modes::secure::keys::identity::Identity;
 use crate::modes::secure::mask::{self, MaskOptions};
 use crate::modes::secure::open::{self, CommitteeTerms, OpenOptions, shuffled};
 use crate::modes::secure::sum;
 use crate::modes::secure::unmask::{self, UnmaskOptions, Unmasked};
+use crate::parties::envelope::Suite;
+use crate::parties::error::SecureError;
+use crate::parties::identity::Identity;
 use chacha20::ChaCha20Rng;
 use chacha20::rand_core::SeedableRng;
 use std::path::{Path, PathBuf};

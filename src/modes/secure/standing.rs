@@ -1,11 +1,11 @@
 //! How far a session is: masked updates, helpers that checked and answered, the frozen set.
 
 use crate::modes::secure::check::{open_masked, reports};
-use crate::modes::secure::error::SecureError;
 use crate::modes::secure::folder::SessionFolder;
-use crate::modes::secure::keys::identity::{PublicIdentity, Stage};
 use crate::modes::secure::set::{FrozenSet, SetMember};
-use crate::modes::secure::signed_lanes::LanesReader;
+use crate::parties::error::SecureError;
+use crate::parties::identity::{PublicIdentity, Stage};
+use crate::parties::signed_lanes::LanesReader;
 use crate::record::sha256::Sha256;
 use serde::Serialize;
 use std::collections::BTreeSet;

@@ -8,25 +8,25 @@ use crate::io::interrupt;
 use crate::io::model_writer::ModelWriter;
 use crate::kernels::field::to_signed;
 use crate::model::dtype::Dtype;
-use crate::model::layout::{Layout, TensorSpec};
-use crate::modes::secure::PROTOCOL;
 use crate::modes::secure::answers::{Answers, audit, without_masks};
-use crate::modes::secure::error::SecureError;
-use crate::modes::secure::fault::MessageFault;
 use crate::modes::secure::folder::SessionFolder;
 use crate::modes::secure::integers::IntegersWriter;
-use crate::modes::secure::keys::hex::Hex;
-use crate::modes::secure::keys::identity::{Identity, Stage};
-use crate::modes::secure::manifest::{ClientWeights, Held, LaneTensor, Manifest, SessionTerms};
+use crate::modes::secure::manifest::{Manifest, SessionTerms};
 use crate::modes::secure::set::{FrozenSet, SetMember};
-use crate::modes::secure::signed_lanes::{LanesFile, LanesReader};
-use crate::modes::secure::signed_text::SignedText;
 use crate::modes::secure::sum::check_server;
+use crate::parties::SECAGG_PROTOCOL;
+use crate::parties::error::SecureError;
+use crate::parties::fault::MessageFault;
+use crate::parties::hex::Hex;
+use crate::parties::identity::{Identity, Stage};
+use crate::parties::signed_lanes::{LanesFile, LanesReader};
+use crate::parties::signed_text::SignedText;
+use crate::parties::tensors::{ClientWeights, Held};
+use crate::parties::tensors::{held_places, mean_layout, pieces};
 use crate::record::sha256::Sha256;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// Lanes that are unmasked at once.
@@ -157,7 +157,7 @@ pub fn transcript(
     groups: Vec<GroupSum>,
 ) -> Transcript {
     Transcript {
-        protocol: PROTOCOL.to_owned(),
+        protocol: SECAGG_PROTOCOL.to_owned(),
         session: manifest.session,
         set: frozen.digest,
         answers: answers.sound.iter().map(|answer| (answer.helper.clone(), answer.file.digest())).collect(),
@@ -312,7 +312,7 @@ impl Unmasking<'_> {
         let (manifest, terms) = (self.manifest, &self.manifest.terms);
         let id = if terms.groups == 1 { "secagg".to_owned() } else { format!("group-{}", self.group + 1) };
         let origin = json!({
-            "protocol": PROTOCOL,
+            "protocol": SECAGG_PROTOCOL,
             "session": manifest.session,
             "clients": sum.clients,
             "eligible": terms.clients.len(),
@@ -347,45 +347,6 @@ fn factor(terms: &SessionTerms, held: Held, sum: &GroupSum) -> f64 {
         (Held::Parameter, Some(steps)) => mean * (steps as f64 / sum.weight as f64),
         _ => mean,
     }
-}
-
-/// The tensors of the mean: floats of the base as f32 or f64, and zeros for what the lanes do not hold.
-pub fn mean_layout(tensors: &[LaneTensor]) -> Layout {
-    let spec = |tensor: &LaneTensor| {
-        let spec = tensor.spec()?;
-        let dtype = match (tensor.held, spec.dtype) {
-            (Held::Nothing, dtype) | (_, dtype @ Dtype::F64) => dtype,
-            _ => Dtype::F32,
-        };
-        Some(TensorSpec { dtype, ..spec })
-    };
-    Layout::new(tensors.iter().filter_map(spec).collect())
-}
-
-/// The tensors that the lanes hold, by index.
-fn held(tensors: &[LaneTensor]) -> impl Iterator<Item = (usize, TensorSpec)> {
-    let all = tensors.iter().enumerate().filter(|(_, tensor)| tensor.held != Held::Nothing);
-    all.filter_map(|(place, tensor)| Some((place, tensor.spec()?)))
-}
-
-/// The values of each held tensor, counted in the order of lanes.
-pub fn held_places(tensors: &[LaneTensor]) -> BTreeMap<usize, Range<usize>> {
-    let mut end = 0;
-    held(tensors)
-        .map(|(place, spec)| {
-            end += spec.len;
-            (place, end - spec.len..end)
-        })
-        .collect()
-}
-
-/// The parts of tensors in a range of values: the tensor, and the values.
-pub fn pieces(places: &BTreeMap<usize, Range<usize>>, range: Range<usize>) -> Vec<(usize, Range<usize>)> {
-    let part = |(tensor, values): (&usize, &Range<usize>)| {
-        let part = values.start.max(range.start)..values.end.min(range.end);
-        (!part.is_empty()).then_some((*tensor, part))
-    };
-    places.iter().filter_map(part).collect()
 }
 
 /// Reads the transcript of a session, signed by its server.

@@ -3,15 +3,16 @@
 use crate::engine::passes::machine::Machine;
 use crate::modes::secure::answers::Answers;
 use crate::modes::secure::check::{open_masked, reports};
-use crate::modes::secure::error::SecureError;
 use crate::modes::secure::folder::SessionFolder;
 use crate::modes::secure::help::signers;
-use crate::modes::secure::keys::identity::PublicIdentity;
 use crate::modes::secure::manifest::Manifest;
-use crate::modes::secure::set::{FrozenSet, LeftOutClient};
-use crate::modes::secure::signed_lanes::{LanesFile, LanesReader};
+use crate::modes::secure::set::FrozenSet;
 use crate::modes::secure::sum::{add_up, open_members};
 use crate::modes::secure::unmask::{Transcript, Unmasking, open_sum, read_transcript, transcript};
+use crate::parties::error::SecureError;
+use crate::parties::fault::LeftOutClient;
+use crate::parties::identity::PublicIdentity;
+use crate::parties::signed_lanes::{LanesFile, LanesReader};
 use std::fmt;
 use std::path::PathBuf;
 

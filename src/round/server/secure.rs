@@ -7,20 +7,22 @@ use crate::fleet::error::FleetError;
 use crate::fleet::registry::{Filter, Registry};
 use crate::io::{folder, secret};
 use crate::lint::{Finding, Level};
-use crate::modes::secure::PROTOCOL;
 use crate::modes::secure::check::open_masked;
-use crate::modes::secure::error::SecureError;
 use crate::modes::secure::folder::SessionFolder;
-use crate::modes::secure::keys::envelope::Suite;
-use crate::modes::secure::keys::identity::{Identity, PublicIdentity};
 use crate::modes::secure::keys::sharing::Committee;
-use crate::modes::secure::manifest::{ClientWeights, Manifest};
-use crate::modes::secure::open::{self, Clips, CommitteeTerms, OpenOptions, read_identities};
+use crate::modes::secure::manifest::Manifest;
+use crate::modes::secure::open::{self, Clips, CommitteeTerms, OpenOptions};
 use crate::modes::secure::set::{FrozenSet, SetMember};
-use crate::modes::secure::signed_lanes::LanesReader;
 use crate::modes::secure::standing::Standing;
 use crate::modes::secure::sum;
 use crate::modes::secure::unmask::{self, UnmaskOptions, Unmasked};
+use crate::parties::SECAGG_PROTOCOL;
+use crate::parties::envelope::Suite;
+use crate::parties::error::SecureError;
+use crate::parties::identity::read_identities;
+use crate::parties::identity::{Identity, PublicIdentity};
+use crate::parties::signed_lanes::LanesReader;
+use crate::parties::tensors::ClientWeights;
 use crate::round::error::RoundError;
 use crate::round::layout;
 use crate::round::server::Server;
@@ -319,7 +321,7 @@ fn public_of(registry: &Registry, id: &str) -> Result<PublicIdentity, RoundError
         key: "secure",
         why: format!("client `{id}` has the public key `{key}`, expected the `ed25519` that `fedmill secagg keygen` writes"),
     })?;
-    let (protocol, id) = (PROTOCOL.to_owned(), id.to_owned());
+    let (protocol, id) = (SECAGG_PROTOCOL.to_owned(), id.to_owned());
     // Envelopes are sealed for helpers alone.
     Ok(PublicIdentity { protocol, id, ed25519, suite: Suite::X25519, seal: String::new() })
 }

@@ -1,10 +1,6 @@
-//! The keys of a session: who signs, who opens, and who holds which seeds.
+//! The seeds of a session's masks, and who holds which.
 //!
-//! [`identity`] signs and names the parties. [`envelope`] seals bytes for one receiver, [`sharing`] is the mathematics of
-//! the helpers, and [`seeds`] draws, seals and opens what they hold. [`hex`] is bytes as text.
+//! [`sharing`] is the mathematics of the helpers, and [`seeds`] draws, seals and opens what they hold.
 
-pub mod envelope;
-pub mod hex;
-pub mod identity;
 pub mod seeds;
 pub mod sharing;

@@ -1,10 +1,10 @@
 //! The seeds of a client: drawn from its secret, committed to, and sealed for the helpers.
 
-use crate::modes::secure::fault::MessageFault;
-use crate::modes::secure::keys::envelope::Suite;
-use crate::modes::secure::keys::identity::{Identity, PublicIdentity, derived};
 use crate::modes::secure::keys::sharing::{Committee, HelperSet, holds};
 use crate::modes::secure::manifest::Manifest;
+use crate::parties::envelope::Suite;
+use crate::parties::fault::MessageFault;
+use crate::parties::identity::{Identity, PublicIdentity, derived};
 use crate::record::sha256::Sha256;
 use chacha20::ChaCha20Rng;
 use chacha20::rand_core::{Rng, SeedableRng};

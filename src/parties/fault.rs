@@ -47,3 +47,13 @@ impl MessageFault {
         })
     }
 }
+
+/// A client that is left out.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct LeftOutClient {
+    /// Its id, or the name of its file.
+    pub client: String,
+    /// Why.
+    pub fault: MessageFault,
+}

@@ -5,8 +5,8 @@
 //! [`packing`](super::packing) adds up ciphertexts. The crate's threshold module, relinearisation, Galois keys and protobuf of
 //! ciphertexts are not used.
 
-use crate::modes::secure::he::packing;
-use crate::modes::secure::he::params::{DEGREE, Params, VARIANCE};
+use crate::modes::he::packing;
+use crate::modes::he::params::{DEGREE, Params, VARIANCE};
 use fhe::bfv::{BfvParameters, BfvParametersBuilder, Ciphertext, Encoding, Plaintext, PublicKey, SecretKey};
 use fhe::proto::bfv::PublicKey as StoredKey;
 use fhe_math::rq::traits::TryConvertFrom;
@@ -168,8 +168,8 @@ impl Decryptor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::modes::secure::he::packing::{self, residues, rows};
-    use crate::modes::secure::he::params::FRESH_NOISE;
+    use crate::modes::he::packing::{self, residues, rows};
+    use crate::modes::he::params::FRESH_NOISE;
 
     const SEED: [u8; 32] = [7; 32];
 

@@ -4,10 +4,10 @@
 
 use crate::io::publish::stage;
 use crate::io::source::read_at_most;
-use crate::modes::secure::error::SecureError;
-use crate::modes::secure::fault::MessageFault;
-use crate::modes::secure::keys::hex::Hex;
-use crate::modes::secure::keys::identity::{Identity, SIGNATURE_BYTES, Stage, is_signed};
+use crate::parties::error::SecureError;
+use crate::parties::fault::MessageFault;
+use crate::parties::hex::Hex;
+use crate::parties::identity::{Identity, SIGNATURE_BYTES, Stage, is_signed};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::path::Path;

@@ -2,12 +2,12 @@
 
 use crate::engine::passes::machine::Machine;
 use crate::io::folder::{EntryKind, entries, is_folder};
-use crate::modes::secure::error::SecureError;
-use crate::modes::secure::fault::MessageFault;
-use crate::modes::secure::he::round::Round;
-use crate::modes::secure::keys::identity::Stage;
-use crate::modes::secure::set::LeftOutClient;
-use crate::modes::secure::signed_lanes::{LanesFile, LanesReader};
+use crate::modes::he::round::Round;
+use crate::parties::error::SecureError;
+use crate::parties::fault::LeftOutClient;
+use crate::parties::fault::MessageFault;
+use crate::parties::identity::Stage;
+use crate::parties::signed_lanes::{LanesFile, LanesReader};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

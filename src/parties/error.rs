@@ -5,7 +5,7 @@ use crate::engine::passes::error::PassError;
 use crate::io::interrupt::Interrupted;
 use crate::io::journal::JournalError;
 use crate::io::model_writer::WriteError;
-use crate::modes::secure::fault::MessageFault;
+use crate::parties::fault::MessageFault;
 use crate::record::ChainError;
 use crate::telemetry::explain::Explain;
 use std::io;

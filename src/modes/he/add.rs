@@ -5,13 +5,13 @@
 
 use crate::engine::passes::machine::Machine;
 use crate::io::folder::make_folder_of;
-use crate::modes::secure::error::SecureError;
-use crate::modes::secure::he::adding::add_up;
-use crate::modes::secure::he::inputs::{self, Input};
-use crate::modes::secure::he::round::Round;
-use crate::modes::secure::keys::identity::{Identity, Stage};
-use crate::modes::secure::set::LeftOutClient;
-use crate::modes::secure::signed_lanes::LanesWriter;
+use crate::modes::he::adding::add_up;
+use crate::modes::he::inputs::{self, Input};
+use crate::modes::he::round::Round;
+use crate::parties::error::SecureError;
+use crate::parties::fault::LeftOutClient;
+use crate::parties::identity::{Identity, Stage};
+use crate::parties::signed_lanes::LanesWriter;
 use std::path::{Path, PathBuf};
 
 /// A sum that was written.

@@ -17,9 +17,9 @@ use crate::kernels::element::Element;
 use crate::model::class::TensorClass;
 use crate::model::dtype::Kind;
 use crate::model::layout::Layout;
-use crate::modes::secure::error::SecureError;
-use crate::modes::secure::keys::hex::Hex;
-use crate::modes::secure::manifest::{Held, LaneTensor};
+use crate::parties::error::SecureError;
+use crate::parties::hex::Hex;
+use crate::parties::tensors::{Held, LaneTensor};
 use crate::rules::mean::Mean;
 use crate::updates::set::{UpdateSet, ValueKind};
 use std::ops::Range;
@@ -169,6 +169,36 @@ fn read_row<E: Element>(
     match base {
         [] => values.extend(row.iter().map(|value| value.widen())),
         base => values.extend(row.iter().zip(base).map(|(value, base)| value.widen() - base)),
+    }
+    Ok(())
+}
+
+/// Checks that the client's base has the digest and the tensors that the server names. `found` are the tensors of the base.
+///
+/// # Errors
+///
+/// When it has others.
+pub fn check_base(
+    opened: &OpenedUpdate,
+    base: &Path,
+    (digest, tensors): (&Hex<32>, &[LaneTensor]),
+    found: &[LaneTensor],
+) -> Result<(), SecureError> {
+    let found_digest = opened.base_digest()?;
+    if found_digest != *digest {
+        let why = format!(
+            "{}: its digest is {found_digest}, expected {digest}, the base of the session",
+            base.display()
+        );
+        return Err(SecureError::refused(
+            why,
+            Some(
+                "a server that sends each client another base learns their updates; compare the digest with other clients",
+            ),
+        ));
+    }
+    if found != tensors {
+        return Err(SecureError::terms("manifest", "its tensors are not those of the base"));
     }
     Ok(())
 }

@@ -1,19 +1,17 @@
 //! The terms of a round, which the server signs and every party checks before it acts.
 
-use crate::modes::secure::HE_PROTOCOL;
-use crate::modes::secure::error::SecureError;
-use crate::modes::secure::fault::MessageFault;
-use crate::modes::secure::grid::Grid;
-use crate::modes::secure::he::keys::{Party, PublicKeyFile};
-use crate::modes::secure::he::packing;
-use crate::modes::secure::he::params::{DEGREE, Params};
-use crate::modes::secure::keys::hex::Hex;
-use crate::modes::secure::keys::identity::{Identity, PublicIdentity, Stage};
-use crate::modes::secure::manifest::{
-    ClientWeights, Held, LaneTensor, check_clips, check_tensors, values_of,
-};
-use crate::modes::secure::signed_lanes::{Shape, Statement};
-use crate::modes::secure::signed_text::SignedText;
+use crate::modes::he::keys::{Party, PublicKeyFile};
+use crate::modes::he::packing;
+use crate::modes::he::params::{DEGREE, Params};
+use crate::parties::HE_PROTOCOL;
+use crate::parties::error::SecureError;
+use crate::parties::fault::MessageFault;
+use crate::parties::grid::Grid;
+use crate::parties::hex::Hex;
+use crate::parties::identity::{Identity, PublicIdentity, Stage};
+use crate::parties::signed_lanes::{Shape, Statement};
+use crate::parties::signed_text::SignedText;
+use crate::parties::tensors::{ClientWeights, Held, LaneTensor, check_clips, check_tensors, values_of};
 use crate::record::sha256::Sha256;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;

@@ -4,7 +4,7 @@
 //! A ciphertext has a row of N residues for both polynomials modulo each prime, in the transformed domain, where they are added
 //! and multiplied place by place.
 
-use crate::modes::secure::he::params::{DEGREE, Params, bits_of};
+use crate::modes::he::params::{DEGREE, Params, bits_of};
 
 /// The rows of a ciphertext: the modulus of each, in the order of files.
 pub fn rows(params: &Params) -> impl Iterator<Item = u64> {

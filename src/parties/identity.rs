@@ -5,12 +5,16 @@
 //!
 //! Paper: Josefsson and Liusvaara, RFC 8032, 2017, section 5.1.
 
-use crate::modes::secure::keys::envelope::Suite;
-use crate::modes::secure::keys::hex::Hex;
-use crate::modes::secure::{HE_PROTOCOL, PROTOCOL};
+use crate::io::folder::{EntryKind, entries};
+use crate::io::text;
+use crate::parties::envelope::Suite;
+use crate::parties::error::SecureError;
+use crate::parties::hex::Hex;
+use crate::parties::{HE_PROTOCOL, SECAGG_PROTOCOL};
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::path::{Path, PathBuf};
 use zeroize::{Zeroize, Zeroizing};
 
 /// Bytes of a signature.
@@ -53,7 +57,7 @@ impl Stage {
     pub fn protocol(self) -> &'static str {
         match self {
             Self::HeKeygen | Self::HeOpen | Self::HeEncrypt | Self::HeAdd | Self::HeDecrypt => HE_PROTOCOL,
-            _ => PROTOCOL,
+            _ => SECAGG_PROTOCOL,
         }
     }
 }
@@ -110,7 +114,7 @@ impl Identity {
     /// The public half under a name.
     pub fn public(&self, id: &str, suite: Suite) -> PublicIdentity {
         PublicIdentity {
-            protocol: PROTOCOL.to_owned(),
+            protocol: SECAGG_PROTOCOL.to_owned(),
             id: id.to_owned(),
             ed25519: self.verifying(),
             suite,
@@ -190,7 +194,62 @@ fn tagged(stage: Stage, bytes: &[u8]) -> Vec<u8> {
 
 /// A secret for one purpose, derived from another secret.
 pub fn derived(secret: &[u8; 32], purpose: &str) -> [u8; 32] {
-    blake3::derive_key(&format!("{PROTOCOL} {purpose}"), secret)
+    blake3::derive_key(&format!("{SECAGG_PROTOCOL} {purpose}"), secret)
+}
+
+/// Checks that an id may name a party, and its files.
+///
+/// # Errors
+///
+/// When it has other characters, or is too long.
+pub fn check_id(id: &str) -> Result<(), String> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    let is_sound = (1..=100).contains(&id.len()) && id.chars().all(is_plain) && !id.starts_with('.');
+    let shown: String = id.chars().take(100).collect();
+    if is_sound {
+        Ok(())
+    } else {
+        Err(format!(
+            "found the id `{shown}`, expected 1 to 100 letters, digits, `.`, `_` or `-`, and no `.` at the start: files are named by it"
+        ))
+    }
+}
+
+/// The most bytes of a public identity.
+const MOST_BYTES: u64 = 16 << 10;
+
+/// Reads public identities: files, or folders of files that end in `.pub`.
+///
+/// # Errors
+///
+/// When a file cannot be read or is no public identity, or a folder has none.
+pub fn read_identities(paths: &[PathBuf]) -> Result<Vec<PublicIdentity>, SecureError> {
+    let mut identities = Vec::new();
+    for path in paths {
+        if !crate::io::folder::is_folder(path) {
+            identities.push(read_identity(path)?);
+            continue;
+        }
+        let found = entries(path).map_err(SecureError::io(path))?;
+        let files = found.iter().filter(|(name, kind)| *kind == EntryKind::File && name.ends_with(".pub"));
+        let before = identities.len();
+        for (name, _) in files {
+            identities.push(read_identity(&path.join(name))?);
+        }
+        if identities.len() == before {
+            let why = "found no file that ends in .pub, expected the public keys that `fedmill secagg keygen` writes";
+            return Err(SecureError::terms(path.display().to_string(), why));
+        }
+    }
+    Ok(identities)
+}
+
+fn read_identity(path: &Path) -> Result<PublicIdentity, SecureError> {
+    let json = text::read_at_most(path, MOST_BYTES).map_err(SecureError::io(path))?;
+    serde_json::from_str(&json).map_err(|why| {
+        let why = format!("{why}; expected a public key that `fedmill secagg keygen` writes");
+        SecureError::terms(path.display().to_string(), why)
+    })
 }
 
 #[cfg(test)]

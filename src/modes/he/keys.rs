@@ -5,15 +5,15 @@
 
 use crate::io::publish::stage;
 use crate::io::{secret, text};
-use crate::modes::secure::HE_PROTOCOL;
-use crate::modes::secure::error::SecureError;
-use crate::modes::secure::fault::MessageFault;
-use crate::modes::secure::he::bfv::{Decryptor, Encryptor, Scheme};
-use crate::modes::secure::he::params::Params;
-use crate::modes::secure::keys::hex::Hex;
-use crate::modes::secure::keys::identity::{Identity, PublicIdentity, Stage, is_verifying_key};
-use crate::modes::secure::manifest::check_id;
-use crate::modes::secure::signed_text::SignedText;
+use crate::modes::he::bfv::{Decryptor, Encryptor, Scheme};
+use crate::modes::he::params::Params;
+use crate::parties::HE_PROTOCOL;
+use crate::parties::error::SecureError;
+use crate::parties::fault::MessageFault;
+use crate::parties::hex::Hex;
+use crate::parties::identity::check_id;
+use crate::parties::identity::{Identity, PublicIdentity, Stage, is_verifying_key};
+use crate::parties::signed_text::SignedText;
 use crate::record::sha256::Sha256;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -100,7 +100,8 @@ impl PublicKeyFile {
         let PublicKey { holder, .. } = text.unverified()?;
         let stated: PublicKey = text.verified(Stage::HeKeygen, &holder.id, &holder.ed25519)?;
         if stated.protocol != HE_PROTOCOL {
-            return Err(MessageFault::Protocol { found: stated.protocol, expected: HE_PROTOCOL.to_owned() });
+            let found = stated.protocol;
+            return Err(MessageFault::Format(format!("protocol is `{found}`, expected `{HE_PROTOCOL}`")));
         }
         stated.holder.check().map_err(MessageFault::Format)?;
         let scheme = Scheme::new(&stated.params).map_err(MessageFault::Format)?;

@@ -5,12 +5,12 @@
 use crate::io::model_writer::ModelWriter;
 use crate::model::dtype::Dtype;
 use crate::model::layout::Layout;
-use crate::modes::secure::HE_PROTOCOL;
-use crate::modes::secure::error::SecureError;
-use crate::modes::secure::he::TRUST;
-use crate::modes::secure::he::round::Round;
-use crate::modes::secure::manifest::{ClientWeights, Held};
-use crate::modes::secure::unmask::{held_places, mean_layout, pieces};
+use crate::modes::he::TRUST;
+use crate::modes::he::round::Round;
+use crate::parties::HE_PROTOCOL;
+use crate::parties::error::SecureError;
+use crate::parties::tensors::{ClientWeights, Held};
+use crate::parties::tensors::{held_places, mean_layout, pieces};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::ops::Range;

@@ -2,14 +2,14 @@
 
 use crate::engine::passes::machine::Machine;
 use crate::io::interrupt;
-use crate::modes::secure::error::SecureError;
-use crate::modes::secure::fault::MessageFault;
-use crate::modes::secure::he::inputs::Input;
-use crate::modes::secure::he::packing::{self, TooLarge};
-use crate::modes::secure::he::params::DEGREE;
-use crate::modes::secure::he::round::Round;
-use crate::modes::secure::set::LeftOutClient;
-use crate::modes::secure::signed_lanes::LanesAudit;
+use crate::modes::he::inputs::Input;
+use crate::modes::he::packing::{self, TooLarge};
+use crate::modes::he::params::DEGREE;
+use crate::modes::he::round::Round;
+use crate::parties::error::SecureError;
+use crate::parties::fault::LeftOutClient;
+use crate::parties::fault::MessageFault;
+use crate::parties::signed_lanes::LanesAudit;
 use rayon::prelude::*;
 
 /// Ciphertexts of each client that are in memory at once: about 3 MB, and 4 MB of sums.

@@ -3,15 +3,15 @@
 use crate::engine::intake::policy::Policy;
 use crate::engine::passes::machine::Machine;
 use crate::io::folder::make_folder_of;
-use crate::modes::secure::HE_PROTOCOL;
-use crate::modes::secure::error::SecureError;
-use crate::modes::secure::he::keys::{Party, PublicKeyFile};
-use crate::modes::secure::he::round::{Round, RoundTerms};
-use crate::modes::secure::keys::hex::Hex;
-use crate::modes::secure::keys::identity::{Identity, PublicIdentity, Stage};
-use crate::modes::secure::manifest::ClientWeights;
-use crate::modes::secure::reading;
-use crate::modes::secure::signed_text::SignedText;
+use crate::modes::he::keys::{Party, PublicKeyFile};
+use crate::modes::he::round::{Round, RoundTerms};
+use crate::parties::HE_PROTOCOL;
+use crate::parties::error::SecureError;
+use crate::parties::hex::Hex;
+use crate::parties::identity::{Identity, PublicIdentity, Stage};
+use crate::parties::reading;
+use crate::parties::signed_text::SignedText;
+use crate::parties::tensors::ClientWeights;
 use std::path::{Path, PathBuf};
 
 /// The terms that the server chooses.

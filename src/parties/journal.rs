@@ -7,9 +7,9 @@
 use crate::io::folder::make_private;
 use crate::io::journal::{Journal, Lock};
 use crate::io::secret;
-use crate::modes::secure::error::SecureError;
-use crate::modes::secure::keys::hex::Hex;
-use crate::modes::secure::keys::identity::Stage;
+use crate::parties::error::SecureError;
+use crate::parties::hex::Hex;
+use crate::parties::identity::Stage;
 use crate::record::sha256::Sha256;
 use crate::record::{self, Entry, Head};
 use serde::{Deserialize, Serialize};

@@ -9,7 +9,7 @@
 //! binomial, variance 10). So its magnitude is at most N 20 20 2 + 20, for certain, and rounding of t / q adds at most 1. A
 //! sum decrypts if it has less than q / (2 t) of it. No bound here is a probability.
 
-use crate::modes::secure::HE_PROTOCOL;
+use crate::parties::HE_PROTOCOL;
 use fhe_math::zq::primes::generate_prime;
 use serde::{Deserialize, Serialize};
 
