@@ -58,7 +58,7 @@ features:
     cargo clippy --all-targets --no-default-features -- -D warnings
     cargo test --no-default-features
     cargo clippy --all-targets --no-default-features --features he -- -D warnings
-    cargo test --no-default-features --features he --lib -- secure::he
+    cargo test --no-default-features --features he --lib -- he::
     cargo test --no-default-features --features he --test integration -- he:: help:: outputs:: durability::
 
 # Time whole merges against the read floor; FILTER picks rows by name.
