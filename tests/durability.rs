@@ -543,8 +543,39 @@ fn secure(covered: &mut Covered) {
     let run = covered.run(&dir, unmask, &published);
     assert!(published[..2].iter().all(|path| run.is_on_disk_before(path, published[2])));
     covered.look(&dir, "secagg verify new/s");
+    secure_under_a_budget(covered, &dir, &format!("--key server {parties} --base base.safetensors"), with);
     let simulate = format!("secagg simulate played in {terms} --helpers 3 -o means.safetensors");
     covered.run(&dir, &simulate, &["means.safetensors", "played/transcript.json"]);
+}
+
+/// The charge of a budget is on disk before the mean.
+fn secure_under_a_budget(covered: &mut Covered, dir: &Dir, parties: &str, with: &str) {
+    let plan =
+        "--epsilon 9 --delta 1e-5 --population 9 --clip 1 --noise-multiplier 1 --rounds 1 --sampling all";
+    covered.run(dir, &format!("privacy init dp {plan}"), &["dp/plan.lock"]);
+    let open = format!("secagg open new/p --dp dp --min-survivors 2 {parties}");
+    covered.run(dir, &open, &["new/p/manifest.json"]);
+    for client in ["c1", "c2"] {
+        let mask =
+            format!("secagg mask new/p in/{client}.safetensors --key clients/{client} --allow-again {with}");
+        covered.run(dir, &mask, &[&format!("new/p/masked/{client}.safetensors")]);
+    }
+    covered.run(
+        dir,
+        "secagg sum new/p --key server --journal kept/server",
+        &["new/p/masked-sum.safetensors"],
+    );
+    covered.run(
+        dir,
+        "secagg help new/p --key helper --journal kept/helper",
+        &["new/p/answers/helper.safetensors"],
+    );
+    let unmask = "secagg unmask new/p --key server --dp dp -o private.safetensors";
+    let run = covered.run(dir, unmask, &["private.safetensors", "new/p/transcript.json"]);
+    let synced: Vec<_> = run.calls.iter().filter_map(Call::synced).collect();
+    let charged = synced.iter().position(|path| path.ends_with("dp/ledger.jsonl"));
+    let published = synced.iter().rposition(|path| !path.starts_with("dp") && !path.ends_with("dp/head"));
+    assert!(charged.is_some() && charged < published, "published before it was charged: {synced:?}");
 }
 
 /// Each flush waits for the disk: a full inbox must not make a run wait thousands of times.

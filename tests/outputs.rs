@@ -37,7 +37,7 @@ const LINES: [&str; 28] = [
     "privacy compose --noise-multiplier 2 --delta 1e-3 --plot @plot",
     "secagg keygen --id me -o @out",
     "secagg mask @dir @update --key @key --base @base --trust @pub --integers @ints -o @out",
-    "secagg unmask @dir --key @key --sums @sums -o @out",
+    "secagg unmask @dir --key @key --dp @state --sums @sums -o @out",
     "secagg simulate @dir @in --base @base --clip 1 -o @out",
     "clients tiers @dir -o @out",
     "round report @dir --html @page",

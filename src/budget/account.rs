@@ -14,7 +14,7 @@ use crate::privacy::event::Event;
 use crate::privacy::ledger::budget::{self, Spent, Verdict};
 use crate::privacy::ledger::plan::BudgetPlan;
 use crate::privacy::ledger::record::{
-    Adopt, Charge, ChargeEpsilons, Epsilon, Init, LedgerEntry, Note, Release, Reserve, Rng, Void,
+    Adopt, Charge, ChargeEpsilons, Epsilon, Init, LedgerEntry, Note, Release, Reserve, Rng, SecureSum, Void,
 };
 use crate::privacy::ledger::replay::{ChargeRecord, Fate, State};
 use crate::record::sha256::Sha256;
@@ -47,6 +47,8 @@ pub struct ExternalSpend {
     pub round: Option<u64>,
     /// The user's description.
     pub text: Option<String>,
+    /// The secure sum that it pays for.
+    pub secure: Option<SecureSum>,
 }
 
 /// Whether the budget holds a charge or a reserve.
@@ -216,12 +218,14 @@ impl Account {
     ///
     /// When its cost is not known, or the record cannot be written.
     pub fn spend(&mut self, spend: &ExternalSpend) -> Result<SpendAnswer, BudgetError> {
-        let verdict = budget::would(self.state(), &spend.event, None, spend.reserve)?;
+        let noise = spend.secure.as_ref().map(|sum| self.plan().noise_of(sum.level, sum.d));
+        let verdict = budget::would(self.state(), &spend.event, noise, spend.reserve)?;
         let Some(epsilons) = verdict.epsilons() else { return Ok(SpendAnswer::Refused(verdict)) };
         let charge = Charge {
             round: spend.round,
             reserve: spend.reserve,
             text: spend.text.clone(),
+            secure: spend.secure.clone(),
             ..self.new_charge(spend.event.clone(), epsilons)
         };
         let head = self.append(LedgerEntry::Charge(Box::new(charge)))?;
@@ -247,6 +251,7 @@ impl Account {
             rng: Rng::External,
             text: None,
             contradiction: None,
+            secure: None,
         }
     }
 

@@ -26,6 +26,7 @@
 //! - [`account`]: the ledger as its one writer sees it.
 //! - [`request`]: the request of a round, and the answers.
 //! - [`charge`](mod@charge), `series`, `payment`: the charge of one release or of a series, and the steps of every charge.
+//! - [`secure`]: the charge of a secure sum.
 //! - [`kept`]: outputs on their way to their names.
 //! - `clients`: the clients that count in each round of a series.
 //! - [`error`]: why a budget cannot be used.
@@ -40,6 +41,7 @@ pub mod kept;
 mod payment;
 pub mod recover;
 pub mod request;
+pub mod secure;
 mod series;
 pub mod stamp;
 pub mod verify;

@@ -126,6 +126,34 @@ mod tests {
     use chacha20::ChaCha20Rng;
     use chacha20::rand_core::SeedableRng;
 
+    fn bytes(hex: &str) -> Vec<u8> {
+        let digit = |at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
+        (0..hex.len()).step_by(2).map(digit).collect()
+    }
+
+    /// RFC 9180, appendix A.2.1: the suite of X25519 in base mode. Envelopes have no further data, the vector has some.
+    #[test]
+    fn the_vector_of_the_rfc_opens() {
+        let secret: [u8; 32] =
+            bytes("1ac01f181fdf9f352797655161c58b75c656a6cc2716dcb66372da835542e1df").try_into().unwrap();
+        let public = bytes("4310ee97d88cc1f088a5576c77ab0cf5c3ac797f3d95139c6c84b5429c59662a");
+        assert_eq!(Suite::X25519.public_key(&secret), public);
+        let exchanged = bytes("1afa08d3dec047a643885163f1180476fa7ddb54c6a8029ea33f95796bf2ac4a");
+        let sealed = bytes(
+            "1c5250d8034ec2b784ba2cfd69dbdb8af406cfe3ff938e131f0def8c8b60b4db21993c62ce81883d2dd1b51a28",
+        );
+        let (key, _) = X25519HkdfSha256::derive_keypair(&secret);
+        let plain = hpke::single_shot_open::<ChaCha20Poly1305, HkdfSha256, X25519HkdfSha256>(
+            &OpModeR::Base,
+            &key,
+            &<X25519HkdfSha256 as Kem>::EncappedKey::from_bytes(&exchanged).unwrap(),
+            &bytes("4f6465206f6e2061204772656369616e2055726e"),
+            &sealed,
+            b"Count-0",
+        );
+        assert_eq!(plain.unwrap(), b"Beauty is truth, truth beauty");
+    }
+
     #[test]
     fn an_envelope_opens_for_its_address_alone() {
         for suite in [Suite::X25519, Suite::XWing] {

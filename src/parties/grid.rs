@@ -7,7 +7,9 @@
 //!
 //! The bound counts every client of the cohort, since an overflow cannot be seen afterwards.
 
+use crate::kernels::chacha20::{self, Stream, WORDS};
 use crate::kernels::field::{self, P};
+use crate::kernels::lanes::Isa;
 use serde::{Deserialize, Serialize};
 
 /// The most values in one lane.
@@ -144,6 +146,15 @@ fn rounded(value: f64, word: u32) -> i32 {
     let below = value.floor();
     let is_up = f64::from(word) < (value - below) * 4_294_967_296.0;
     below as i32 + i32::from(is_up)
+}
+
+/// Random words for values: word v of the stream of a key is that of value v.
+pub fn words(isa: Isa, key: &[u8; 32], first: u64, count: usize) -> Vec<u32> {
+    let stream = Stream { key, domain: 0, segment: 0 };
+    let (block, skipped) = (first / WORDS as u64, (first % WORDS as u64) as usize);
+    let mut blocks = vec![[0; WORDS]; (skipped + count).div_ceil(WORDS)];
+    chacha20::blocks(isa, stream, block, &mut blocks);
+    blocks.as_flattened()[skipped..skipped + count].to_vec()
 }
 
 #[cfg(test)]

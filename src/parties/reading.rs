@@ -17,10 +17,13 @@ use crate::kernels::element::Element;
 use crate::model::class::TensorClass;
 use crate::model::dtype::Kind;
 use crate::model::layout::Layout;
+use crate::model::sparsity::Sparsity;
 use crate::parties::error::SecureError;
 use crate::parties::hex::Hex;
+use crate::parties::tensors::ClientWeights;
 use crate::parties::tensors::{Held, LaneTensor};
 use crate::rules::mean::Mean;
+use crate::updates::set::Client;
 use crate::updates::set::{UpdateSet, ValueKind};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -68,6 +71,29 @@ impl<'m> OpenedUpdate<'m> {
     pub fn base_digest(&self) -> Result<Hex<32>, SecureError> {
         let digest = self.session.machine.pool.install(|| self.session.base_digest())?;
         digest.unwrap_or_default().parse().map_err(|why| SecureError::terms("base", format!("{why}")))
+    }
+
+    /// Refuses an update in which the client chose the values to send: a value that one client sends alone is in the sum as
+    /// it is.
+    ///
+    /// # Errors
+    ///
+    /// When it is such an update.
+    pub fn refuse_own_choice(&self) -> Result<(), SecureError> {
+        for client in &self.taken.set.clients {
+            let sparsity = client.model.decoder.as_ref().map(|decoder| decoder.sparsity());
+            if let Some(Sparsity::Own { codec, fraction }) = sparsity {
+                let why = format!(
+                    "{}: `{codec}` chose the {:.1} % of the values that it holds: a value that one client sends alone is in \
+                     the sum as it is",
+                    client.model.path.display(),
+                    100.0 * fraction
+                );
+                let hint = "give the update itself; for fewer bytes the server opens the session with --keep or --values-per-lane";
+                return Err(SecureError::refused(why, Some(hint)));
+            }
+        }
+        Ok(())
     }
 
     /// The machine.
@@ -201,4 +227,48 @@ pub fn check_base(
         return Err(SecureError::terms("manifest", "its tensors are not those of the base"));
     }
     Ok(())
+}
+
+/// The part of a client in the sum.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Share {
+    /// The factor for its values: its weight over the largest one.
+    pub factor: f64,
+    /// Its local steps, by which it divides the changes of parameters; 1 if the terms ask for none.
+    pub steps: f64,
+    /// Lanes behind those of values: the weight, and the product of weight and steps, as the terms ask for them.
+    pub lanes: Vec<u32>,
+    /// Its weight, and whether the cap lowered it; `None` if all clients weigh the same.
+    pub weight: Option<(u32, bool)>,
+}
+
+/// The part of a client in the sum, from the metadata of its update.
+///
+/// # Errors
+///
+/// When the metadata lacks a number that the terms ask for.
+pub fn share_of(
+    weights: ClientWeights,
+    steps_cap: Option<u32>,
+    update: &Client,
+) -> Result<Share, SecureError> {
+    let missing = |key: &str| {
+        let why = format!("metadata `{key}` is missing, expected a number: the session asks for it");
+        SecureError::terms(update.model.path.display().to_string(), why)
+    };
+    let mut share = Share { factor: 1.0, steps: 1.0, lanes: Vec::new(), weight: None };
+    if let ClientWeights::Examples { cap } = weights {
+        let examples = update.metadata.num_examples.ok_or_else(|| missing("num_examples"))?.round();
+        let weight = examples.min(f64::from(cap));
+        share.factor = weight / f64::from(cap);
+        share.weight = Some((weight as u32, weight < examples));
+        share.lanes.push(weight as u32);
+    }
+    if let Some(cap) = steps_cap {
+        let steps = update.metadata.local_steps.ok_or_else(|| missing("local_steps"))?.round();
+        let steps = steps.clamp(1.0, f64::from(cap));
+        share.steps = steps;
+        share.lanes.push(steps as u32 * share.weight.map_or(1, |(weight, _)| weight));
+    }
+    Ok(share)
 }

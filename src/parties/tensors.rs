@@ -2,6 +2,7 @@
 
 use crate::model::dtype::Dtype;
 use crate::model::layout::{Layout, TensorSpec};
+use crate::parties::error::SecureError;
 use safetensors::Dtype as StoredDtype;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -140,4 +141,16 @@ pub fn pieces(places: &BTreeMap<usize, Range<usize>>, range: Range<usize>) -> Ve
         (!part.is_empty()).then_some((*tensor, part))
     };
     places.iter().filter_map(part).collect()
+}
+
+/// The error of a value that is not finite, by its place in the order of lanes.
+pub fn not_finite(tensors: &[LaneTensor], mut value: usize) -> SecureError {
+    for tensor in tensors.iter().filter(|tensor| tensor.held != Held::Nothing) {
+        if value < tensor.len() {
+            let why = format!("value {value} is not finite, expected finite numbers");
+            return SecureError::terms(format!("tensor `{}`", tensor.name), why);
+        }
+        value -= tensor.len();
+    }
+    SecureError::terms("update", "a value is not finite")
 }

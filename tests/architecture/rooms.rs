@@ -68,6 +68,8 @@ pub(crate) const ARROWS: &Table = &[
     ),
     ("dp", "budget gpu privacy record"),
     ("secure he", "parties record"),
+    // The budget of sessions under one.
+    ("secure", "budget privacy"),
     ("parties", "record"),
     ("inspect", "intake passes updates kernels io telemetry model"),
     // `telemetry` for the hints of its errors.

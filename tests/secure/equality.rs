@@ -4,11 +4,16 @@ use super::{
     CAP, ClientWeights, Identity, Isa, LEVELS, Machine, Manifest, Progress, PublicIdentity, Session,
     SessionFolder, ThreadPool, VALUES, done, identity, integer, pool, public, sums, weight,
 };
+use crate::gpu::devices;
 use crate::harness::Model;
 use fedmill::engine::intake::policy::Policy;
+use fedmill::engine::passes::gpu_ring::GpuRing;
+use fedmill::gpu::job::Options;
+use fedmill::kernels::chacha20::{self, Stream};
+use fedmill::modes::secure::groups::GroupTerms;
 use fedmill::modes::secure::keys::sharing::subsets;
 use fedmill::modes::secure::mask::{self, MaskOptions};
-use fedmill::modes::secure::open::{self, Clips, CommitteeTerms, OpenOptions};
+use fedmill::modes::secure::open::{self, Clips, CommitteeTerms, GridTerms, OpenOptions};
 use fedmill::modes::secure::unmask::{self, GroupSum, UnmaskOptions};
 use fedmill::modes::secure::{check, help, sum};
 use std::fs;
@@ -23,6 +28,8 @@ struct Way {
     with_weights: bool,
     groups: usize,
     per_lane: u32,
+    /// Values that clients send.
+    keep: Option<u64>,
 }
 
 /// A session in this process, in which clients masked once, and the rest is played again and again.
@@ -33,6 +40,8 @@ struct Matrix<'m> {
     helpers: Vec<Identity>,
     pool: &'m ThreadPool,
     progress: &'m Progress,
+    /// The machine with a device, on which everything but the masking runs.
+    device: Option<Machine<'m>>,
 }
 
 /// Copies a file to a folder that may not be there.
@@ -44,7 +53,7 @@ fn copy(from: &Path, to: &Path) {
 impl<'m> Matrix<'m> {
     fn new(way: Way, pool: &'m ThreadPool, progress: &'m Progress) -> Self {
         let helpers = (1..=way.helpers).map(|helper| identity(&format!("helper-{helper}"))).collect();
-        let matrix = Self { way, files: Session::new(way.clients, 0), helpers, pool, progress };
+        let matrix = Self { way, files: Session::new(way.clients, 0), helpers, pool, progress, device: None };
         matrix.open();
         (1..=way.clients).for_each(|client| matrix.mask(client));
         matrix
@@ -52,6 +61,14 @@ impl<'m> Matrix<'m> {
 
     fn machine(&self) -> Machine<'m> {
         Machine::new(Isa::detect(), self.pool, self.progress)
+    }
+
+    /// Hands the machine to `act`: that with the device if there is one.
+    fn on<T>(&self, act: impl FnOnce(&Machine) -> T) -> T {
+        match &self.device {
+            Some(device) => act(device),
+            None => act(&self.machine()),
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -72,15 +89,19 @@ impl<'m> Matrix<'m> {
             clients,
             committee: CommitteeTerms { helpers, threshold: Some(way.threshold), signs_set: false },
             clips: Clips { parameters: 1.0, statistics: None, controls: None },
-            levels: Some(LEVELS as u32),
-            per_lane: way.per_lane,
+            privacy: None,
+            grid: GridTerms {
+                levels: Some(LEVELS as u32),
+                per_lane: way.per_lane,
+                keep: way.keep.map(|keep| keep.to_string().parse().unwrap()),
+            },
             weights: if way.with_weights {
                 ClientWeights::Examples { cap: CAP as u32 }
             } else {
                 ClientWeights::Uniform
             },
             steps_cap: None,
-            groups: way.groups,
+            groups: GroupTerms { count: way.groups, hostile: None },
             min_survivors: Some(2),
             deadline: None,
         };
@@ -121,11 +142,12 @@ impl<'m> Matrix<'m> {
             copy(&all.masked(&id), &now.masked(&id));
         }
         if stayed.len().is_multiple_of(2) {
-            check::run(&now, &self.helpers[0], &self.machine()).unwrap();
+            self.on(|machine| check::run(&now, &self.helpers[0], machine)).unwrap();
         }
         let expected: Vec<GroupSum> =
             (0..self.way.groups).map(|group| self.expected(manifest, stayed, group)).collect();
-        let summed = sum::run(&now, &identity("server"), &self.path("now/journals/server"), &self.machine());
+        let journal = self.path("now/journals/server");
+        let summed = self.on(|machine| sum::run(&now, &identity("server"), &journal, machine));
         if expected.iter().all(|group| group.clients == 0) {
             assert!(summed.unwrap_err().to_string().contains("expected at least 2"), "{stayed:?}");
             return 0;
@@ -133,7 +155,7 @@ impl<'m> Matrix<'m> {
         summed.unwrap();
         for (number, helper) in self.helpers.iter().enumerate() {
             let journal = self.path(&format!("now/journals/helper-{number}"));
-            help::run(&now, helper, &journal, &self.machine()).unwrap();
+            self.on(|machine| help::run(&now, helper, &journal, machine)).unwrap();
         }
         let all: Vec<usize> = (1..=self.way.helpers).collect();
         fs::rename(self.path("now/answers"), self.path("now/kept")).unwrap();
@@ -160,10 +182,10 @@ impl<'m> Matrix<'m> {
             fs::create_dir_all(to.parent().unwrap()).unwrap();
             fs::hard_link(from, to).unwrap();
         }
-        let options = UnmaskOptions { output: self.path("now/mean"), sums: None };
+        let options = UnmaskOptions { output: self.path("now/mean"), sums: None, budget: None };
         // A transcript holds the server to its answers.
         let _ = fs::remove_file(now.transcript());
-        let done = unmask::run(now, &options, &identity("server"), &self.machine()).unwrap();
+        let done = self.on(|machine| unmask::run(now, &options, &identity("server"), machine)).unwrap();
         assert_eq!((done.transcript.answers.len(), done.transcript.wrong.len()), (answering.len(), 0));
         done.transcript.groups
     }
@@ -176,7 +198,9 @@ impl<'m> Matrix<'m> {
             clients.clear();
         }
         let sums = if clients.is_empty() { Vec::new() } else { sums(&clients, self.way.with_weights) };
-        let bytes: Vec<u8> = sums.iter().flat_map(|sum| sum.to_le_bytes()).collect();
+        let sent = |value: &usize| self.way.keep.is_none_or(|keep| is_sent(manifest, keep, *value));
+        let bytes: Vec<u8> =
+            (0..sums.len()).filter(sent).flat_map(|value| sums[value].to_le_bytes()).collect();
         let weight = match self.way.with_weights {
             true => clients.iter().map(|client| weight(*client)).sum::<i64>() as u64,
             false => clients.len() as u64,
@@ -200,7 +224,10 @@ fn every_dropout_gives_the_sum_of_those_who_stayed() {
         for bits in combinations {
             let groups = if bits & 2 == 2 && clients >= 4 { 2 } else { 1 };
             let per_lane = 1 + (bits >> 2 & 1) as u32;
-            let way = Way { clients, helpers, threshold, with_weights: bits & 1 == 1, groups, per_lane };
+            // Every second session of one value in a lane sends 1 to 16 of the 17 values.
+            let keep = (per_lane == 1 && number % 2 == 1).then_some(1 + number as u64 % 16);
+            let way =
+                Way { clients, helpers, threshold, with_weights: bits & 1 == 1, groups, per_lane, keep };
             let matrix = Matrix::new(way, &pool, &progress);
             let manifest = matrix.session("all").manifest().unwrap();
             let all: Vec<usize> = (1..=clients).collect();
@@ -211,6 +238,56 @@ fn every_dropout_gives_the_sum_of_those_who_stayed() {
         }
     }
     assert!(ways == 18 && played > 1500, "{ways} sessions, {played} sums");
+}
+
+/// The same on a device: committees of up to three helpers, sessions of four clients.
+#[test]
+fn every_dropout_gives_the_same_sum_on_a_device() {
+    let (pool, progress) = (pool(1), Progress::hidden());
+    for gpu in devices(&Options::default()) {
+        let machine = Machine::new(Isa::detect(), &pool, &progress);
+        machine.use_gpu(GpuRing::new(gpu, 1, false).unwrap());
+        let mut device = Some(machine);
+        let mut played = 0;
+        for (helpers, threshold, keep) in [(1, 1, None), (2, 2, Some(5)), (3, 2, None)] {
+            let way = Way {
+                clients: 4,
+                helpers,
+                threshold,
+                with_weights: helpers == 3,
+                groups: 1,
+                per_lane: 1,
+                keep,
+            };
+            let mut matrix = Matrix::new(way, &pool, &progress);
+            matrix.device = device.take();
+            let manifest = matrix.session("all").manifest().unwrap();
+            for stayed in (0..=4).flat_map(|size| subsets(&[1, 2, 3, 4], size)) {
+                played += matrix.play(&manifest, &stayed);
+            }
+            device = matrix.device.take();
+        }
+        assert_eq!(played, 11 + 11 + 11 * 4);
+    }
+}
+
+/// Whether clients send a value, as docs/secure.md says it: the values here are one block.
+fn is_sent(manifest: &Manifest, keep: u64, value: usize) -> bool {
+    let words = |purpose: &str| {
+        let key = blake3::derive_key(&format!("fedmill-secagg/1 {purpose}"), &manifest.terms.nonce.0);
+        let mut blocks = [[0; 16]; 2];
+        chacha20::blocks(Isa::detect(), Stream { key: &key, domain: 0, segment: 0 }, 0, &mut blocks);
+        blocks.concat()
+    };
+    let (mut wanted, words) = (keep, words("kept values"));
+    for place in 0..=value {
+        let is_sent = u64::from(words[place]) * (VALUES - place) as u64 / (1 << 32) < wanted;
+        wanted -= u64::from(is_sent);
+        if place == value {
+            return is_sent;
+        }
+    }
+    false
 }
 
 /// The same by the program, with the sums and the mean as files.

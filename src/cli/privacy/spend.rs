@@ -55,7 +55,13 @@ impl Arguments {
         let text = self.note.clone();
         let answer = match self.reserve {
             true => account.reserve(event, text.unwrap_or_default()),
-            false => account.spend(&ExternalSpend { event, reserve: self.settle, round: self.round, text }),
+            false => account.spend(&ExternalSpend {
+                event,
+                reserve: self.settle,
+                round: self.round,
+                text,
+                secure: None,
+            }),
         };
         match answer.map_err(failure)? {
             SpendAnswer::Refused(verdict) => Ok(Outcome::Refused(verdict.to_string())),

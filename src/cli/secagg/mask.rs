@@ -77,6 +77,11 @@ fn tell(masked: &Masked) {
         let share = 100.0 * masked.clipped as f64 / masked.values as f64;
         tracing::warn!("{} of {} values ({share:.2} %) were clipped", masked.clipped, masked.values);
     }
+    if let Some((norm, true)) = masked.norm {
+        tracing::warn!(
+            "your update has the norm {norm:.6}: it was scaled to the largest norm of the session"
+        );
+    }
     match masked.weight {
         Some((weight, true)) => tracing::warn!("your weight is {weight}, the cap of the session"),
         Some((0, _)) => tracing::warn!("your weight is 0: your update does not change the mean"),

@@ -2,10 +2,13 @@
 
 use super::super::{Common, Failure, Outcome, print_path};
 use super::party::{KeyOption, PARTY, SessionOption};
-use super::terms::TermOptions;
+use super::terms::{PrivacyOptions, TermOptions};
+use crate::modes::secure::groups::borne_by;
 use crate::modes::secure::manifest::SessionTerms;
 use crate::modes::secure::open;
+use crate::modes::secure::privacy::PrivacyTerms;
 use crate::parties::identity::read_identities;
+use crate::privacy::ledger::record::NoiseFrom;
 use crate::telemetry::console;
 use clap::Args;
 use std::path::PathBuf;
@@ -32,12 +35,14 @@ pub(in crate::cli) struct Arguments {
     helpers: Vec<PathBuf>,
     #[command(flatten)]
     terms: TermOptions,
+    #[command(flatten)]
+    privacy: PrivacyOptions,
 }
 
 impl Arguments {
     pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
         let identity = self.key.identity()?;
-        let mut options = self.terms.options();
+        let mut options = self.terms.options(self.privacy.request())?;
         options.clients = read_identities(&self.clients).map_err(Failure::of)?;
         options.committee.helpers = read_identities(&self.helpers).map_err(Failure::of)?;
         let (pool, progress) = (common.pool()?, common.progress());
@@ -53,6 +58,9 @@ impl Arguments {
                 terms.min_survivors,
                 terms.grid.levels
             ));
+            if terms.groups > 1 {
+                console::tell(&anonymity_text(terms));
+            }
             console::tell(&format!(
                 "{} of {} helpers suffice; with up to {} corrupt ones a lying server gets no second sum",
                 terms.threshold,
@@ -60,9 +68,39 @@ impl Arguments {
                 terms.tolerates_corrupt
             ));
         }
+        if let (false, Some(privacy)) = (common.quiet, &manifest.terms.privacy) {
+            console::tell(&privacy_text(privacy, &manifest.terms));
+        }
         print_path(&folder.manifest_path());
         Ok(Outcome::Done)
     }
+}
+
+/// Among how many clients an update hides, and how many hostile clients the groups bear.
+fn anonymity_text(terms: &SessionTerms) -> String {
+    let sizes = terms.group_sizes();
+    let (least, most) = (sizes.iter().min().unwrap_or(&0), sizes.iter().max().unwrap_or(&0));
+    format!(
+        "an update hides among {} to {most} clients, not {}; most groups have no hostile client while fewer than {:.1} % are hostile",
+        terms.min_survivors.min(*least),
+        terms.clients.len(),
+        100.0 * borne_by(*most)
+    )
+}
+
+/// How the sum is private.
+fn privacy_text(privacy: &PrivacyTerms, terms: &SessionTerms) -> String {
+    let who = match privacy.mode {
+        NoiseFrom::Central => "the server adds the noise to the sum that it sees".to_owned(),
+        NoiseFrom::Distributed => format!(
+            "each client adds noise; with {} honest clients or more in the sum",
+            privacy.honest(terms.min_survivors)
+        ),
+    };
+    format!(
+        "{} noise: norms up to {}, values up to {:.3e}; {who} the multiplier is at least {}",
+        privacy.mode, privacy.clip_norm, terms.clip, privacy.noise_multiplier
+    )
 }
 
 /// The number of groups and their sizes; empty for one group.

@@ -47,7 +47,7 @@ impl Arguments {
     pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
         common.refuse_gpu("secagg simulate")?;
         let rehearsal = Rehearsal {
-            terms: self.terms.options(),
+            terms: self.terms.options(None)?,
             suite: self.suite.into(),
             updates: discover::updates(&self.updates, false)?,
             helpers: self.helpers,

@@ -1,8 +1,13 @@
 //! Options that are terms of a session.
 
-use crate::modes::secure::open::{Clips, CommitteeTerms, OpenOptions};
+use crate::modes::secure::groups::GroupTerms;
+use crate::modes::secure::open::{Clips, CommitteeTerms, GridTerms, OpenOptions};
+use crate::modes::secure::privacy::PrivacyRequest;
+use crate::options::failure::Failure;
 use crate::parties::tensors::ClientWeights;
+use crate::privacy::ledger::record::NoiseFrom;
 use crate::settings::duration::Friendly;
+use crate::settings::share::Share;
 use clap::Args;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -29,7 +34,7 @@ pub(super) struct TermOptions {
     helpers_sign_set: bool,
     /// The largest change of a parameter: larger ones are clipped to it.
     #[arg(long, value_name = "C")]
-    clip: f64,
+    clip: Option<f64>,
     /// The largest change of a float statistic, such as a running mean [default: statistics stay as in the base].
     #[arg(long, value_name = "C")]
     statistics_clip: Option<f64>,
@@ -42,6 +47,11 @@ pub(super) struct TermOptions {
     /// The number of values in 4 bytes: more make smaller files and a coarser grid.
     #[arg(long, value_name = "M", default_value_t = 1)]
     values_per_lane: u32,
+    /// The part of the parameters' values that clients send: a fraction such as 0.1, or a count.
+    ///
+    /// The places are random, and the same for all clients. The mean has zeros elsewhere. Another session has other places.
+    #[arg(long, value_name = "PART")]
+    keep: Option<Share>,
     /// The weights of clients: uniform, or examples:cap=N for their examples, at most N.
     #[arg(long, value_name = "WEIGHTS", default_value = "uniform", value_parser = parse_weights)]
     weights: ClientWeights,
@@ -51,12 +61,50 @@ pub(super) struct TermOptions {
     /// The number of random groups, each with a sum, for rules over the means of groups.
     #[arg(long, value_name = "G", default_value_t = 1)]
     groups: usize,
+    /// Refuse groups of which half or more would have a hostile client, if this share of the clients is hostile.
+    #[arg(long, value_name = "SHARE")]
+    hostile: Option<f64>,
     /// The fewest clients of a sum [default: half of the smallest group, and at least 2].
     #[arg(long, value_name = "N")]
     min_survivors: Option<usize>,
     /// How long clients may mask, such as 2h [default: without end].
     #[arg(long, value_name = "TIME")]
     deadline: Option<Friendly>,
+}
+
+/// How the sum is private.
+#[derive(Args, Debug)]
+#[command(next_help_heading = super::super::PRIVACY)]
+pub(super) struct PrivacyOptions {
+    /// Open the session under the privacy budget in the state directory DIR: its plan fixes the clip norm and the noise.
+    ///
+    /// `fedmill privacy init` creates the directory, with --sampling all. `unmask --dp DIR` charges it.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["weights", "steps_cap", "levels", "statistics_clip", "control_clip", "values_per_lane", "groups", "keep", "clip"])]
+    dp: Option<PathBuf>,
+    /// Who draws the noise: distributed, each client a share, or central, the server on the sum that it sees.
+    #[arg(
+        long,
+        value_name = "WHO",
+        default_value = "distributed",
+        requires = "dp",
+        hide_possible_values = true
+    )]
+    dp_noise: NoiseFrom,
+    /// The number of clients of a sum that may tell the server their noise; distributed noise is so much larger.
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "dp")]
+    colluders: usize,
+}
+
+impl PrivacyOptions {
+    /// How the sum is to be private.
+    pub(super) fn request(&self) -> Option<PrivacyRequest> {
+        let of = |budget: &PathBuf| PrivacyRequest {
+            budget: budget.clone(),
+            mode: self.dp_noise,
+            colluders: self.colluders,
+        };
+        self.dp.as_ref().map(of)
+    }
 }
 
 /// Reads the weights of clients.
@@ -79,8 +127,14 @@ pub(super) fn now() -> u64 {
 
 impl TermOptions {
     /// The options to open a session, without clients and helpers.
-    pub(super) fn options(&self) -> OpenOptions {
-        OpenOptions {
+    ///
+    /// # Errors
+    ///
+    /// When there is no clip, and no budget that fixes it.
+    pub(super) fn options(&self, privacy: Option<PrivacyRequest>) -> Result<OpenOptions, Failure> {
+        let missing = || anyhow::anyhow!("--clip: found none, expected the largest change of a parameter");
+        let clip = if privacy.is_some() { 0.0 } else { self.clip.ok_or_else(missing)? };
+        Ok(OpenOptions {
             base: self.base.clone(),
             round: self.round,
             clients: Vec::new(),
@@ -89,18 +143,14 @@ impl TermOptions {
                 threshold: self.threshold,
                 signs_set: self.helpers_sign_set,
             },
-            clips: Clips {
-                parameters: self.clip,
-                statistics: self.statistics_clip,
-                controls: self.control_clip,
-            },
-            levels: self.levels,
-            per_lane: self.values_per_lane,
+            clips: Clips { parameters: clip, statistics: self.statistics_clip, controls: self.control_clip },
+            privacy,
+            grid: GridTerms { levels: self.levels, per_lane: self.values_per_lane, keep: self.keep.clone() },
             weights: self.weights,
             steps_cap: self.steps_cap,
-            groups: self.groups,
+            groups: GroupTerms { count: self.groups, hostile: self.hostile },
             min_survivors: self.min_survivors,
             deadline: self.deadline.map(|deadline| now() + deadline.as_seconds().max(0.0) as u64),
-        }
+        })
     }
 }

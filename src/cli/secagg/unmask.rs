@@ -1,6 +1,6 @@
 //! `fedmill secagg unmask`: the server publishes the mean.
 
-use super::super::{Common, Failure, OUTPUT, Outcome, print_path};
+use super::super::{Common, Failure, OUTPUT, Outcome, PRIVACY, print_path};
 use super::party::{KeyOption, SessionOption, machine};
 use crate::modes::secure::unmask::{self, UnmaskOptions};
 use crate::telemetry::console;
@@ -17,6 +17,9 @@ pub(in crate::cli) struct Arguments {
     session: SessionOption,
     #[command(flatten)]
     key: KeyOption,
+    /// Charge the privacy budget in the state directory DIR, under which the session was opened. A session is charged once.
+    #[arg(long, value_name = "DIR", help_heading = PRIVACY)]
+    dp: Option<PathBuf>,
     /// Write the sums of the clients' integers to this path too, as I64 tensors.
     #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     sums: Option<PathBuf>,
@@ -29,7 +32,8 @@ impl Arguments {
     pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
         let (pool, progress) = (common.pool()?, common.progress());
         let machine = machine(common, &pool, &progress)?;
-        let options = UnmaskOptions { output: self.output.clone(), sums: self.sums.clone() };
+        let options =
+            UnmaskOptions { output: self.output.clone(), sums: self.sums.clone(), budget: self.dp.clone() };
         let done = unmask::run(&self.session.folder(), &options, &self.key.identity()?, &machine);
         let done = done.map_err(Failure::of)?;
         if !common.quiet {

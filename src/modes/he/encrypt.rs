@@ -16,15 +16,17 @@ use crate::modes::he::keys::PublicKeyFile;
 use crate::modes::he::packing;
 use crate::modes::he::params::DEGREE;
 use crate::modes::he::round::{Round, RoundTerms};
-use crate::modes::secure::mask::{not_finite, share_of, words};
 use crate::parties::error::SecureError;
 use crate::parties::fault::MessageFault;
+use crate::parties::grid::words;
 use crate::parties::identity::{Identity, PublicIdentity, Stage, derived};
 use crate::parties::journal::{Deed, PartyJournal};
 use crate::parties::reading::check_base;
+use crate::parties::reading::share_of;
 use crate::parties::reading::{self, each_value};
 use crate::parties::signed_lanes::{LanesReader, LanesWriter};
 use crate::parties::tensors::Held;
+use crate::parties::tensors::not_finite;
 use crate::updates::set::Client;
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
@@ -86,6 +88,7 @@ pub fn run(
     let terms = &round.terms;
     let policy = Policy { round: terms.round, ..Policy::default() };
     let opened = reading::open(&options.base, vec![options.update.clone()], policy, machine)?;
+    opened.refuse_own_choice()?;
     let tensors = opened.tensors(terms.statistics_clip.is_some(), false);
     check_base(&opened, &options.base, (&terms.base, &terms.tensors), &tensors)?;
     let [update] = opened.taken.set.clients.as_slice() else {

@@ -1,8 +1,10 @@
 //! The manifest of a session: its terms, signed by the server and checked by every party.
 
 use crate::kernels::field::P;
+use crate::modes::secure::kept::KeptPlaces;
 use crate::modes::secure::keys::seeds::sealed_bytes;
 use crate::modes::secure::keys::sharing::Committee;
+use crate::modes::secure::privacy::PrivacyTerms;
 use crate::parties::SECAGG_PROTOCOL;
 use crate::parties::envelope::Suite;
 use crate::parties::error::SecureError;
@@ -83,6 +85,12 @@ pub struct SessionTerms {
     pub min_survivors: usize,
     /// Seconds since 1970 after which clients mask no more.
     pub deadline: Option<u64>,
+    /// The number of values of parameters that clients send, at places that all share; `None` for all values.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep: Option<u64>,
+    /// How the sum is private; `None` if it is the exact sum.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub privacy: Option<PrivacyTerms>,
 }
 
 /// A manifest whose signature and terms are checked.
@@ -158,6 +166,17 @@ impl SessionTerms {
         values_of(&self.tensors)
     }
 
+    /// The values that clients send.
+    pub fn kept(&self) -> KeptPlaces {
+        KeptPlaces::new(&self.tensors, self.keep, &self.nonce.0)
+    }
+
+    /// The number of values that clients send.
+    pub fn sent(&self) -> usize {
+        let left_out = self.keep.map_or(0, |keep| parameters(&self.tensors).saturating_sub(keep as usize));
+        self.values().saturating_sub(left_out)
+    }
+
     /// Lanes behind those of values: one for the weight, if clients have weights, and one for their steps.
     pub fn extra_lanes(&self) -> usize {
         usize::from(self.weights != ClientWeights::Uniform) + usize::from(self.steps_cap.is_some())
@@ -178,7 +197,7 @@ impl SessionTerms {
 
     /// The number of lanes of a masked update.
     pub fn lanes(&self) -> usize {
-        self.grid.lanes(self.values()) + self.extra_lanes()
+        self.grid.lanes(self.sent()) + self.extra_lanes()
     }
 
     /// The magnitude that becomes the largest integer, for values of a tensor.
@@ -281,6 +300,20 @@ impl SessionTerms {
         expect("grid.contributors", &self.grid.contributors, &(most as u64))
     }
 
+    fn check_keep(&self) -> Result<(), String> {
+        let Some(keep) = self.keep else { return Ok(()) };
+        let all = parameters(&self.tensors) as u64;
+        if !(1..=all).contains(&keep) {
+            return Err(format!("keep is {keep}, expected 1 to {all}, the values of parameters"));
+        }
+        if self.grid.per_lane > 1 || self.control_clip.is_some() {
+            return Err(
+                "keep: found several values in a lane or control variates, expected neither".to_owned()
+            );
+        }
+        Ok(())
+    }
+
     fn check_values(&self) -> Result<(), String> {
         let grid = Grid::new(self.grid.contributors, Some(self.grid.levels), self.grid.per_lane);
         grid.map_err(|why| format!("grid: {why}"))?;
@@ -303,11 +336,19 @@ impl SessionTerms {
             return Err("control variates have no weights and no steps, expected uniform weights".to_owned());
         }
         check_tensors(&self.tensors)?;
+        self.check_keep()?;
+        self.privacy.as_ref().map_or(Ok(()), |privacy| privacy.check(self))?;
         match self.values() {
             1..=MOST_LANES => Ok(()),
             values => Err(format!("the tensors have {values} values, expected 1 to {MOST_LANES}")),
         }
     }
+}
+
+/// The number of values of parameters.
+pub fn parameters(tensors: &[LaneTensor]) -> usize {
+    let held = tensors.iter().filter(|tensor| tensor.held == Held::Parameter);
+    held.fold(0, |sum: usize, tensor| sum.saturating_add(tensor.len()))
 }
 
 fn expect<T: PartialEq + std::fmt::Debug>(name: &str, found: &T, expected: &T) -> Result<(), String> {

@@ -7,23 +7,27 @@
 use crate::engine::intake::policy::Policy;
 use crate::engine::passes::machine::Machine;
 use crate::io::digest::Blake3;
-use crate::kernels::chacha20::{self, Stream, WORDS};
+use crate::kernels::chacha20::Stream;
+use crate::kernels::discrete_gaussian;
 use crate::kernels::lanes::Isa;
 use crate::modes::secure::folder::SessionFolder;
 use crate::modes::secure::integers::IntegersWriter;
+use crate::modes::secure::kept::KeptPlaces;
 use crate::modes::secure::keys::seeds::{self, Seeds};
 use crate::modes::secure::manifest::{Manifest, SessionTerms};
 use crate::modes::secure::mask_stream::add_streams;
+use crate::modes::secure::norm::BoundedNorm;
+use crate::modes::secure::privacy;
 use crate::parties::error::SecureError;
 use crate::parties::fault::MessageFault;
-use crate::parties::grid::Grid;
+use crate::parties::grid::words;
 use crate::parties::hex::Hex;
 use crate::parties::identity::{Identity, PublicIdentity, Stage, derived};
 use crate::parties::journal::{Deed, PartyJournal};
-use crate::parties::reading::check_base;
-use crate::parties::reading::{self, each_value};
+use crate::parties::reading::{self, Share, check_base, each_value, share_of};
 use crate::parties::signed_lanes::{LanesReader, LanesWriter};
-use crate::parties::tensors::{ClientWeights, Held, LaneTensor};
+use crate::parties::tensors::{Held, not_finite};
+use crate::privacy::ledger::record::NoiseFrom;
 use crate::updates::metadata::SCAFFOLD_CONTROL;
 use crate::updates::set::Client;
 use std::path::{Path, PathBuf};
@@ -58,7 +62,7 @@ pub struct MaskOptions {
 }
 
 /// What was masked.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Masked {
     /// The file.
     pub path: PathBuf,
@@ -70,6 +74,8 @@ pub struct Masked {
     pub clipped: u64,
     /// The weight of the client, and whether the cap lowered it.
     pub weight: Option<(u32, bool)>,
+    /// The norm of the change, and whether it exceeds the bound of the session; `None` if the session bounds no norm.
+    pub norm: Option<(f64, bool)>,
 }
 
 /// Masks an update.
@@ -91,6 +97,7 @@ pub fn run(
     let mut policy = Policy { round: manifest.terms.round, ..options.policy.clone() };
     policy.tensors.control_prefix = manifest.terms.control_clip.map(|_| SCAFFOLD_CONTROL);
     let opened = reading::open(&options.base, vec![options.update.clone()], policy, machine)?;
+    opened.refuse_own_choice()?;
     let terms = &manifest.terms;
     let tensors = opened.tensors(terms.statistics_clip.is_some(), terms.control_clip.is_some());
     check_base(&opened, &options.base, (&terms.base, &terms.tensors), &tensors)?;
@@ -115,16 +122,22 @@ pub fn run(
     let integers = options.integers.as_deref().map(|path| IntegersWriter::create(path, &manifest.terms));
     let integers = integers.transpose()?;
     let machine = opened.machine();
+    let (set, tensors) = (&opened.taken.set, &manifest.terms.tensors);
+    let bound = |privacy| BoundedNorm::of(machine, set, tensors, (privacy, manifest.terms.grid.levels));
+    let bounded = machine.pool.install(|| manifest.terms.privacy.as_ref().map(bound).transpose())?;
     let mut masking = Masking::new(machine, &manifest.terms, writer, &seeds, &secret, &share);
     masking.copy = integers.as_ref();
+    masking.private =
+        bounded.map(|bounded| PrivateIntegers { bounded, noise: noise_key(&manifest, &secret) });
     let masked = machine.pool.install(|| {
         let take = &mut |held, values: &[f64]| masking.take(held, values);
-        each_value(machine, &opened.taken.set, &manifest.terms.tensors, take)?;
+        each_value(machine, set, tensors, take)?;
         masking.end(&sealed, identity)
     });
     let (values, clipped) = masked?;
     integers.map_or(Ok(()), IntegersWriter::publish)?;
-    Ok(Masked { path, client, values, clipped, weight: share.weight })
+    let norm = bounded.map(|bounded| bounded.norm);
+    Ok(Masked { path, client, values, clipped, weight: share.weight, norm })
 }
 
 /// Checks that the client accepts a manifest.
@@ -181,50 +194,6 @@ fn own_id(manifest: &Manifest, identity: &Identity) -> Result<String, SecureErro
             Some("the server opens the session with your public key"),
         )
     })
-}
-
-/// The part of a client in the sum.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Share {
-    /// The factor for its values: its weight over the largest one.
-    pub factor: f64,
-    /// Its local steps, by which it divides the changes of parameters; 1 if the terms ask for none.
-    pub steps: f64,
-    /// Lanes behind those of values: the weight, and the product of weight and steps, as the terms ask for them.
-    pub lanes: Vec<u32>,
-    /// Its weight, and whether the cap lowered it; `None` if all clients weigh the same.
-    pub weight: Option<(u32, bool)>,
-}
-
-/// The part of a client in the sum, from the metadata of its update.
-///
-/// # Errors
-///
-/// When the metadata lacks a number that the terms ask for.
-pub fn share_of(
-    weights: ClientWeights,
-    steps_cap: Option<u32>,
-    update: &Client,
-) -> Result<Share, SecureError> {
-    let missing = |key: &str| {
-        let why = format!("metadata `{key}` is missing, expected a number: the session asks for it");
-        SecureError::terms(update.model.path.display().to_string(), why)
-    };
-    let mut share = Share { factor: 1.0, steps: 1.0, lanes: Vec::new(), weight: None };
-    if let ClientWeights::Examples { cap } = weights {
-        let examples = update.metadata.num_examples.ok_or_else(|| missing("num_examples"))?.round();
-        let weight = examples.min(f64::from(cap));
-        share.factor = weight / f64::from(cap);
-        share.weight = Some((weight as u32, weight < examples));
-        share.lanes.push(weight as u32);
-    }
-    if let Some(cap) = steps_cap {
-        let steps = update.metadata.local_steps.ok_or_else(|| missing("local_steps"))?.round();
-        let steps = steps.clamp(1.0, f64::from(cap));
-        share.steps = steps;
-        share.lanes.push(steps as u32 * share.weight.map_or(1, |(weight, _)| weight));
-    }
-    Ok(share)
 }
 
 /// The client's secret of the session, after its journal says that it may mask this update. Where the journal was lost, a
@@ -301,10 +270,56 @@ fn refuse_sent(manifest: &Manifest, path: &Path, identity: &Identity) -> Result<
     }
 }
 
+/// The integers of a session under a budget: bounded, and with noise if clients add it.
+struct PrivateIntegers {
+    bounded: BoundedNorm,
+    noise: Option<Zeroizing<[u8; 32]>>,
+}
+
+/// The key of the client's noise; `None` if it adds none.
+fn noise_key(manifest: &Manifest, secret: &[u8; 32]) -> Option<Zeroizing<[u8; 32]>> {
+    let mode = manifest.terms.privacy.as_ref().map(|privacy| privacy.mode);
+    (mode == Some(NoiseFrom::Distributed)).then(|| Zeroizing::new(derived(secret, "noise")))
+}
+
+impl PrivateIntegers {
+    /// The integers of the values from number `first` on. Returns the number of values beyond the clip. The field has room
+    /// for integers and noise.
+    fn integers(&self, isa: Isa, first: u64, values: &[f64], integers: &mut [i32]) -> u64 {
+        let clipped = self.bounded.integers(values, integers);
+        if let Some(key) = &self.noise {
+            let mut noise = Zeroizing::new(vec![0; integers.len()]);
+            let stream = Stream { key, domain: 0, segment: 0 };
+            discrete_gaussian::noise(isa, stream, privacy::LEVEL, first, &mut noise);
+            integers.iter_mut().zip(noise.iter()).for_each(|(integer, noise)| *integer += *noise as i32);
+        }
+        clipped
+    }
+}
+
+/// What was masked so far.
+#[derive(Default)]
+struct Counts {
+    values: u64,
+    clipped: u64,
+    lanes: u64,
+}
+
+/// Removes the integers from a place on that are not sent.
+fn leave_out(integers: &mut Vec<i32>, start: usize, is_sent: &[bool]) {
+    let mut end = start;
+    for (place, is_sent) in (start..).zip(is_sent) {
+        if *is_sent {
+            integers[end] = integers[place];
+            end += 1;
+        }
+    }
+    integers.truncate(end);
+}
+
 /// Lanes on their way to a file.
 struct Masking<'s> {
     machine: &'s Machine<'s>,
-    grid: Grid,
     terms: &'s SessionTerms,
     writer: LanesWriter<'s>,
     seeds: &'s Seeds,
@@ -314,9 +329,10 @@ struct Masking<'s> {
     integers: Zeroizing<Vec<i32>>,
     /// Where the integers go too.
     copy: Option<&'s IntegersWriter>,
-    values: u64,
-    clipped: u64,
-    lanes: u64,
+    /// The integers of a session under a budget.
+    private: Option<PrivateIntegers>,
+    kept: KeptPlaces,
+    counts: Counts,
 }
 
 impl<'s> Masking<'s> {
@@ -332,7 +348,6 @@ impl<'s> Masking<'s> {
         let integers = Zeroizing::new(Vec::new());
         Self {
             machine,
-            grid: terms.grid,
             terms,
             writer,
             seeds,
@@ -340,42 +355,63 @@ impl<'s> Masking<'s> {
             share,
             integers,
             copy: None,
-            values: 0,
-            clipped: 0,
-            lanes: 0,
+            private: None,
+            kept: terms.kept(),
+            counts: Counts::default(),
         }
     }
 
     /// Takes the next values.
     fn take(&mut self, held: Held, values: &[f64]) -> Result<(), SecureError> {
-        let words = words(self.machine.isa, &self.rounding, self.values, values.len());
         let start = self.integers.len();
         self.integers.resize(start + values.len(), 0);
-        let Share { factor, steps, .. } = self.share;
-        let factor = if held == Held::Parameter { factor / steps } else { *factor };
-        let scale = (self.terms.clip_of(held), factor);
-        let quantized = self.grid.quantize(scale, values, &words, &mut self.integers[start..]);
-        self.clipped +=
-            quantized.map_err(|place| not_finite(&self.terms.tensors, self.values as usize + place))?;
+        self.counts.clipped += match &self.private {
+            Some(private) => {
+                private.integers(self.machine.isa, self.counts.values, values, &mut self.integers[start..])
+            }
+            None => self.quantize(held, values, start)?,
+        };
+        let first = self.counts.values as usize;
+        let is_sent = self.kept.flags(first..first + values.len());
         if let Some(copy) = self.copy {
-            copy.write(self.values as usize, self.integers[start..].iter().copied().map(i64::from))?;
+            let integers = self.integers[start..].iter().copied().map(i64::from);
+            match &is_sent {
+                None => copy.write(first, integers)?,
+                Some(is_sent) => {
+                    let sent = |(integer, is_sent): (i64, &bool)| if *is_sent { integer } else { 0 };
+                    copy.write(first, integers.zip(is_sent).map(sent))?;
+                }
+            }
         }
-        self.values += values.len() as u64;
-        while self.integers.len() >= LANES_AT_ONCE * self.grid.per_lane as usize {
-            self.write(LANES_AT_ONCE * self.grid.per_lane as usize, &[])?;
+        if let Some(is_sent) = is_sent {
+            leave_out(&mut self.integers, start, &is_sent);
+        }
+        self.counts.values += values.len() as u64;
+        while self.integers.len() >= LANES_AT_ONCE * self.terms.grid.per_lane as usize {
+            self.write(LANES_AT_ONCE * self.terms.grid.per_lane as usize, &[])?;
         }
         Ok(())
     }
 
+    /// Rounds values to integers, from a place on.
+    fn quantize(&mut self, held: Held, values: &[f64], start: usize) -> Result<u64, SecureError> {
+        let words = words(self.machine.isa, &self.rounding, self.counts.values, values.len());
+        let Share { factor, steps, .. } = self.share;
+        let factor = if held == Held::Parameter { factor / steps } else { *factor };
+        let scale = (self.terms.clip_of(held), factor);
+        let quantized = self.terms.grid.quantize(scale, values, &words, &mut self.integers[start..]);
+        quantized.map_err(|place| not_finite(&self.terms.tensors, self.counts.values as usize + place))
+    }
+
     /// Masks and writes the lanes of the first integers, and lanes behind them.
     fn write(&mut self, integers: usize, behind: &[u32]) -> Result<(), SecureError> {
-        let count = self.grid.lanes(integers);
+        let count = self.terms.grid.lanes(integers);
         let mut lanes = vec![0; count];
-        self.grid.pack(&self.integers[..integers], &mut lanes);
+        self.terms.grid.pack(&self.integers[..integers], &mut lanes);
         lanes.extend(behind);
-        add_streams(self.machine, self.seeds, self.lanes, &mut lanes)?;
+        add_streams(self.machine, self.seeds, self.counts.lanes, &mut lanes)?;
         self.writer.append(&lanes)?;
-        self.lanes += lanes.len() as u64;
+        self.counts.lanes += lanes.len() as u64;
         self.integers.drain(..integers);
         Ok(())
     }
@@ -384,27 +420,6 @@ impl<'s> Masking<'s> {
     fn end(mut self, sealed: &[u8], identity: &Identity) -> Result<(u64, u64), SecureError> {
         self.write(self.integers.len(), &self.share.lanes)?;
         self.writer.publish(sealed, identity)?;
-        Ok((self.values, self.clipped))
+        Ok((self.counts.values, self.counts.clipped))
     }
-}
-
-/// The error of a value that is not finite, by its place in the order of lanes.
-pub fn not_finite(tensors: &[LaneTensor], mut value: usize) -> SecureError {
-    for tensor in tensors.iter().filter(|tensor| tensor.held != Held::Nothing) {
-        if value < tensor.len() {
-            let why = format!("value {value} is not finite, expected finite numbers");
-            return SecureError::terms(format!("tensor `{}`", tensor.name), why);
-        }
-        value -= tensor.len();
-    }
-    SecureError::terms("update", "a value is not finite")
-}
-
-/// Random words for values: word v of the stream of a key is that of value v.
-pub fn words(isa: Isa, key: &[u8; 32], first: u64, count: usize) -> Vec<u32> {
-    let stream = Stream { key, domain: 0, segment: 0 };
-    let (block, skipped) = (first / WORDS as u64, (first % WORDS as u64) as usize);
-    let mut blocks = vec![[0; WORDS]; (skipped + count).div_ceil(WORDS)];
-    chacha20::blocks(isa, stream, block, &mut blocks);
-    blocks.as_flattened()[skipped..skipped + count].to_vec()
 }

@@ -4,19 +4,20 @@ use crate::engine::intake::policy::Policy;
 use crate::engine::passes::machine::Machine;
 use crate::io::folder::make_folder_of;
 use crate::modes::secure::folder::SessionFolder;
+use crate::modes::secure::groups::{GroupTerms, in_groups};
 use crate::modes::secure::keys::sharing::Committee;
-use crate::modes::secure::manifest::{Eligible, Manifest, SessionTerms};
+use crate::modes::secure::manifest::{Manifest, SessionTerms, parameters};
+use crate::modes::secure::privacy::{PrivacyRequest, PrivacyTerms};
 use crate::parties::SECAGG_PROTOCOL;
 use crate::parties::envelope::Suite;
 use crate::parties::error::SecureError;
 use crate::parties::grid::Grid;
 use crate::parties::hex::Hex;
-use crate::parties::identity::{Identity, PublicIdentity, Stage, derived};
+use crate::parties::identity::{Identity, PublicIdentity, Stage};
 use crate::parties::reading;
 use crate::parties::signed_text::SignedText;
-use crate::parties::tensors::ClientWeights;
-use chacha20::ChaCha20Rng;
-use chacha20::rand_core::{Rng, SeedableRng};
+use crate::parties::tensors::{ClientWeights, values_of};
+use crate::settings::share::Share;
 use std::path::PathBuf;
 
 /// The helpers of a session.
@@ -41,6 +42,31 @@ pub struct Clips {
     pub controls: Option<f64>,
 }
 
+/// The integers that values become.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GridTerms {
+    /// The largest integer of a value; `None` for the finest grid.
+    pub levels: Option<u32>,
+    /// Values in a lane.
+    pub per_lane: u32,
+    /// The part of the values of parameters that clients send: a count, or a fraction; `None` for all.
+    pub keep: Option<Share>,
+}
+
+impl GridTerms {
+    /// The grid for sums of up to `contributors` clients.
+    fn grid(&self, contributors: u64, privacy: Option<&PrivacyTerms>) -> Result<Grid, SecureError> {
+        let levels = privacy.map_or(self.levels, |privacy| Some(privacy.levels(contributors)));
+        let grid = Grid::new(contributors, levels, self.per_lane);
+        grid.map_err(|why| SecureError::terms("--levels", why.to_string()))
+    }
+
+    /// The number of values that clients send of `parameters` values; `None` for all.
+    fn kept(&self, parameters: usize) -> Option<u64> {
+        self.keep.as_ref().map(|share| (share.of(parameters) as u64).max(1))
+    }
+}
+
 /// The terms that the server chooses.
 #[derive(Clone, Debug)]
 pub struct OpenOptions {
@@ -52,18 +78,18 @@ pub struct OpenOptions {
     pub clients: Vec<PublicIdentity>,
     /// The helpers.
     pub committee: CommitteeTerms,
-    /// The largest changes.
+    /// The largest changes. The clip of parameters follows from `privacy` if that is given.
     pub clips: Clips,
-    /// The largest integer of a value; `None` for the finest grid.
-    pub levels: Option<u32>,
-    /// Values in a lane.
-    pub per_lane: u32,
+    /// How the sum is to be private; `None` for the exact sum.
+    pub privacy: Option<PrivacyRequest>,
+    /// The integers that values become.
+    pub grid: GridTerms,
     /// The weights of clients.
     pub weights: ClientWeights,
     /// The most local steps that a client counts, if clients divide their changes by them.
     pub steps_cap: Option<u32>,
-    /// The number of groups.
-    pub groups: usize,
+    /// The groups.
+    pub groups: GroupTerms,
     /// The fewest clients of a sum; `None` for half of the smallest group, and at least 2.
     pub min_survivors: Option<usize>,
     /// Seconds since 1970 after which clients mask no more.
@@ -115,8 +141,15 @@ fn terms(
     let threshold = options.committee.threshold.unwrap_or(options.committee.helpers.len() / 2 + 1);
     let committee = Committee::new(options.committee.helpers.len(), threshold);
     let committee = committee.map_err(|why| SecureError::terms("--threshold", why.to_string()))?;
-    let largest = clients.len().div_ceil(options.groups) as u64;
-    let grid = Grid::new(largest, options.levels, options.per_lane);
+    let groups = options.groups.count;
+    let largest = clients.len().div_ceil(groups) as u64;
+    let min_survivors = options.min_survivors.unwrap_or((clients.len() / groups / 2).max(2));
+    let privacy = options.privacy.as_ref();
+    let privacy = privacy
+        .map(|request| PrivacyTerms::of_request(request, (largest, min_survivors), values_of(&tensors)))
+        .transpose()?;
+    let grid = options.grid.grid(largest, privacy.as_ref())?;
+    let keep = options.grid.kept(parameters(&tensors));
     let mut terms = SessionTerms {
         protocol: SECAGG_PROTOCOL.to_owned(),
         nonce,
@@ -125,21 +158,23 @@ fn terms(
         base: opened.base_digest()?,
         tensors_sha256: SessionTerms::digest_of(&tensors),
         tensors,
-        clip: options.clips.parameters,
+        clip: privacy.as_ref().map_or(options.clips.parameters, |privacy| privacy.clip(grid.levels)),
         statistics_clip: options.clips.statistics,
         control_clip: options.clips.controls,
-        grid: grid.map_err(|why| SecureError::terms("--levels", why.to_string()))?,
+        grid,
         weights: options.weights,
         steps_cap: options.steps_cap,
-        groups: options.groups,
+        groups,
         helpers: options.committee.helpers.clone(),
         threshold,
         tolerates_corrupt: 0,
         helpers_sign_set: options.committee.signs_set,
         suite,
-        min_survivors: options.min_survivors.unwrap_or((clients.len() / options.groups / 2).max(2)),
+        min_survivors,
         clients,
         deadline: options.deadline,
+        keep,
+        privacy,
     };
     terms.tolerates_corrupt = terms.corrupt_of(committee);
     Ok(terms)
@@ -158,67 +193,4 @@ fn random() -> Result<[u8; 32], SecureError> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes)?;
     Ok(bytes)
-}
-
-/// Puts clients in groups at random, of sizes that differ by one at most.
-fn in_groups(
-    clients: &[PublicIdentity],
-    groups: usize,
-    nonce: &[u8; 32],
-) -> Result<Vec<Eligible>, SecureError> {
-    if groups == 0 || groups > clients.len() {
-        let why = format!("found {groups}, expected 1 to {}, the clients", clients.len());
-        return Err(SecureError::terms("--groups", why));
-    }
-    let mut clients: Vec<&PublicIdentity> = clients.iter().collect();
-    clients.sort_by(|a, b| a.id.cmp(&b.id));
-    let places = shuffled(clients.len(), &mut ChaCha20Rng::from_seed(derived(nonce, "groups")));
-    let eligible = clients.iter().zip(places).map(|(client, place)| Eligible {
-        id: client.id.clone(),
-        ed25519: client.ed25519,
-        group: place % groups,
-    });
-    Ok(eligible.collect())
-}
-
-/// The numbers below `count` in a uniformly random order (Fisher and Yates).
-pub fn shuffled(count: usize, random: &mut ChaCha20Rng) -> Vec<usize> {
-    let mut places: Vec<usize> = (0..count).collect();
-    for last in (1..count).rev() {
-        places.swap(last, below(random, last as u64 + 1));
-    }
-    places
-}
-
-/// A uniform number below `end`: words beyond the last whole multiple are drawn again.
-fn below(random: &mut ChaCha20Rng, end: u64) -> usize {
-    loop {
-        let word = random.next_u64();
-        if word < u64::MAX - u64::MAX % end {
-            return (word % end) as usize;
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn groups_have_equal_sizes_and_depend_on_the_nonce() {
-        let identity = |i: u8| Identity::of([i; 32]).public(&format!("client-{i:02}"), Suite::X25519);
-        let clients: Vec<PublicIdentity> = (0..10).rev().map(identity).collect();
-        let groups = |nonce| {
-            let found = in_groups(&clients, 3, &[nonce; 32]).unwrap();
-            assert!(found.is_sorted_by(|a, b| a.id < b.id));
-            found.into_iter().map(|client| client.group).collect::<Vec<_>>()
-        };
-        let sizes = |groups: &[usize]| {
-            (0..3).map(|g| groups.iter().filter(|group| **group == g).count()).collect::<Vec<_>>()
-        };
-        assert_eq!(sizes(&groups(1)), [4, 3, 3]);
-        assert_ne!(groups(1), groups(2));
-        assert_eq!(groups(1), groups(1));
-        assert!(in_groups(&clients, 0, &[1; 32]).is_err() && in_groups(&clients, 11, &[1; 32]).is_err());
-    }
 }

@@ -4,9 +4,10 @@ use crate::engine::intake::policy::Policy;
 use crate::engine::passes::machine::Machine;
 use crate::modes::secure::check;
 use crate::modes::secure::folder::SessionFolder;
+use crate::modes::secure::groups::shuffled;
 use crate::modes::secure::help;
 use crate::modes::secure::mask::{self, MaskOptions};
-use crate::modes::secure::open::{self, CommitteeTerms, OpenOptions, shuffled};
+use crate::modes::secure::open::{self, CommitteeTerms, OpenOptions};
 use crate::modes::secure::sum;
 use crate::modes::secure::unmask::{self, UnmaskOptions, Unmasked};
 use crate::parties::envelope::Suite;
@@ -100,7 +101,7 @@ pub fn run(
             help::run(&session, &helpers[place], &party(folder, "helper", place + 1), &machine())?;
         }
     }
-    let options = UnmaskOptions { output: output.to_owned(), sums: None };
+    let options = UnmaskOptions { output: output.to_owned(), sums: None, budget: None };
     unmask::run(&session, &options, &server, &machine())
 }
 

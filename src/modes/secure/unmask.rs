@@ -6,12 +6,16 @@ use crate::engine::passes::machine::Machine;
 use crate::io::digest::Blake3;
 use crate::io::interrupt;
 use crate::io::model_writer::ModelWriter;
+use crate::kernels::chacha20::Stream;
+use crate::kernels::discrete_gaussian;
 use crate::kernels::field::to_signed;
 use crate::model::dtype::Dtype;
 use crate::modes::secure::answers::{Answers, audit, without_masks};
 use crate::modes::secure::folder::SessionFolder;
 use crate::modes::secure::integers::IntegersWriter;
 use crate::modes::secure::manifest::{Manifest, SessionTerms};
+use crate::modes::secure::payment::{Payment, central_noise};
+use crate::modes::secure::privacy;
 use crate::modes::secure::set::{FrozenSet, SetMember};
 use crate::modes::secure::sum::check_server;
 use crate::parties::SECAGG_PROTOCOL;
@@ -23,11 +27,13 @@ use crate::parties::signed_lanes::{LanesFile, LanesReader};
 use crate::parties::signed_text::SignedText;
 use crate::parties::tensors::{ClientWeights, Held};
 use crate::parties::tensors::{held_places, mean_layout, pieces};
+use crate::privacy::ledger::record::NoiseFrom;
 use crate::record::sha256::Sha256;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use zeroize::Zeroizing;
 
 /// Lanes that are unmasked at once.
 const LANES_AT_ONCE: usize = 1 << 20;
@@ -60,7 +66,8 @@ pub struct GroupSum {
     pub weight: u64,
     /// The sum of the products of weight and local steps, if clients divide their changes by their steps.
     pub steps: Option<u64>,
-    /// The BLAKE3 digest of the integer sums: one little-endian i64 for each value, in the order of lanes.
+    /// The BLAKE3 digest of the integer sums: one little-endian i64 for each value that is sent, in the order of lanes. That
+    /// of nothing with central noise, which the sums are without.
     pub sums: Hex<32>,
 }
 
@@ -71,6 +78,19 @@ pub struct UnmaskOptions {
     pub output: PathBuf,
     /// Where to write the integer sums too.
     pub sums: Option<PathBuf>,
+    /// The state directory of the budget that pays, if the session is under one.
+    pub budget: Option<PathBuf>,
+}
+
+impl UnmaskOptions {
+    fn check(&self, folder: &SessionFolder, manifest: &Manifest) -> Result<(), SecureError> {
+        if self.sums.is_some() && manifest.terms.groups > 1 {
+            let why = "a session of several groups has several sums, expected one";
+            return Err(SecureError::terms("--sums", why));
+        }
+        let mut outputs = [Some(&self.output), self.sums.as_ref()].into_iter().flatten();
+        outputs.try_for_each(|output| folder.refuse_message(output, None))
+    }
 }
 
 /// The end of a session, and the means that were written.
@@ -96,14 +116,9 @@ pub fn run(
 ) -> Result<Unmasked, SecureError> {
     let manifest = folder.manifest()?;
     check_server(&manifest, identity)?;
-    if options.sums.is_some() && manifest.terms.groups > 1 {
-        let why = "a session of several groups has several sums, expected one";
-        return Err(SecureError::terms("--sums", why));
-    }
-    for output in [Some(&options.output), options.sums.as_ref()].into_iter().flatten() {
-        folder.refuse_message(output, None)?;
-    }
+    options.check(folder, &manifest)?;
     let frozen = FrozenSet::expect(folder, &manifest)?;
+    let payment = Payment::of(&manifest, &frozen, options)?;
     let masked = open_sum(folder, &manifest, &frozen)?;
     let mut answers = Answers::read(folder, &manifest, &frozen, machine)?;
     let published = folder.transcript();
@@ -120,6 +135,7 @@ pub fn run(
             return Err(other_answers());
         }
     }
+    let central = central_noise(&manifest, &frozen, identity);
     let group = |(group, members): (usize, &Vec<SetMember>)| Unmasking {
         manifest: &manifest,
         masked: &masked,
@@ -127,6 +143,7 @@ pub fn run(
         machine,
         group,
         clients: members.len(),
+        noise: central.as_ref(),
     };
     let groups: Vec<Unmasking> = frozen.set.groups.iter().enumerate().map(group).collect();
     let sums: Vec<GroupSum> =
@@ -135,6 +152,7 @@ pub fn run(
     if published.is_some_and(|published| published != transcript) {
         return Err(other_answers());
     }
+    payment.map_or(Ok(()), Payment::charge)?;
     let mut means = Vec::new();
     for (group, sum) in groups.iter().zip(&transcript.groups).filter(|(group, _)| group.clients > 0) {
         let path = match manifest.terms.groups {
@@ -197,6 +215,8 @@ pub struct Unmasking<'u> {
     pub group: usize,
     /// Its clients in the sum.
     pub clients: usize,
+    /// The key of the noise that the server adds to what it writes.
+    pub noise: Option<&'u Zeroizing<[u8; 32]>>,
 }
 
 /// Takes sums of values, from a value on.
@@ -210,19 +230,28 @@ impl Unmasking<'_> {
     /// When a file cannot be read, a sum is larger than the clients can make it, or `take` fails.
     pub fn sum(&self, take: &mut TakeIntegers) -> Result<GroupSum, SecureError> {
         let terms = &self.manifest.terms;
-        let (lanes, values, per_lane) = (terms.lanes(), terms.values(), terms.grid.per_lane as usize);
-        let mut digest = Blake3::default();
-        let of_values = if self.clients == 0 { 0 } else { terms.grid.lanes(values) };
-        let mut sums = Vec::new();
-        for first in (0..of_values).step_by(LANES_AT_ONCE) {
+        let (lanes, kept) = (terms.lanes(), terms.kept());
+        // No digest of sums that the server publishes with noise alone.
+        let is_central = terms.privacy.as_ref().is_some_and(|privacy| privacy.mode == NoiseFrom::Central);
+        let of_values = if self.clients == 0 { 0 } else { terms.grid.lanes(terms.sent()) };
+        let values = if self.clients == 0 { 0 } else { terms.values() };
+        let (mut digest, mut sums) = (Blake3::default(), Vec::new());
+        for start in (0..values).step_by(LANES_AT_ONCE * terms.grid.per_lane as usize) {
             interrupt::check()?;
-            let unmasked = self.unmasked(self.group * lanes + first, LANES_AT_ONCE.min(of_values - first))?;
-            let start = first * per_lane;
-            sums.resize((values - start).min(unmasked.len() * per_lane), 0);
+            let end = values.min(start + LANES_AT_ONCE * terms.grid.per_lane as usize);
+            let sent = kept.rank(start)..kept.rank(end);
+            let part = terms.grid.lanes(sent.start)..terms.grid.lanes(sent.end);
+            let unmasked = self.unmasked(self.group * lanes + part.start, part.len())?;
+            sums.resize(sent.len(), 0);
             terms.grid.unpack(&unmasked, &mut sums);
             self.check(&sums, u64::from(terms.grid.levels))?;
-            sums.iter().for_each(|sum| digest.add_bytes(&sum.to_le_bytes()));
-            take(start, &sums)?;
+            if !is_central {
+                sums.iter().for_each(|sum| digest.add_bytes(&sum.to_le_bytes()));
+            }
+            match kept.flags(start..end) {
+                None => take(start, &sums)?,
+                Some(is_sent) => take(start, &with_zeros(&sums, &is_sent))?,
+            }
         }
         let mut extra = self.group * lanes + of_values..(self.group + 1) * lanes;
         let mut next = |largest: u64| match extra.next().filter(|_| self.clients > 0) {
@@ -259,7 +288,9 @@ impl Unmasking<'_> {
 
     /// Checks that clients can make these sums.
     fn check(&self, sums: &[i64], largest: u64) -> Result<(), SecureError> {
-        let most = self.clients as u64 * largest;
+        let room =
+            self.manifest.terms.privacy.as_ref().map_or(0, |privacy| privacy.room(self.clients as u64));
+        let most = self.clients as u64 * largest + room;
         match sums.iter().find(|sum| sum.unsigned_abs() > most) {
             None => Ok(()),
             Some(sum) => {
@@ -291,8 +322,9 @@ impl Unmasking<'_> {
             }
             for (tensor, range) in pieces(&places, start..start + sums.len()) {
                 let factor = factor(terms, terms.tensors[tensor].held, sum);
-                let values =
-                    sums[range.start - start..range.end - start].iter().map(|sum| *sum as f64 * factor);
+                let mut noised = sums[range.start - start..range.end - start].to_vec();
+                self.add_noise(range.start, &mut noised);
+                let values = noised.iter().map(|sum| *sum as f64 * factor);
                 let bytes: Vec<u8> = match layout.tensors()[tensor].dtype {
                     Dtype::F64 => values.flat_map(f64::to_le_bytes).collect(),
                     _ => values.flat_map(|value| (value as f32).to_le_bytes()).collect(),
@@ -307,17 +339,30 @@ impl Unmasking<'_> {
         integers.map_or(Ok(()), IntegersWriter::publish)
     }
 
+    /// Adds the server's noise to the sums of values, from a value on.
+    fn add_noise(&self, first: usize, sums: &mut [i64]) {
+        let Some(key) = self.noise else { return };
+        let mut noise = vec![0; sums.len()];
+        let stream = Stream { key, domain: 0, segment: 0 };
+        discrete_gaussian::noise(self.machine.isa, stream, privacy::LEVEL, first as u64, &mut noise);
+        sums.iter_mut().zip(noise).for_each(|(sum, noise)| *sum += noise);
+    }
+
     /// The metadata of a mean.
     fn metadata(&self, sum: &GroupSum) -> BTreeMap<String, String> {
         let (manifest, terms) = (self.manifest, &self.manifest.terms);
         let id = if terms.groups == 1 { "secagg".to_owned() } else { format!("group-{}", self.group + 1) };
+        let privacy = terms.privacy.as_ref();
         let origin = json!({
             "protocol": SECAGG_PROTOCOL,
             "session": manifest.session,
-            "clients": sum.clients,
+            // The number that came is exact, and a budget divides by the plan's.
+            "clients": privacy.is_none().then_some(sum.clients),
+            "noise": privacy.map(|privacy| privacy.mode),
             "eligible": terms.clients.len(),
             "helpers": terms.helpers.len(),
             "threshold": terms.threshold,
+            "kept": terms.keep,
             "group": self.group + 1,
             "groups": terms.groups,
         });
@@ -326,7 +371,7 @@ impl Unmasking<'_> {
             ("client_id", id),
             ("fedmill.secagg", origin.to_string()),
             ("kind", "delta".to_owned()),
-            ("num_examples", sum.weight.to_string()),
+            ("num_examples", privacy.map_or(sum.weight, |privacy| privacy.denominator).to_string()),
         ]
         .map(|(key, value)| (key.to_owned(), value))
         .into();
@@ -335,13 +380,20 @@ impl Unmasking<'_> {
     }
 }
 
+/// Sums of values, with zeros where clients send none.
+fn with_zeros(sums: &[i64], is_sent: &[bool]) -> Vec<i64> {
+    let mut sums = sums.iter();
+    is_sent.iter().map(|is_sent| if *is_sent { *sums.next().unwrap_or(&0) } else { 0 }).collect()
+}
+
 /// The factor by which integer sums become what the mean file holds: means, and sums of control variates.
 ///
 /// With steps, clients sent x / steps. Their mean is multiplied by the mean number of steps, as in FedNova (Wang et al.,
 /// "Tackling the objective inconsistency problem in heterogeneous federated optimization", 2020, equation 6).
 fn factor(terms: &SessionTerms, held: Held, sum: &GroupSum) -> f64 {
     let step = terms.clip_of(held) / f64::from(terms.grid.levels);
-    let mean = step * f64::from(terms.most_weight()) / sum.weight as f64;
+    let divisor = terms.privacy.as_ref().map_or(sum.weight, |privacy| privacy.denominator);
+    let mean = step * f64::from(terms.most_weight()) / divisor as f64;
     match (held, sum.steps) {
         (Held::Control, _) => step,
         (Held::Parameter, Some(steps)) => mean * (steps as f64 / sum.weight as f64),

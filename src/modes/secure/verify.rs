@@ -230,7 +230,7 @@ impl Audit<'_> {
         let of_group = |(group, members): (usize, &Vec<_>)| {
             let clients = members.len();
             let (manifest, machine) = (self.manifest, self.machine);
-            Unmasking { manifest, masked: sum, answers: &answers, machine, group, clients }
+            Unmasking { manifest, masked: sum, answers: &answers, machine, group, clients, noise: None }
                 .sum(&mut |_, _| Ok(()))
         };
         let groups = frozen.set.groups.iter().enumerate().map(of_group).collect::<Result<_, _>>()?;

@@ -95,6 +95,54 @@ pub struct Charge {
     /// The number of clients, if it contradicts the plan's sampling.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub contradiction: Option<Contradiction>,
+    /// The secure sum that it pays for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secure: Option<SecureSum>,
+}
+
+/// Who draws the noise of a secure sum.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum NoiseFrom {
+    /// Each client adds a share before it masks its update: the server sees no sum without noise.
+    Distributed,
+    /// The server, on the sum that it sees.
+    Central,
+}
+
+/// A sum of updates that the server does not see one by one.
+#[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct SecureSum {
+    /// Who draws the noise.
+    pub noise: NoiseFrom,
+    /// The digest that names the session.
+    pub session: Sha256,
+    /// Clients in the sum, n.
+    pub clients: u64,
+    /// Draws of noise in the sum that are counted on, m: the fewest clients of a sum, less those that may collude; 1 with
+    /// central noise.
+    pub draws: u64,
+    /// Clients that may tell the server their noise.
+    pub colluders: u64,
+    /// Clip bound: the largest norm of an update.
+    #[serde(rename = "S")]
+    pub clip: f64,
+    /// The largest norm of an update on the grid.
+    pub norm_bound: u64,
+    /// Width of one draw, in units of the grid.
+    pub level: Level,
+    /// Coordinates of an update.
+    pub d: u64,
+}
+
+impl std::fmt::Display for NoiseFrom {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Distributed => "distributed",
+            Self::Central => "central",
+        })
+    }
 }
 
 /// The settings of a release that fedmill makes.

@@ -4,7 +4,7 @@ use crate::kernels::discrete_gaussian::Level;
 use crate::privacy::event::Adjacency;
 use crate::privacy::ledger::budget::{self, Spent, VerdictError};
 use crate::privacy::ledger::plan::{Accountant, ClipBound, Correlated, Sampling, Unit};
-use crate::privacy::ledger::record::{Charge, Epsilon};
+use crate::privacy::ledger::record::{Charge, Epsilon, NoiseFrom};
 use crate::privacy::ledger::replay::State;
 use crate::record::sha256::Sha256;
 use serde::Serialize;
@@ -43,6 +43,12 @@ pub struct Status {
     pub rounds_planned: u64,
     /// Number of further rounds of the plan that the budget holds.
     pub rounds_left: u64,
+    /// Secure sums in which clients added the noise.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub distributed_sums: usize,
+    /// Secure sums that the server saw before it added the noise.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub central_sums: usize,
     /// Numbers of the charges whose release was not recorded.
     pub open: Vec<u64>,
     /// Numbers of the reserves that no charge has used.
@@ -87,6 +93,17 @@ pub struct Status {
     pub head: String,
 }
 
+/// The number of charges for secure sums with this noise.
+fn secure_sums(state: &State, noise: NoiseFrom) -> usize {
+    let sums = state.counted().filter_map(|charge| charge.charge.secure.as_ref());
+    sums.filter(|sum| sum.noise == noise).count()
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
+}
+
 impl Status {
     /// The status of a ledger.
     ///
@@ -124,6 +141,8 @@ impl Status {
             releases: state.releases(),
             rounds_planned: plan.rounds,
             rounds_left: budget::rounds_left(state)?,
+            distributed_sums: secure_sums(state, NoiseFrom::Distributed),
+            central_sums: secure_sums(state, NoiseFrom::Central),
             open: state.orphans().map(|charge| charge.head.seq).collect(),
             reserved: state.reserves.iter().map(|reserve| reserve.seq).collect(),
             voided: state.charges.len() - state.counted().count(),
@@ -192,6 +211,12 @@ impl Status {
             self.correlated
                 .map(|correlated| ("  correlated", format!("{correlated}; one charge pays for all rounds"))),
         );
+        if self.distributed_sums + self.central_sums > 0 {
+            let Self { distributed_sums, central_sums, .. } = self;
+            let text =
+                format!("{distributed_sums} with distributed noise, {central_sums} with central noise");
+            lines.push(("secure sums", text));
+        }
         lines.extend(self.open_lines());
         if self.voided > 0 {
             lines.push(("voided", format!("{} charges", self.voided)));

@@ -71,6 +71,7 @@ pub(super) fn charge(plan: &BudgetPlan, round: u64) -> Charge {
         rng: Rng::Os,
         text: None,
         contradiction: None,
+        secure: None,
     }
 }
 

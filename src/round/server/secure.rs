@@ -9,9 +9,10 @@ use crate::io::{folder, secret};
 use crate::lint::{Finding, Level};
 use crate::modes::secure::check::open_masked;
 use crate::modes::secure::folder::SessionFolder;
+use crate::modes::secure::groups::GroupTerms;
 use crate::modes::secure::keys::sharing::Committee;
 use crate::modes::secure::manifest::Manifest;
-use crate::modes::secure::open::{self, Clips, CommitteeTerms, OpenOptions};
+use crate::modes::secure::open::{self, Clips, CommitteeTerms, GridTerms, OpenOptions};
 use crate::modes::secure::set::{FrozenSet, SetMember};
 use crate::modes::secure::standing::Standing;
 use crate::modes::secure::sum;
@@ -109,7 +110,7 @@ impl Sessions for Server {
         let updates = layout::of_round(round, "updates");
         let is_one = manifest.terms.groups == 1;
         let output = if is_one { format!("{updates}/{ONE_MEAN}{}", layout::MODEL_ENDING) } else { updates };
-        let options = UnmaskOptions { output: self.path(&output), sums: None };
+        let options = UnmaskOptions { output: self.path(&output), sums: None, budget: None };
         let (identity, _) = self.server_identity()?;
         let done = unmask::run(&folder, &options, &identity, &self.machine(&progress));
         let done = done.map_err(RoundError::work)?;
@@ -213,11 +214,11 @@ impl Server {
                 signs_set: secure.helpers_sign_set,
             },
             clips: Clips { parameters: secure.clip, statistics: secure.statistics_clip, controls: None },
-            levels: None,
-            per_lane: secure.values_per_lane as u32,
+            privacy: None,
+            grid: GridTerms { levels: None, per_lane: secure.values_per_lane as u32, keep: None },
             weights: secure.cap().map_or(ClientWeights::Uniform, |cap| ClientWeights::Examples { cap }),
             steps_cap: None,
-            groups: secure.groups as usize,
+            groups: GroupTerms { count: secure.groups as usize, hostile: None },
             min_survivors: secure.min_survivors.map(|least| least as usize),
             deadline: Some(order.deadline),
         })

@@ -1,0 +1,99 @@
+//! Bounds the norm of one client's integers, for sessions under a privacy budget.
+//!
+//! The values are multiplied by one factor, so that their norm is at most S in units of the update, and truncated towards
+//! zero, which never raises a magnitude. Then the sum of squares of the integers is computed exactly. Where floating-point
+//! numbers made it larger than the bound, a smaller factor is tried.
+
+use crate::engine::passes::machine::Machine;
+use crate::modes::secure::privacy::PrivacyTerms;
+use crate::parties::error::SecureError;
+use crate::parties::reading::each_value;
+use crate::parties::tensors::{LaneTensor, not_finite};
+use crate::updates::set::UpdateSet;
+
+/// By what a factor shrinks whose integers exceed the bound.
+const SHRINK: f64 = 1.0 - 1.0 / (1 << 20) as f64;
+
+/// The integers of a client whose norm is bounded.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct BoundedNorm {
+    /// The factor from values to integers.
+    factor: f64,
+    /// The largest integer of a value.
+    most: f64,
+    /// The norm of the values, and whether it exceeds the bound S.
+    pub norm: (f64, bool),
+}
+
+impl BoundedNorm {
+    /// The factor for the first update of a set, and integers up to `levels`.
+    ///
+    /// # Errors
+    ///
+    /// When a value is not finite, or the update cannot be read.
+    pub fn of(
+        machine: &Machine,
+        set: &UpdateSet,
+        tensors: &[LaneTensor],
+        (terms, levels): (&PrivacyTerms, u32),
+    ) -> Result<Self, SecureError> {
+        let (mut squares, mut passed) = (0.0, 0);
+        each_value(machine, set, tensors, &mut |_, values| {
+            if let Some(place) = values.iter().position(|value| !value.is_finite()) {
+                return Err(not_finite(tensors, passed + place));
+            }
+            passed += values.len();
+            squares += values.iter().map(|value| value * value).sum::<f64>();
+            Ok(())
+        })?;
+        let norm = squares.sqrt();
+        let unit = terms.norm_bound as f64 / terms.clip_norm;
+        let factor = if norm > terms.clip_norm { unit * (terms.clip_norm / norm) } else { unit };
+        let mut bounded = Self { factor, most: f64::from(levels), norm: (norm, norm > terms.clip_norm) };
+        while bounded.squares(machine, set, tensors)? > u128::from(terms.norm_bound).pow(2) {
+            bounded.factor *= SHRINK;
+        }
+        Ok(bounded)
+    }
+
+    /// The exact sum of squares of the integers.
+    fn squares(
+        self,
+        machine: &Machine,
+        set: &UpdateSet,
+        tensors: &[LaneTensor],
+    ) -> Result<u128, SecureError> {
+        let (mut squares, mut integers) = (0_u128, Vec::new());
+        each_value(machine, set, tensors, &mut |_, values| {
+            integers.resize(values.len(), 0);
+            self.integers(values, &mut integers);
+            squares += integers.iter().map(|integer| u128::from(integer.unsigned_abs()).pow(2)).sum::<u128>();
+            Ok(())
+        })?;
+        Ok(squares)
+    }
+
+    /// The integers of values. Returns the number of values beyond the largest integer.
+    pub fn integers(self, values: &[f64], integers: &mut [i32]) -> u64 {
+        let mut clipped = 0;
+        for (value, integer) in values.iter().zip(integers) {
+            let scaled = value * self.factor;
+            clipped += u64::from(scaled.abs() > self.most);
+            *integer = scaled.clamp(-self.most, self.most) as i32;
+        }
+        clipped
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn integers_are_truncated_and_clipped() {
+        let bounded = BoundedNorm { factor: 10.0, most: 25.0, norm: (1.0, false) };
+        let mut integers = [9; 5];
+        assert_eq!(bounded.integers(&[0.19, -0.19, 2.5, 2.61, -9e9], &mut integers), 2);
+        assert_eq!(integers, [1, -1, 25, 25, -25]);
+    }
+}
