@@ -252,8 +252,8 @@ fn a_sum_over_the_budget_is_not_published() {
     let session = parties();
     // One round of this multiplier, and not two.
     budget(&session.dir, "small", "--epsilon 6 --rounds 1");
+    ["session", "second"].iter().for_each(|folder| done(&open(&session, folder, "--dp small")));
     for (folder, code) in [("session", 0), ("second", 1)] {
-        done(&open(&session, folder, "--dp small"));
         for client in 2..=5 {
             let update = format!("in/client-{client}.safetensors");
             done(&session.run(&mask_command(folder, client, &update, "--allow-again")));
@@ -269,6 +269,8 @@ fn a_sum_over_the_budget_is_not_published() {
         assert!(code == 0 || run.stderr.contains("over the privacy budget"), "{run:#?}");
     }
     assert!(!session.dir.exists("second/transcript.json"));
+    open(&session, "third", "--dp small").assert_fails(1, &["over the privacy budget"]);
+    assert!(!session.dir.exists("third"));
 }
 
 #[test]

@@ -19,6 +19,7 @@ use crate::kernels::field::P;
 use crate::modes::secure::manifest::SessionTerms;
 use crate::parties::error::SecureError;
 use crate::parties::tensors::ClientWeights;
+use crate::privacy::ledger::budget::{self, Verdict};
 use crate::privacy::ledger::plan::{BudgetPlan, ClipBound};
 use crate::privacy::ledger::record::NoiseFrom;
 use crate::record::sha256::Sha256;
@@ -81,6 +82,10 @@ impl PrivacyTerms {
         };
         check_plan(plan).map_err(refused)?;
         books.terms(values as u64).map_err(of_budget(&request.budget))?;
+        // Who reads the session's folder can compute the sum once helpers answered, so `unmask` is late to refuse.
+        if let Some(verdict) = over_budget(&books, values as u64).map_err(of_budget(&request.budget))? {
+            return Err(SecureError::refused(format!("over the privacy budget: {verdict}"), None));
+        }
         let honest = match request.mode {
             NoiseFrom::Central => 1,
             NoiseFrom::Distributed => min_survivors.saturating_sub(request.colluders),
@@ -205,6 +210,13 @@ fn check_plan(plan: &BudgetPlan) -> Result<(), (String, &'static str)> {
         return Err(("its plan has noise of level L3, expected L2: fewer coordinates".to_owned(), another));
     }
     Ok(())
+}
+
+/// The verdict on one more sum if the budget does not hold it; `None` if it does.
+fn over_budget(books: &Books, values: u64) -> Result<Option<Verdict>, BudgetError> {
+    let plan = books.state.plan();
+    let verdict = budget::would(&books.state, &plan.event()?, Some(plan.noise_of(LEVEL, values)), None)?;
+    Ok((!verdict.fits()).then_some(verdict))
 }
 
 /// The error of a budget.
