@@ -158,6 +158,9 @@ def take_part(federation, client, home, options):
         return
     task = json.loads((home / "task.json").read_text())
     check(client, task)
+    if options.keys and "secure" not in task:
+        sys.exit(f"client.py: {client}: round {number} asks for the update in the clear, expected a masked one as --keys says; "
+                 "leave --keys out to send it")
     model = model_of(federation, task["model"], home, options.fedmill)
     tensors, examples = train(client, load_file(model), options.step)
     if client in options.nan:

@@ -81,8 +81,8 @@ pub fn values_of(tensors: &[LaneTensor]) -> usize {
 /// When one is no number above 0.
 pub fn check_clips(clips: &[(&str, Option<f64>)]) -> Result<(), String> {
     for (name, clip) in clips {
-        if clip.is_some_and(|clip| !(clip.is_normal() && clip > 0.0)) {
-            return Err(format!("{name} is {clip:?}, expected a number above 0"));
+        if let Some(clip) = clip.filter(|clip| !(clip.is_normal() && *clip > 0.0)) {
+            return Err(format!("{name} is {clip}, expected a number above 0"));
         }
     }
     Ok(())

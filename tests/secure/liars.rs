@@ -180,3 +180,36 @@ fn answers_that_are_none_count_nothing() {
     session.unmask().assert_fails(1, &["2 answers of helpers over this set, expected at least 3"]);
     session.assert_nothing_published();
 }
+
+/// Answers that come after the transcript are compared with those that it counts.
+#[test]
+fn an_answer_that_later_ones_show_to_be_wrong_is_named() {
+    let session = Session::summed(4, 5, &[1, 2, 4], "");
+    [1, 2, 3].iter().for_each(|helper| done(&session.help(*helper)));
+    // The factor of helper 2 at the points 1, 2 and 3 is -3: no sum is larger than clients can make it.
+    lie(&session, 2, |lane, value| {
+        if lane == 4 {
+            *value += 1;
+        }
+    });
+    done(&session.unmask());
+    let published = session.files();
+    [4, 5].iter().for_each(|helper| done(&session.help(*helper)));
+    let run = session.unmask();
+    run.assert_fails(
+        1,
+        &["transcript.json: counts the answer of `helper-2`", "mean that was published is wrong", "hint:"],
+    );
+    assert_eq!(session.files()["session/transcript.json"], published["session/transcript.json"]);
+    std::fs::remove_file(session.dir.path("session/transcript.json")).unwrap();
+    done(&session.unmask());
+    assert_eq!(session.published(), sums(&[1, 2, 4], false));
+}
+
+#[test]
+fn answers_that_came_later_are_counted() {
+    let session = answered(5, &[1, 2, 3]);
+    assert!(session.unmask().stderr.contains("3 answers that agree"));
+    [4, 5].iter().for_each(|helper| done(&session.help(*helper)));
+    assert!(session.unmask().stderr.contains("5 answers that agree"));
+}

@@ -267,7 +267,7 @@ fn a_session_is_opened_once_and_with_terms_that_can_be() {
         ("--threshold 4", "expected 1 to 10 helpers and a threshold above half"),
         ("--min-survivors 1", "min_survivors is 1, expected 2 to 4"),
         ("--min-survivors 5", "min_survivors is 5, expected 2 to 4"),
-        ("--groups 3", "min_survivors is 2, expected 2 to 1"),
+        ("--groups 3", "4 clients in 3 groups: found a group of 1, expected at least 2"),
         ("--groups 0", "found 0, expected 1 to 4"),
         ("--groups 5", "found 5, expected 1 to 4"),
         ("--values-per-lane 9", "found 9 values in a lane, expected 1 to 8"),

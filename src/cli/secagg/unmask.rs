@@ -38,7 +38,7 @@ impl Arguments {
         let done = done.map_err(Failure::of)?;
         if !common.quiet {
             let clients: usize = done.transcript.groups.iter().map(|group| group.clients).sum();
-            let (answers, wrong) = (done.transcript.answers.len(), done.transcript.wrong.len());
+            let (answers, wrong) = (done.agreeing, done.transcript.wrong.len());
             console::tell(&format!("{clients} clients, {answers} answers that agree, {wrong} wrong"));
         }
         done.means.iter().for_each(|path| print_path(path));

@@ -291,6 +291,13 @@ impl SessionTerms {
         if sizes.iter().sum::<usize>() != self.clients.len() {
             return Err(format!("a client is in a group beyond {}", self.groups));
         }
+        if least < 2 {
+            return Err(format!(
+                "{} clients in {} groups: found a group of {least}, expected at least 2 clients in each: a sum of one is its update",
+                self.clients.len(),
+                self.groups
+            ));
+        }
         if self.min_survivors < 2 || self.min_survivors > least {
             return Err(format!(
                 "min_survivors is {}, expected 2 to {least}, the clients of the smallest group",

@@ -100,6 +100,8 @@ pub struct Unmasked {
     pub transcript: Transcript,
     /// The means, one for each group that has clients.
     pub means: Vec<PathBuf>,
+    /// Answers that are there now and agree, those that came after the transcript too.
+    pub agreeing: usize,
 }
 
 /// Unmasks the sums of a session, and publishes the means and the transcript.
@@ -129,7 +131,9 @@ pub fn run(
         let why = format!("{}: lists other answers or sums than those that are there now", path.display());
         SecureError::refused(why, Some("see `fedmill secagg verify`"))
     };
+    let agreeing = answers.sound.len();
     if let Some(published) = &published {
+        refuse_wrong(folder, published, &answers.wrong)?;
         answers.only_of(published);
         if answers.sound.len() < manifest.committee.threshold() {
             return Err(other_answers());
@@ -164,7 +168,21 @@ pub fn run(
         means.push(path);
     }
     SignedText::sign(&transcript, Stage::Unmask, identity)?.publish(&folder.transcript())?;
-    Ok(Unmasked { transcript, means })
+    Ok(Unmasked { transcript, means, agreeing })
+}
+
+/// Refuses to go on with a transcript that counts an answer of which later ones show that it is wrong.
+fn refuse_wrong(folder: &SessionFolder, published: &Transcript, wrong: &[String]) -> Result<(), SecureError> {
+    let Some(helper) = wrong.iter().find(|helper| published.answers.contains_key(*helper)) else {
+        return Ok(());
+    };
+    let path = folder.transcript();
+    let why = format!(
+        "{}: counts the answer of `{helper}`, and answers that came later show that it is wrong: the mean that was published is \
+         wrong",
+        path.display()
+    );
+    Err(SecureError::refused(why, Some("remove the transcript and the mean, and run `unmask` again")))
 }
 
 /// The transcript of a session.
