@@ -11,6 +11,7 @@ mod kept;
 mod killed;
 mod liars;
 mod linear;
+mod parts;
 mod privacy;
 mod restored;
 mod same_bytes;

@@ -1,11 +1,12 @@
 //! Names a file by its content.
 //!
-//! [`seal`] is the digest that a file of fedmill carries. [`store`] keeps files by their digests, and [`known`] knows the
-//! digests of files that did not change.
+//! [`seal`] is the digest that a file of fedmill carries. [`store`] keeps files by their digests, [`known`] knows the
+//! digests of files that did not change, and [`tree`] joins the digests of parts.
 
 pub mod known;
 pub mod seal;
 pub mod store;
+pub mod tree;
 
 use crate::io::interrupt;
 use crate::io::source::{SourceFile, open_regular};

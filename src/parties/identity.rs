@@ -40,6 +40,10 @@ pub enum Stage {
     Help,
     /// The server publishes the sum.
     Unmask,
+    /// A machine of the server adds up some of the lanes.
+    SumPart,
+    /// A machine of a helper computes some of the lanes of its answer.
+    HelpPart,
     /// The key holder of homomorphic encryption publishes its key.
     HeKeygen,
     /// The server opens a round of homomorphic encryption.
@@ -73,6 +77,8 @@ impl fmt::Display for Stage {
             Self::Witness => "witness",
             Self::Help => "help",
             Self::Unmask => "unmask",
+            Self::SumPart => "sum-part",
+            Self::HelpPart => "help-part",
             Self::HeKeygen => "keygen",
             Self::HeOpen => "open",
             Self::HeEncrypt => "encrypt",

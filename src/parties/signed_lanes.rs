@@ -164,7 +164,7 @@ impl<'s> LanesWriter<'s> {
 }
 
 /// The bytes of lanes in a file.
-fn little_endian(lanes: &[u32]) -> Cow<'_, [u8]> {
+pub fn little_endian(lanes: &[u32]) -> Cow<'_, [u8]> {
     match cfg!(target_endian = "little") {
         true => Cow::Borrowed(bytemuck::cast_slice(lanes)),
         false => Cow::Owned(lanes.iter().flat_map(|lane| lane.to_le_bytes()).collect()),
@@ -288,6 +288,18 @@ impl LanesFile {
         &self.extra
     }
 
+    /// Checks a digest of the lanes against the one that the sender signed.
+    ///
+    /// # Errors
+    ///
+    /// When it is another one, or `None`.
+    pub fn check_lanes_digest(&self, found: Option<[u8; 32]>) -> Result<(), MessageFault> {
+        match found == Some(self.lanes_digest) {
+            true => Ok(()),
+            false => Err(MessageFault::LanesDigest(self.sender.clone())),
+        }
+    }
+
     /// The path of the file.
     pub fn path(&self) -> &Path {
         self.source.path()
@@ -329,16 +341,18 @@ impl LanesAudit {
         self.digest.add_bytes(&little_endian(lanes));
     }
 
+    /// Adds the next lanes. All threads of the current pool share the work.
+    pub fn add_shared(&mut self, lanes: &[u32]) {
+        self.digest.add_shared(&little_endian(lanes));
+    }
+
     /// Ends the check, after all lanes were added.
     ///
     /// # Errors
     ///
     /// When they do not have their digest.
     pub fn end(self, file: &LanesFile) -> Result<(), MessageFault> {
-        if self.digest.bytes() == file.lanes_digest {
-            return Ok(());
-        }
-        Err(MessageFault::LanesDigest(file.sender.clone()))
+        file.check_lanes_digest(Some(self.digest.bytes()))
     }
 }
 

@@ -2,13 +2,14 @@
 //!
 //! A registry is a slice of [`RegistryEntry`], one for each name. The help, the tables in `docs` and the generic tests
 //! read it. [`share`] parses a part of the clients, [`size`] a number of bytes, [`numbers`] checks numbers of
-//! strategies, [`duration`] is a duration as text, [`nearest`] finds the name that an operator meant, and [`places`] the
-//! lines of JSON paths.
+//! strategies, [`duration`] is a duration as text, [`nearest`] finds the name that an operator meant, [`places`] the lines of
+//! JSON paths, and [`shard`] is a part of a run.
 
 pub mod duration;
 pub mod nearest;
 pub mod numbers;
 pub mod places;
+pub mod shard;
 pub mod share;
 pub mod size;
 

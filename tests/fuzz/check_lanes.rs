@@ -2,6 +2,7 @@
 //!
 //! The fuzz target and the test of its seeds share them.
 
+use fedmill::kernels::lanes::Isa;
 use fedmill::modes::secure::answers::audit;
 use fedmill::parties::identity::{Identity, Stage};
 use fedmill::parties::signed_lanes::{LanesReader, Shape, Statement};
@@ -28,7 +29,7 @@ pub(super) fn check(file: &[u8]) -> bool {
     let opened = LanesReader::default().open(&path, &statement(), SHAPE, &key);
     let is_sound = opened.is_ok_and(|lanes| {
         assert_eq!((lanes.shape(), lanes.extra().len()), (SHAPE, SHAPE.extra));
-        audit(&lanes).is_ok()
+        audit(&lanes, Isa::detect()).is_ok()
     });
     std::fs::remove_file(&path).expect("a temporary file can be removed");
     is_sound

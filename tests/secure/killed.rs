@@ -42,7 +42,7 @@ impl Before {
 
 /// What a command does that is the same in every run: a kill before any step, and a run to the end, give the bytes of an
 /// undisturbed run.
-fn assert_same_bytes(session: &Session, command: &str, least: usize, outputs: &[&str]) {
+pub(super) fn assert_same_bytes(session: &Session, command: &str, least: usize, outputs: &[&str]) {
     let before = Before::of(session);
     done(&session.run(command));
     let (whole, published): (_, Vec<_>) =

@@ -8,7 +8,7 @@ use std::fs;
 /// More lanes than one part of any loop, and an uneven number of them.
 const LEN: usize = 140_003;
 
-fn long(session: &Session) {
+pub(super) fn long(session: &Session) {
     let tensor = |name: &str, seed: usize| {
         let values: Vec<f32> =
             (0..LEN).map(|i| ((i * 31 + seed * 7919) % 2003) as f32 / 1000.0 - 1.0).collect();

@@ -10,6 +10,7 @@ use crate::io::secret;
 use crate::modes::secure::folder::SessionFolder;
 use crate::parties::error::SecureError;
 use crate::parties::identity::Identity;
+use crate::settings::shard::Shard;
 use crate::telemetry::progress::Progress;
 use clap::Args;
 use rayon::ThreadPool;
@@ -47,6 +48,26 @@ pub(super) struct PartyOptions {
     /// older copy of it.
     #[arg(long, value_name = "DIR")]
     journal: Option<PathBuf>,
+}
+
+/// One machine of several that make a message together.
+#[derive(Args, Debug)]
+#[command(next_help_heading = PARTY)]
+pub(super) struct PartsOptions {
+    /// Compute this shard alone, on one of several machines: number I of S shards, counted from 1.
+    #[arg(long, value_name = "I/S", requires = "parts")]
+    shard: Option<Shard>,
+    /// The folder of parts, which your machines share, and no other party: with --shard, write a part; without, join the
+    /// parts of all shards.
+    #[arg(long, value_name = "DIR")]
+    parts: Option<PathBuf>,
+}
+
+impl PartsOptions {
+    /// The folder of parts, and the shard to compute; `None` for a machine that does all alone.
+    pub(super) fn get(&self) -> Option<(&Path, Option<Shard>)> {
+        self.parts.as_deref().map(|parts| (parts, self.shard))
+    }
 }
 
 impl SessionOption {

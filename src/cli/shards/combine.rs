@@ -2,8 +2,9 @@
 
 use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome};
 use crate::engine::decide::method::Reporting;
-use crate::modes::shards::{Shard, combine::combine};
+use crate::modes::shards::combine::combine;
 use crate::options::aggregation::{AggregationOptions, published};
+use crate::settings::shard::Shard;
 use clap::Args;
 use std::path::PathBuf;
 

@@ -1,9 +1,10 @@
 //! `fedmill gram`: measures the geometry of the updates in one shard.
 
 use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome};
-use crate::modes::shards::{Shard, gram::gram};
+use crate::modes::shards::gram::gram;
 use crate::options::aggregation::{AggregationOptions, published};
 use crate::options::reporting::ReportingOptions;
+use crate::settings::shard::Shard;
 use clap::Args;
 use std::path::PathBuf;
 

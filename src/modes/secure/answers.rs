@@ -5,7 +5,7 @@
 
 use crate::engine::passes::machine::Machine;
 use crate::io::interrupt;
-use crate::kernels::field::{P, add_multiple, subtract};
+use crate::kernels::field::{P, add_multiple, all_below, subtract};
 use crate::kernels::lanes::Isa;
 use crate::modes::secure::folder::SessionFolder;
 use crate::modes::secure::keys::sharing::{factors, subsets};
@@ -52,7 +52,7 @@ impl Answers {
         frozen: &FrozenSet,
         machine: &Machine,
     ) -> Result<Self, SecureError> {
-        let all = open_all(folder, manifest, frozen)?;
+        let all = open_all(folder, manifest, frozen, machine)?;
         let threshold = manifest.committee.threshold();
         if all.len() < threshold {
             let why =
@@ -93,7 +93,7 @@ impl Answers {
     ) -> Result<(), SecureError> {
         let answers = &self.sound[..threshold];
         let points: Vec<usize> = answers.iter().map(|answer| answer.number).collect();
-        let rows = read_rows(answers, first, sums.len())?;
+        let rows = machine.pool.install(|| read_rows(answers, first, sums.len()))?;
         let rows: Vec<(u32, &[u32])> = factors(&points, 0)
             .into_iter()
             .zip(&rows)
@@ -109,6 +109,7 @@ fn open_all(
     folder: &SessionFolder,
     manifest: &Manifest,
     frozen: &FrozenSet,
+    machine: &Machine,
 ) -> Result<Vec<Answer>, SecureError> {
     let reader = LanesReader::default();
     let mut answers = Vec::new();
@@ -120,7 +121,7 @@ fn open_all(
         }
         let statement = manifest.statement(Stage::Help, &helper.id, Some(frozen.digest));
         let opened = reader.open(&path, &statement, manifest.sums_shape(), &helper.ed25519);
-        match opened.and_then(|file| audit(&file).map(|()| file)) {
+        match opened.and_then(|file| machine.pool.install(|| audit(&file, machine.isa)).map(|()| file)) {
             Ok(file) => answers.push(Answer { number, helper: helper.id.clone(), file }),
             Err(fault) => tracing::warn!("{}: {fault}: the answer does not count", path.display()),
         }
@@ -128,16 +129,21 @@ fn open_all(
     Ok(answers)
 }
 
-/// Checks that lanes have their digest and are in the field.
-pub fn audit(file: &LanesFile) -> Result<(), MessageFault> {
+/// Checks that lanes have their digest and are in the field. All threads of the current pool share the work.
+///
+/// # Errors
+///
+/// When they do not, or cannot be read.
+pub fn audit(file: &LanesFile, isa: Isa) -> Result<(), MessageFault> {
     let all = file.shape().rows * file.shape().lanes;
     let mut audit = file.audit();
     let mut lanes = vec![0; LANES_AT_ONCE.min(all)];
     for first in (0..all).step_by(LANES_AT_ONCE) {
         let lanes = &mut lanes[..LANES_AT_ONCE.min(all - first)];
         file.read(first, lanes)?;
-        audit.add(lanes);
-        if let Some(place) = lanes.iter().position(|lane| *lane >= P) {
+        audit.add_shared(lanes);
+        if !all_below(isa, lanes) {
+            let place = lanes.iter().position(|lane| *lane >= P).unwrap_or(0);
             return Err(MessageFault::OutsideField { lane: (first + place) as u64, found: lanes[place] });
         }
     }
@@ -177,7 +183,7 @@ fn read_rows(all: &[Answer], first: usize, len: usize) -> Result<Vec<Vec<u32>>, 
         answer.file.read(first, &mut row).map_err(SecureError::file(answer.file.path()))?;
         Ok(row)
     };
-    all.iter().map(row).collect()
+    all.par_iter().map(row).collect()
 }
 
 /// Which rows lie on the polynomial through the chosen ones in every lane.
@@ -235,7 +241,7 @@ fn contradiction(all: &[Answer], most: usize, threshold: usize) -> SecureError {
     SecureError::refused(why, Some("nothing is published; wait for the answers of more helpers"))
 }
 
-/// Subtracts masks from masked sums, lane by lane.
+/// Subtracts masks from masked sums, lane by lane, on all threads.
 pub fn without_masks(masked: &mut [u32], masks: &[u32]) {
-    masked.iter_mut().zip(masks).for_each(|(sum, mask)| *sum = subtract(*sum, *mask));
+    masked.par_iter_mut().zip(masks).for_each(|(sum, mask)| *sum = subtract(*sum, *mask));
 }

@@ -11,7 +11,7 @@ use crate::modes::secure::keys::seeds::{self, Seed, Seeds};
 use crate::modes::secure::manifest::Manifest;
 use crate::modes::secure::mask_stream::add_share;
 use crate::modes::secure::set::{FrozenSet, SetMember};
-use crate::modes::secure::sum::open_members;
+use crate::modes::secure::sum::{TakeSums, open_members};
 use crate::parties::SECAGG_PROTOCOL;
 use crate::parties::error::SecureError;
 use crate::parties::hex::Hex;
@@ -23,6 +23,7 @@ use crate::record::sha256::Sha256;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use zeroize::Zeroize;
 
@@ -72,22 +73,43 @@ pub fn run(
     let mut journal = PartyJournal::open(journal)?;
     let files = machine.pool.install(|| open_members(folder, &manifest, &frozen.set))?;
     let mut seeds = open_seeds(&manifest, &(number, identity), &frozen, &files, machine)?;
-    if manifest.terms.helpers_sign_set {
-        bind(&manifest, &frozen, &mut journal, Stage::Witness)?;
-        let found = witnesses(folder, &manifest, helper, &frozen, identity)?;
-        if found < manifest.terms.threshold {
-            return Ok(Helped::Waits { found, expected: manifest.terms.threshold });
-        }
+    if let Some(waits) = bind_answer(folder, &manifest, (helper, identity), &frozen, &mut journal)? {
+        return Ok(waits);
     }
-    refuse_unknown_answer(folder, &manifest, helper, &journal)?;
-    bind(&manifest, &frozen, &mut journal, Stage::Help)?;
     let path = folder.answer(helper);
     folder.make_room(&path)?;
     let statement = manifest.statement(Stage::Help, helper, Some(frozen.digest));
     let mut writer = LanesWriter::create(&path, &statement, manifest.sums_shape())?;
-    write_shares(&manifest, number, &frozen, &mut seeds, machine, &mut writer)?;
+    let lanes = 0..manifest.terms.lanes();
+    write_shares(&manifest, number, &mut seeds, lanes, machine, &mut |share| writer.append(share))?;
     writer.publish(&[], identity)?;
     Ok(Helped::Answered(path))
+}
+
+/// Binds the helper to a set, on disk: from now on it answers over this one alone. Returns what it waits for, if others
+/// must sign the set first.
+///
+/// # Errors
+///
+/// When it is bound to another one, or an answer is there that its journal does not know.
+pub fn bind_answer(
+    folder: &SessionFolder,
+    manifest: &Manifest,
+    (helper, identity): (&str, &Identity),
+    frozen: &FrozenSet,
+    journal: &mut PartyJournal,
+) -> Result<Option<Helped>, SecureError> {
+    if manifest.terms.helpers_sign_set {
+        bind(manifest, frozen, journal, Stage::Witness)?;
+        let (found, expected) =
+            (witnesses(folder, manifest, helper, frozen, identity)?, manifest.terms.threshold);
+        if found < expected {
+            return Ok(Some(Helped::Waits { found, expected }));
+        }
+    }
+    refuse_unknown_answer(folder, manifest, helper, journal)?;
+    bind(manifest, frozen, journal, Stage::Help)?;
+    Ok(None)
 }
 
 /// Binds the helper to a set, on disk.
@@ -136,7 +158,11 @@ fn refuse_unknown_answer(
 }
 
 /// The seeds that the helper holds of every member of the set, group by group.
-fn open_seeds(
+///
+/// # Errors
+///
+/// When the seeds of a member are not sound.
+pub fn open_seeds(
     manifest: &Manifest,
     helper: &(usize, &Identity),
     frozen: &FrozenSet,
@@ -157,18 +183,22 @@ fn open_seeds(
     machine.pool.install(|| frozen.set.groups.iter().map(of_group).collect())
 }
 
-/// Computes the helper's share for each group, and wipes the seeds.
-fn write_shares(
+/// Computes some lanes of the helper's share for each group, hands them to `take`, and wipes the seeds.
+///
+/// # Errors
+///
+/// When the GPU fails, `take` fails, or a signal asked to stop.
+pub fn write_shares(
     manifest: &Manifest,
     number: usize,
-    frozen: &FrozenSet,
     seeds: &mut [Vec<Seeds>],
+    lanes: Range<usize>,
     machine: &Machine,
-    writer: &mut LanesWriter,
+    take: &mut TakeSums,
 ) -> Result<(), SecureError> {
     let sets = manifest.committee.sets_without(number);
-    let lanes = manifest.terms.lanes();
-    let work = frozen.set.members().count() * sets.len() * lanes * size_of::<u32>();
+    let clients: usize = seeds.iter().map(Vec::len).sum();
+    let work = clients * sets.len() * lanes.len() * size_of::<u32>();
     machine.progress.start("computing masks", work as u64);
     for group in seeds {
         let mut streams: Vec<(u32, Vec<Seed>)> = sets
@@ -179,12 +209,12 @@ fn write_shares(
                 (factor, group.iter().map(|seeds| seeds[place]).collect())
             })
             .collect();
-        for first in (0..lanes).step_by(LANES_AT_ONCE) {
+        for first in lanes.clone().step_by(LANES_AT_ONCE) {
             interrupt::check()?;
-            let mut share = vec![0; LANES_AT_ONCE.min(lanes - first)];
+            let mut share = vec![0; LANES_AT_ONCE.min(lanes.end - first)];
             add_share(machine, &streams, first as u64, &mut share)?;
             machine.progress.advance((group.len() * sets.len() * share.len() * size_of::<u32>()) as u64);
-            machine.pool.install(|| writer.append(&share))?;
+            machine.pool.install(|| take(&share))?;
         }
         streams.iter_mut().for_each(|(_, seeds)| seeds.zeroize());
         group.clear();

@@ -374,14 +374,15 @@ impl<'s> Masking<'s> {
         let first = self.counts.values as usize;
         let is_sent = self.kept.flags(first..first + values.len());
         if let Some(copy) = self.copy {
-            let integers = self.integers[start..].iter().copied().map(i64::from);
-            match &is_sent {
-                None => copy.write(first, integers)?,
-                Some(is_sent) => {
-                    let sent = |(integer, is_sent): (i64, &bool)| if *is_sent { integer } else { 0 };
-                    copy.write(first, integers.zip(is_sent).map(sent))?;
-                }
+            let mut integers: Vec<i64> = self.integers[start..].iter().copied().map(i64::from).collect();
+            if let Some(is_sent) = &is_sent {
+                integers
+                    .iter_mut()
+                    .zip(is_sent)
+                    .filter(|(_, is_sent)| !**is_sent)
+                    .for_each(|(integer, _)| *integer = 0);
             }
+            copy.write(first, &integers)?;
         }
         if let Some(is_sent) = is_sent {
             leave_out(&mut self.integers, start, &is_sent);

@@ -79,7 +79,14 @@ pub fn add_multiples(machine: &Machine, rows: &[(u32, &[u32])], lanes: &mut [u32
         add_elements(machine.isa, &ring.gpu().sum_multiples(&factors, &rows)?, lanes);
         return Ok(());
     }
-    rows.iter().for_each(|(factor, row)| add_multiple(machine.isa, *factor, row, lanes));
+    let isa = machine.isa;
+    machine.pool.install(|| {
+        lanes.par_chunks_mut(PART).enumerate().for_each(|(part, lanes)| {
+            for (factor, row) in rows {
+                add_multiple(isa, *factor, &row[part * PART..][..lanes.len()], lanes);
+            }
+        });
+    });
     Ok(())
 }
 

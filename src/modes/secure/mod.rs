@@ -9,11 +9,11 @@
 //!
 //! Those are the files [`open`], [`mask`], [`check`], [`sum`], [`help`] and [`unmask`]; [`verify`] audits a session,
 //! [`simulate`] plays every role, [`params`] prints the costs, and [`standing`] says how far a session is. A [`manifest`]
-//! holds the terms. [`keys`] are who holds which seeds, and [`mask_stream`] adds masks. [`groups`] puts clients in groups, and [`kept`] draws the values that all
-//! clients send. [`folder`] names the files of a
-//! session, and [`set`] is the frozen set of clients. [`answers`] compares the answers of helpers, and [`integers`] writes
-//! what was masked or summed. [`privacy`] is the noise and the bound of clients in sessions under a budget, [`norm`]
-//! bounds one client, and [`payment`] charges the budget.
+//! holds the terms. [`keys`] are who holds which seeds, and [`mask_stream`] adds masks. [`groups`] puts clients in groups,
+//! and [`kept`] draws the values that all clients send. [`folder`] names the files of a session, and [`set`] is the frozen
+//! set of clients. [`answers`] compares the answers of helpers, [`integers`] writes what was masked or summed, and [`parts`]
+//! splits a sum or an answer over machines. [`privacy`] is the noise and the bound of clients in sessions under a budget,
+//! [`norm`] bounds one client, and [`payment`] charges the budget.
 //!
 //! docs/secure.md has the mathematics and the threat model. Paper of the sharing: Cramer, Damgard and Ishai, TCC 2005.
 
@@ -31,6 +31,7 @@ pub mod mask_stream;
 pub mod norm;
 pub mod open;
 pub mod params;
+pub mod parts;
 pub mod payment;
 pub mod privacy;
 pub mod set;

@@ -4,6 +4,7 @@
 //! lanes are not those that it signed is left out, and the pass runs again.
 
 use crate::engine::passes::machine::Machine;
+use crate::io::digest::tree::PartDigest;
 use crate::io::folder::make_folder_of;
 use crate::io::interrupt;
 use crate::kernels::field::{P, add_elements, all_below};
@@ -19,10 +20,11 @@ use crate::parties::fault::MessageFault;
 use crate::parties::hex::Hex;
 use crate::parties::identity::{Identity, Stage};
 use crate::parties::journal::{Deed, PartyJournal};
-use crate::parties::signed_lanes::{LanesAudit, LanesFile, LanesReader, LanesWriter};
+use crate::parties::signed_lanes::{LanesFile, LanesReader, LanesWriter, little_endian};
 use crate::parties::signed_text::SignedText;
 use rayon::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// Lanes of the sums that are in memory at once, for each thread.
@@ -102,7 +104,11 @@ pub fn check_server(manifest: &Manifest, identity: &Identity) -> Result<(), Secu
 }
 
 /// The set that this server froze before, published again if its file is gone.
-fn already_frozen(
+///
+/// # Errors
+///
+/// When the session has another set, or a file that the journal does not know of.
+pub fn already_frozen(
     folder: &SessionFolder,
     manifest: &Manifest,
     journal: &PartyJournal,
@@ -144,10 +150,18 @@ fn refuse_unknown_set(folder: &SessionFolder, manifest: &Manifest) -> Result<(),
 }
 
 /// The sound files of clients, by id, and those who are left out.
-type Collected = (BTreeMap<String, LanesFile>, Vec<LeftOutClient>);
+pub type Collected = (BTreeMap<String, LanesFile>, Vec<LeftOutClient>);
 
 /// Reads the masked updates that are there, and what helpers reported.
-fn collect(folder: &SessionFolder, manifest: &Manifest, machine: &Machine) -> Result<Collected, SecureError> {
+///
+/// # Errors
+///
+/// When a file cannot be read.
+pub fn collect(
+    folder: &SessionFolder,
+    manifest: &Manifest,
+    machine: &Machine,
+) -> Result<Collected, SecureError> {
     let (reader, all) = (LanesReader::default(), folder.all_masked()?);
     let open =
         |(sender, path): &(Option<String>, PathBuf)| open_masked(manifest, &reader, sender.as_deref(), path);
@@ -206,18 +220,38 @@ fn freeze(
             }
             continue;
         }
-        let kept = journal.kept(&manifest.session, "set.json");
-        make_folder_of(&kept).map_err(SecureError::io(&kept))?;
-        text.publish(&kept)?;
-        let subject = Hex(*frozen.digest.bytes());
-        journal.note(&Deed { session: manifest.session, stage: Stage::Set, subject })?;
-        text.publish(&folder.set())?;
+        note_frozen(folder, manifest, &text, &frozen, journal)?;
         writer.publish(&[], identity)?;
         return Ok(Summed { frozen, path: folder.sum() });
     }
 }
 
-fn check_quorum(manifest: &Manifest, set: &ClientSet) -> Result<(), SecureError> {
+/// Notes in the journal that a set is frozen, and publishes it.
+///
+/// # Errors
+///
+/// When it cannot be written.
+pub fn note_frozen(
+    folder: &SessionFolder,
+    manifest: &Manifest,
+    text: &SignedText,
+    frozen: &FrozenSet,
+    journal: &mut PartyJournal,
+) -> Result<(), SecureError> {
+    let kept = journal.kept(&manifest.session, "set.json");
+    make_folder_of(&kept).map_err(SecureError::io(&kept))?;
+    text.publish(&kept)?;
+    let subject = Hex(*frozen.digest.bytes());
+    journal.note(&Deed { session: manifest.session, stage: Stage::Set, subject })?;
+    text.publish(&folder.set())
+}
+
+/// Checks that a set has clients.
+///
+/// # Errors
+///
+/// When too few are there.
+pub fn check_quorum(manifest: &Manifest, set: &ClientSet) -> Result<(), SecureError> {
     if set.members().next().is_some() {
         return Ok(());
     }
@@ -280,8 +314,16 @@ pub fn open_members(
 struct Adding<'f> {
     client: &'f str,
     file: &'f LanesFile,
-    audit: LanesAudit,
+    digest: PartDigest,
     fault: Option<MessageFault>,
+}
+
+/// What adding up found of a client: the first fault of its lanes, or else the hashes of the subtrees of its range.
+pub struct AddedClient {
+    /// Its id.
+    pub client: String,
+    /// The hashes, or the fault.
+    pub result: Result<Vec<[u8; 32]>, MessageFault>,
 }
 
 /// Takes the next sums of lanes, row behind row.
@@ -299,26 +341,49 @@ pub fn add_up(
     machine: &Machine,
     take: &mut TakeSums,
 ) -> Result<Vec<LeftOutClient>, SecureError> {
-    let lanes = manifest.terms.lanes();
-    machine.progress.start("adding up", (set.members().count() * lanes * size_of::<u32>()) as u64);
-    let mut faults = Vec::new();
+    let added = add_up_part(manifest, set, files, machine, 0..manifest.terms.lanes(), take)?;
+    let fault = |AddedClient { client, result }: AddedClient| {
+        let checked = result.and_then(|hashes| files[&client].check_lanes_digest(hashes.first().copied()));
+        checked.err().map(|fault| LeftOutClient { client, fault })
+    };
+    Ok(added.into_iter().filter_map(fault).collect())
+}
+
+/// Adds up a range of lanes of each group, and hands the sums to `take`. Returns what it found of the clients, in the order
+/// of the set. The range begins at a multiple of 256, as do parts of BLAKE3's tree.
+///
+/// # Errors
+///
+/// When the sums cannot be written, or a signal asked to stop.
+pub fn add_up_part(
+    manifest: &Manifest,
+    set: &ClientSet,
+    files: &BTreeMap<String, LanesFile>,
+    machine: &Machine,
+    range: Range<usize>,
+    take: &mut TakeSums,
+) -> Result<Vec<AddedClient>, SecureError> {
+    let [all, start, end] =
+        [manifest.terms.lanes(), range.start, range.end].map(|lanes| (lanes * size_of::<u32>()) as u64);
+    machine.progress.start("adding up", set.members().count() as u64 * (end - start));
+    let mut added = Vec::new();
     for group in &set.groups {
         let members = group.iter().filter_map(|member| files.get_key_value(&member.client));
+        let digest = || PartDigest::new(all, &(start..end));
         let mut adding: Vec<Adding> =
-            members.map(|(client, file)| Adding { client, file, audit: file.audit(), fault: None }).collect();
-        for first in (0..lanes).step_by(RANGE) {
-            let len = RANGE.min(lanes - first);
+            members.map(|(client, file)| Adding { client, file, digest: digest(), fault: None }).collect();
+        for first in range.clone().step_by(RANGE) {
+            let len = RANGE.min(range.end - first);
             let sums = machine.pool.install(|| add_range(machine, &mut adding, first, len))?;
             machine.pool.install(|| take(&sums))?;
         }
-        for Adding { client, file, audit, fault } in adding {
-            if let Some(fault) = fault.or_else(|| audit.end(file).err()) {
-                faults.push(LeftOutClient { client: client.to_owned(), fault });
-            }
-        }
+        added.extend(adding.into_iter().map(|Adding { client, digest, fault, .. }| AddedClient {
+            client: client.to_owned(),
+            result: fault.map_or_else(|| Ok(digest.end().unwrap_or_default()), Err),
+        }));
     }
     machine.progress.finish();
-    Ok(faults)
+    Ok(added)
 }
 
 /// The sums of lanes. Each thread adds up some of the clients.
@@ -378,7 +443,7 @@ impl Adding<'_> {
 
     fn read(&mut self, isa: Isa, first: usize, lanes: &mut [u32]) -> Result<(), MessageFault> {
         self.file.read(first, lanes)?;
-        self.audit.add(lanes);
+        self.digest.add(&little_endian(lanes));
         if all_below(isa, lanes) {
             return Ok(());
         }

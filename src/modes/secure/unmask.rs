@@ -9,10 +9,9 @@ use crate::io::model_writer::ModelWriter;
 use crate::kernels::chacha20::Stream;
 use crate::kernels::discrete_gaussian;
 use crate::kernels::field::to_signed;
-use crate::model::dtype::Dtype;
 use crate::modes::secure::answers::{Answers, audit, without_masks};
 use crate::modes::secure::folder::SessionFolder;
-use crate::modes::secure::integers::IntegersWriter;
+use crate::modes::secure::integers::{IntegersWriter, bytes_of, unpack, values_of};
 use crate::modes::secure::manifest::{Manifest, SessionTerms};
 use crate::modes::secure::payment::{Payment, central_noise};
 use crate::modes::secure::privacy;
@@ -29,6 +28,7 @@ use crate::parties::tensors::{ClientWeights, Held};
 use crate::parties::tensors::{held_places, mean_layout, pieces};
 use crate::privacy::ledger::record::NoiseFrom;
 use crate::record::sha256::Sha256;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -120,12 +120,24 @@ pub fn run(
     check_server(&manifest, identity)?;
     options.check(folder, &manifest)?;
     let frozen = FrozenSet::expect(folder, &manifest)?;
-    let payment = Payment::of(&manifest, &frozen, options)?;
-    let masked = open_sum(folder, &manifest, &frozen)?;
-    let mut answers = Answers::read(folder, &manifest, &frozen, machine)?;
+    // Threads hand over to each other once for all the work.
+    machine.pool.install(|| publish_means(folder, options, identity, (&manifest, &frozen), machine))
+}
+
+/// Unmasks the sums of a frozen set in one pass, and publishes the means and the transcript.
+fn publish_means(
+    folder: &SessionFolder,
+    options: &UnmaskOptions,
+    identity: &Identity,
+    (manifest, frozen): (&Manifest, &FrozenSet),
+    machine: &Machine,
+) -> Result<Unmasked, SecureError> {
+    let payment = Payment::of(manifest, frozen, options)?;
+    let masked = open_sum(folder, manifest, frozen, machine)?;
+    let mut answers = Answers::read(folder, manifest, frozen, machine)?;
     let published = folder.transcript();
     let published =
-        crate::io::folder::exists(&published).then(|| read_transcript(folder, &manifest)).transpose()?;
+        crate::io::folder::exists(&published).then(|| read_transcript(folder, manifest)).transpose()?;
     let other_answers = || {
         let path = folder.transcript();
         let why = format!("{}: lists other answers or sums than those that are there now", path.display());
@@ -139,9 +151,9 @@ pub fn run(
             return Err(other_answers());
         }
     }
-    let central = central_noise(&manifest, &frozen, identity);
+    let central = central_noise(manifest, frozen, identity);
     let group = |(group, members): (usize, &Vec<SetMember>)| Unmasking {
-        manifest: &manifest,
+        manifest,
         masked: &masked,
         answers: &answers,
         machine,
@@ -149,24 +161,18 @@ pub fn run(
         clients: members.len(),
         noise: central.as_ref(),
     };
-    let groups: Vec<Unmasking> = frozen.set.groups.iter().enumerate().map(group).collect();
-    let sums: Vec<GroupSum> =
-        groups.iter().map(|group| group.sum(&mut |_, _| Ok(()))).collect::<Result<_, _>>()?;
-    let transcript = transcript(&manifest, &frozen, &answers, sums);
+    let (mut sums, mut staged) = (Vec::new(), Vec::new());
+    for group in frozen.set.groups.iter().enumerate().map(group) {
+        let (sum, mean) = group.stage(folder, options)?;
+        sums.push(sum);
+        staged.extend(mean);
+    }
+    let transcript = transcript(manifest, frozen, &answers, sums);
     if published.is_some_and(|published| published != transcript) {
         return Err(other_answers());
     }
     payment.map_or(Ok(()), Payment::charge)?;
-    let mut means = Vec::new();
-    for (group, sum) in groups.iter().zip(&transcript.groups).filter(|(group, _)| group.clients > 0) {
-        let path = match manifest.terms.groups {
-            1 => options.output.clone(),
-            _ => options.output.join(format!("group-{}.safetensors", group.group + 1)),
-        };
-        folder.make_room(&path)?;
-        group.write(&path, options.sums.as_deref(), sum)?;
-        means.push(path);
-    }
+    let means = staged.into_iter().map(StagedMean::publish).collect::<Result<_, _>>()?;
     SignedText::sign(&transcript, Stage::Unmask, identity)?.publish(&folder.transcript())?;
     Ok(Unmasked { transcript, means, agreeing })
 }
@@ -211,11 +217,12 @@ pub fn open_sum(
     folder: &SessionFolder,
     manifest: &Manifest,
     frozen: &FrozenSet,
+    machine: &Machine,
 ) -> Result<LanesFile, SecureError> {
     let (path, server) = (folder.sum(), &manifest.terms.server);
     let statement = manifest.statement(Stage::Sum, &server.id, Some(frozen.digest));
     let opened = LanesReader::default().open(&path, &statement, manifest.sums_shape(), &server.ed25519);
-    let checked = opened.and_then(|file| audit(&file).map(|()| file));
+    let checked = opened.and_then(|file| machine.pool.install(|| audit(&file, machine.isa)).map(|()| file));
     checked.map_err(SecureError::file(&path))
 }
 
@@ -237,8 +244,25 @@ pub struct Unmasking<'u> {
     pub noise: Option<&'u Zeroizing<[u8; 32]>>,
 }
 
+/// The mean of a group and its integer sums, written and without their names.
+struct StagedMean {
+    path: PathBuf,
+    mean: ModelWriter,
+    integers: Option<IntegersWriter>,
+}
+
+impl StagedMean {
+    /// Gives the files their names, on disk, and returns the path of the mean.
+    fn publish(self) -> Result<PathBuf, SecureError> {
+        self.mean.sync()?;
+        self.mean.publish()?;
+        self.integers.map_or(Ok(()), IntegersWriter::publish)?;
+        Ok(self.path)
+    }
+}
+
 /// Takes sums of values, from a value on.
-type TakeIntegers<'t> = dyn FnMut(usize, &[i64]) -> Result<(), SecureError> + 't;
+type TakeIntegers<'t> = dyn FnMut(usize, &[i64]) -> Result<(), SecureError> + Send + 't;
 
 impl Unmasking<'_> {
     /// Hands the integer sums of the group to `take`, in order, and describes them.
@@ -247,31 +271,15 @@ impl Unmasking<'_> {
     ///
     /// When a file cannot be read, a sum is larger than the clients can make it, or `take` fails.
     pub fn sum(&self, take: &mut TakeIntegers) -> Result<GroupSum, SecureError> {
+        let totals = self.totals()?;
+        Ok(GroupSum { sums: self.sum_values(take)?, ..totals })
+    }
+
+    /// The number of clients and the sums in the lanes behind the values; without the digest of the values.
+    fn totals(&self) -> Result<GroupSum, SecureError> {
         let terms = &self.manifest.terms;
-        let (lanes, kept) = (terms.lanes(), terms.kept());
-        // No digest of sums that the server publishes with noise alone.
-        let is_central = terms.privacy.as_ref().is_some_and(|privacy| privacy.mode == NoiseFrom::Central);
-        let of_values = if self.clients == 0 { 0 } else { terms.grid.lanes(terms.sent()) };
-        let values = if self.clients == 0 { 0 } else { terms.values() };
-        let (mut digest, mut sums) = (Blake3::default(), Vec::new());
-        for start in (0..values).step_by(LANES_AT_ONCE * terms.grid.per_lane as usize) {
-            interrupt::check()?;
-            let end = values.min(start + LANES_AT_ONCE * terms.grid.per_lane as usize);
-            let sent = kept.rank(start)..kept.rank(end);
-            let part = terms.grid.lanes(sent.start)..terms.grid.lanes(sent.end);
-            let unmasked = self.unmasked(self.group * lanes + part.start, part.len())?;
-            sums.resize(sent.len(), 0);
-            terms.grid.unpack(&unmasked, &mut sums);
-            self.check(&sums, u64::from(terms.grid.levels))?;
-            if !is_central {
-                sums.iter().for_each(|sum| digest.add_bytes(&sum.to_le_bytes()));
-            }
-            match kept.flags(start..end) {
-                None => take(start, &sums)?,
-                Some(is_sent) => take(start, &with_zeros(&sums, &is_sent))?,
-            }
-        }
-        let mut extra = self.group * lanes + of_values..(self.group + 1) * lanes;
+        let lanes = terms.lanes();
+        let mut extra = self.group * lanes + terms.grid.lanes(terms.values())..(self.group + 1) * lanes;
         let mut next = |largest: u64| match extra.next().filter(|_| self.clients > 0) {
             Some(lane) => self.number(lane, largest),
             None => Ok(0),
@@ -281,7 +289,37 @@ impl Unmasking<'_> {
             ClientWeights::Examples { cap } => next(u64::from(cap))?,
         };
         let steps = terms.steps_cap.map(|_| next(terms.most_steps())).transpose()?;
-        Ok(GroupSum { clients: self.clients, weight, steps, sums: Hex(digest.bytes()) })
+        Ok(GroupSum { clients: self.clients, weight, steps, sums: Hex([0; 32]) })
+    }
+
+    /// Hands the integer sums of the group to `take`, in order, and returns their digest.
+    fn sum_values(&self, take: &mut TakeIntegers) -> Result<Hex<32>, SecureError> {
+        let terms = &self.manifest.terms;
+        let (lanes, kept) = (terms.lanes(), terms.kept());
+        // No digest of sums that the server publishes with noise alone.
+        let is_central = terms.privacy.as_ref().is_some_and(|privacy| privacy.mode == NoiseFrom::Central);
+        let values = if self.clients == 0 { 0 } else { terms.values() };
+        let (mut digest, mut sums) = (Blake3::default(), Vec::new());
+        for start in (0..values).step_by(LANES_AT_ONCE * terms.grid.per_lane as usize) {
+            interrupt::check()?;
+            let end = values.min(start + LANES_AT_ONCE * terms.grid.per_lane as usize);
+            let sent = kept.rank(start)..kept.rank(end);
+            let part = terms.grid.lanes(sent.start)..terms.grid.lanes(sent.end);
+            let unmasked = self.unmasked(self.group * lanes + part.start, part.len())?;
+            sums.resize(sent.len(), 0);
+            self.machine.pool.install(|| {
+                unpack(terms.grid, &unmasked, &mut sums);
+                self.check(&sums, u64::from(terms.grid.levels))?;
+                if !is_central {
+                    digest.add_shared(&bytes_of(&sums));
+                }
+                match kept.flags(start..end) {
+                    None => take(start, &sums),
+                    Some(is_sent) => take(start, &with_zeros(&sums, &is_sent)),
+                }
+            })?;
+        }
+        Ok(Hex(digest.bytes()))
     }
 
     /// The sum in one lane of numbers from 0 on.
@@ -300,7 +338,7 @@ impl Unmasking<'_> {
         self.masked.read(first, &mut lanes).map_err(SecureError::file(self.masked.path()))?;
         let threshold = self.manifest.committee.threshold();
         self.answers.masks(self.machine, threshold, first, &mut masks)?;
-        without_masks(&mut lanes, &masks);
+        self.machine.pool.install(|| without_masks(&mut lanes, &masks));
         Ok(lanes)
     }
 
@@ -309,7 +347,7 @@ impl Unmasking<'_> {
         let room =
             self.manifest.terms.privacy.as_ref().map_or(0, |privacy| privacy.room(self.clients as u64));
         let most = self.clients as u64 * largest + room;
-        match sums.iter().find(|sum| sum.unsigned_abs() > most) {
+        match sums.par_iter().find_first(|sum| sum.unsigned_abs() > most) {
             None => Ok(()),
             Some(sum) => {
                 let why = format!(
@@ -324,37 +362,54 @@ impl Unmasking<'_> {
         }
     }
 
-    /// Writes the mean of the group, and its integer sums.
-    fn write(&self, path: &Path, sums_path: Option<&Path>, sum: &GroupSum) -> Result<(), SecureError> {
+    /// Writes the mean of the group and its integer sums, without their names. Returns no mean of a group without clients.
+    fn stage(
+        &self,
+        folder: &SessionFolder,
+        options: &UnmaskOptions,
+    ) -> Result<(GroupSum, Option<StagedMean>), SecureError> {
+        if self.clients == 0 {
+            return Ok((self.sum(&mut |_, _| Ok(()))?, None));
+        }
+        let path = match self.manifest.terms.groups {
+            1 => options.output.clone(),
+            _ => options.output.join(format!("group-{}.safetensors", self.group + 1)),
+        };
+        folder.make_room(&path)?;
+        let (sum, staged) = self.write(&path, options.sums.as_deref(), self.totals()?)?;
+        Ok((sum, Some(staged)))
+    }
+
+    /// Writes the mean of the group and its integer sums, in one pass.
+    fn write(
+        &self,
+        path: &Path,
+        sums_path: Option<&Path>,
+        mut sum: GroupSum,
+    ) -> Result<(GroupSum, StagedMean), SecureError> {
         let terms = &self.manifest.terms;
         if sum.weight == 0 {
             return Err(SecureError::refused("the weights of the clients add up to 0, expected more", None));
         }
         let layout = mean_layout(&terms.tensors);
         let places = held_places(&terms.tensors);
-        let mean = ModelWriter::create(path, &layout, &self.metadata(sum), None)?;
+        let mean = ModelWriter::create(path, &layout, &self.metadata(&sum), None)?;
         let integers = sums_path.map(|path| IntegersWriter::create(path, terms)).transpose()?;
-        self.sum(&mut |start, sums| {
+        sum.sums = self.sum_values(&mut |start, sums| {
             if let Some(integers) = &integers {
-                integers.write(start, sums.iter().copied())?;
+                integers.write(start, sums)?;
             }
             for (tensor, range) in pieces(&places, start..start + sums.len()) {
-                let factor = factor(terms, terms.tensors[tensor].held, sum);
+                let factor = factor(terms, terms.tensors[tensor].held, &sum);
                 let mut noised = sums[range.start - start..range.end - start].to_vec();
                 self.add_noise(range.start, &mut noised);
-                let values = noised.iter().map(|sum| *sum as f64 * factor);
-                let bytes: Vec<u8> = match layout.tensors()[tensor].dtype {
-                    Dtype::F64 => values.flat_map(f64::to_le_bytes).collect(),
-                    _ => values.flat_map(|value| (value as f32).to_le_bytes()).collect(),
-                };
+                let bytes = values_of(&noised, factor, layout.tensors()[tensor].dtype);
                 let from = layout.coordinates(tensor).start + range.start - places[&tensor].start;
                 mean.write(layout.pieces(from..from + range.len()), &bytes)?;
             }
             Ok(())
         })?;
-        mean.sync()?;
-        mean.publish()?;
-        integers.map_or(Ok(()), IntegersWriter::publish)
+        Ok((sum, StagedMean { path: path.to_owned(), mean, integers }))
     }
 
     /// Adds the server's noise to the sums of values, from a value on.

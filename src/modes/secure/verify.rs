@@ -1,7 +1,8 @@
 //! Audits the folder of a session: every signature, every digest, and every sum, computed again.
 
 use crate::engine::passes::machine::Machine;
-use crate::modes::secure::answers::Answers;
+use crate::io::interrupt;
+use crate::modes::secure::answers::{Answers, audit as check_lanes};
 use crate::modes::secure::check::{open_masked, reports};
 use crate::modes::secure::folder::SessionFolder;
 use crate::modes::secure::help::signers;
@@ -13,6 +14,7 @@ use crate::parties::error::SecureError;
 use crate::parties::fault::LeftOutClient;
 use crate::parties::identity::PublicIdentity;
 use crate::parties::signed_lanes::{LanesFile, LanesReader};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -80,6 +82,7 @@ pub fn run(folder: &SessionFolder, machine: &Machine) -> Result<Vec<Finding>, Se
         Ok(()),
     );
     audit.bad_masked(bad, &frozen.set.left_out);
+    audit.outside(&frozen)?;
     audit.after_set(&frozen)?;
     Ok(audit.findings)
 }
@@ -131,6 +134,23 @@ impl Audit<'_> {
         }
     }
 
+    /// Notes signed masked updates outside the set whose lanes are bad. They are in no sum, so they are no fault of the session.
+    fn outside(&mut self, frozen: &FrozenSet) -> Result<(), SecureError> {
+        let reader = LanesReader::default();
+        let members: BTreeSet<&str> = frozen.set.members().map(|member| member.client.as_str()).collect();
+        for (sender, path) in self.folder.all_masked()? {
+            let Some(sender) = sender.as_deref().filter(|sender| !members.contains(sender)) else { continue };
+            interrupt::check()?;
+            let Ok((client, file)) = open_masked(self.manifest, &reader, Some(sender), &path) else {
+                continue;
+            };
+            if let Err(fault) = self.machine.pool.install(|| check_lanes(&file, self.machine.isa)) {
+                self.note(format!("masked/{client} is not in the sum: {fault}"), Ok(()));
+            }
+        }
+        Ok(())
+    }
+
     fn checks(&mut self) -> Result<(), SecureError> {
         let there = self
             .manifest
@@ -173,7 +193,7 @@ impl Audit<'_> {
             self.nothing_after("masked-sum.safetensors: not there yet", &[self.folder.transcript()]);
             return Ok(());
         }
-        let sum = open_sum(self.folder, self.manifest, frozen);
+        let sum = open_sum(self.folder, self.manifest, frozen, self.machine);
         let sum = match sum {
             Ok(sum) => sum,
             Err(why) => return self.note_result("masked-sum.safetensors", Err(why)).map(drop),

@@ -19,8 +19,9 @@ use crate::modes::shards::file::{self, ShardError, ShardFile, ShardKind, SmallTe
 use crate::modes::shards::identity::RunIdentity;
 use crate::modes::shards::sections::{places, read_places, read_rows, rows};
 use crate::modes::shards::tensors::Pieces;
-use crate::modes::shards::{Shard, ShardedRun, bad_updates};
+use crate::modes::shards::{ShardedRun, bad_updates, sections_of_shard};
 use crate::rules::{GeometryRequest, GeometryResult, Recipe};
+use crate::settings::shard::Shard;
 use crate::updates::set::UpdateSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -150,7 +151,7 @@ fn merge(
     identity: &RunIdentity,
 ) -> Result<(), Stopped> {
     let layout = &run.taken.set.layout;
-    let sections = shard.sections(layout.parameters());
+    let sections = sections_of_shard(shard, layout.parameters());
     let coordinates = coordinates_of(&sections, layout.parameters());
     let pieces = Pieces::of(layout, &run.session.kept_tensors(), coordinates.clone());
     let empty = || branches_of(&sections);

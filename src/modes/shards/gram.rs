@@ -15,8 +15,9 @@ use crate::engine::passes::survey::Measured;
 use crate::modes::shards::file::{self, ShardError, ShardFile, ShardKind, SmallTensor};
 use crate::modes::shards::identity::RunIdentity;
 use crate::modes::shards::sections::{pairs, places, read_pairs, read_places, read_rows, rows};
-use crate::modes::shards::{Shard, ShardedRun, bad_updates};
+use crate::modes::shards::{ShardedRun, bad_updates, sections_of_shard};
 use crate::rules::{GeometryRequest, Needs, Precision};
+use crate::settings::shard::Shard;
 use std::path::PathBuf;
 
 /// Measures a shard of a run and writes its file to the request's output. Returns the path.
@@ -43,7 +44,7 @@ pub fn gram(request: Request, shard: Shard, machine: Machine) -> Result<PathBuf,
     }
     let ShardedRun { session, taken, .. } = run;
     session.end_if_changed(&taken)?;
-    let sections = shard.sections(taken.set.layout.parameters());
+    let sections = sections_of_shard(shard, taken.set.layout.parameters());
     let target = &session.request.outputs.model;
     let writer = file::create(target, ShardKind::Gram, &identity, shard, &sections, &[], &small)?;
     session.machine.pool.install(|| writer.seal())?;
@@ -89,7 +90,7 @@ fn measure(
 ) -> Result<(Vec<Branch<SectionSums>>, bool), Error> {
     let set = &run.taken.set;
     let mut source = FileGeometry::new(&run.session.machine, set);
-    (source.sections, source.keeps) = (shard.sections(set.layout.parameters()), false);
+    (source.sections, source.keeps) = (sections_of_shard(shard, set.layout.parameters()), false);
     let GeometrySums { sections, on_gpu } = source.sums(request)?;
     let known = |branch: Branch<Option<SectionSums>>| {
         let Branch { level, number, sum } = branch;

@@ -29,10 +29,9 @@ use crate::engine::intake::taken::Taken;
 use crate::engine::passes::machine::Machine;
 use crate::engine::passes::sections::sections_of;
 use crate::rules::Statistics;
+use crate::settings::shard::Shard;
 use crate::updates::set::UpdateSet;
-use std::fmt;
 use std::ops::Range;
-use std::str::FromStr;
 
 /// A sharded run, of which this process does a part.
 struct ShardedRun<'m> {
@@ -83,81 +82,26 @@ fn stopped(set: &UpdateSet, why: Stopped) -> Error {
     }
 }
 
-/// One of the shards of a run, as a user writes it: `2/7`.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct Shard {
-    of: usize,
-    /// Counted from 1.
-    number: usize,
-}
-
-/// The error for a text that is not a shard.
-#[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
-#[error("found `{found}`, expected I/S: shard I of S, counted from 1")]
-pub struct BadShard {
-    found: String,
-}
-
-impl Shard {
-    /// Its sections of a layout with this many coordinates. May be empty if there are more shards than sections.
-    pub fn sections(self, coordinates: usize) -> Range<usize> {
-        let all = sections_of(coordinates) as u128;
-        let start = |number: usize| (all * number as u128 / self.of as u128) as usize;
-        start(self.number - 1)..start(self.number)
-    }
-}
-
-impl Shard {
-    /// Whether both belong to the same number of shards.
-    fn is_cut_as(self, other: Self) -> bool {
-        self.of == other.of
-    }
-
-    /// All shards, from number 1 on.
-    fn all(self) -> impl Iterator<Item = Self> {
-        (1..=self.of).map(move |number| Self { number, ..self })
-    }
-}
-
-impl FromStr for Shard {
-    type Err = BadShard;
-
-    fn from_str(text: &str) -> Result<Self, BadShard> {
-        let numbers = text.split_once('/').map(|(number, of)| (number.parse(), of.parse()));
-        match numbers {
-            Some((Ok(number), Ok(of))) if (1..=of).contains(&number) => Ok(Self { number, of }),
-            _ => Err(BadShard { found: text.to_owned() }),
-        }
-    }
-}
-
-impl fmt::Display for Shard {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.number, self.of)
-    }
+/// The sections that a shard has of a layout with this many coordinates. May be empty if there are more shards than
+/// sections.
+pub fn sections_of_shard(shard: Shard, coordinates: usize) -> Range<usize> {
+    shard.part_of(sections_of(coordinates))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Shard;
+    use super::*;
     use crate::engine::passes::sections::SECTION;
 
     #[test]
     fn shards_are_all_sections_once() {
         for coordinates in [0, 1, SECTION, SECTION + 1, 10 * SECTION, 1000 * SECTION - 7] {
             for of in [1, 2, 7, 16] {
-                let shards = (1..=of).map(|number| Shard { number, of }.sections(coordinates));
-                let sections: Vec<usize> = shards.flatten().collect();
+                let shards = Shard::new(1, of).unwrap().all();
+                let sections: Vec<usize> =
+                    shards.flat_map(|shard| sections_of_shard(shard, coordinates)).collect();
                 assert_eq!(sections, (0..coordinates.div_ceil(SECTION)).collect::<Vec<_>>());
             }
-        }
-    }
-
-    #[test]
-    fn what_is_no_shard_is_refused() {
-        assert_eq!("2/7".parse(), Ok(Shard { number: 2, of: 7 }));
-        for text in ["", "1", "0/3", "4/3", "1/0", "-1/3", "a/b", "1/2/3", "1 / 2"] {
-            assert!(text.parse::<Shard>().is_err(), "{text}");
         }
     }
 }
