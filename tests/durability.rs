@@ -553,6 +553,7 @@ fn secure(covered: &mut Covered) {
     let run = covered.run(&dir, unmask, &published);
     assert!(published[..2].iter().all(|path| run.is_on_disk_before(path, published[2])));
     covered.look(&dir, "secagg verify new/s");
+    covered.look(&dir, "secagg status new/s");
     secure_under_a_budget(covered, &dir, &format!("--key server {parties} --base base.safetensors"), with);
     let simulate = format!("secagg simulate played in {terms} --helpers 3 -o means.safetensors");
     covered.run(&dir, &simulate, &["means.safetensors", "played/transcript.json"]);

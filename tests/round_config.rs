@@ -133,7 +133,8 @@ fn bad_values_are_named_all_at_once() {
         ),
         ("secure.groups = 0", "secure.groups: found 0, expected a count above 0"),
         ("secure.threshold = 0", "secure.threshold: found 0, expected a count above 0"),
-        ("secure.values_per_lane = 17", "secure.values_per_lane: found 17, expected 1 to 16"),
+        ("secure.values_per_lane = 9", "secure.values_per_lane: found 9, expected 1 to 8"),
+        ("secure.keep = \"many\"", "secure.keep: found many, expected a fraction such as 0.1, or a count"),
         ("secure.min_survivors = 1", "secure.min_survivors: found 1, expected at least 2 clients"),
         (
             "secure.weights = 'examples:cap=0'",

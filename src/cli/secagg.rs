@@ -7,6 +7,7 @@ mod params;
 pub(super) mod party;
 mod roles;
 mod simulate;
+mod status;
 pub(super) mod terms;
 mod unmask;
 mod verify;
@@ -36,6 +37,7 @@ subcommands! {
     Help: roles::HelpArguments, reads [BACKEND, GPU, CPU];
     Unmask: unmask::Arguments, reads [BACKEND, GPU, CPU];
     Verify: verify::Arguments, reads [BACKEND, GPU, CPU];
+    Status: status::Arguments, reads [];
     Simulate: simulate::Arguments, reads [CPU];
     Params: params::Arguments, reads [];
 }

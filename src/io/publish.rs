@@ -477,10 +477,10 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
     File::open(to)?.sync_all()
 }
 
-/// The canonical path of a file that may not exist yet: its canonical directory and its name.
+/// The canonical path of a file that may not exist yet, in directories that may not exist yet.
 pub fn resolved(path: &Path) -> PathBuf {
-    let directory = fs::canonicalize(directory_of(path));
-    directory.map_or(path.to_owned(), |directory| directory.join(path.file_name().unwrap_or_default()))
+    let (Some(name), directory) = (path.file_name(), directory_of(path)) else { return path.to_owned() };
+    fs::canonicalize(directory).unwrap_or_else(|_| resolved(directory)).join(name)
 }
 
 /// The directory that holds `target`.
@@ -502,6 +502,18 @@ fn temporary_name(target: &Path, unique: &str) -> OsString {
 mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
+
+    #[test]
+    fn paths_are_resolved_up_to_the_directories_that_are_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let real = fs::canonicalize(folder.path()).unwrap();
+        symlink(&real, real.join("link")).unwrap();
+        for path in ["new", "new/file", "new/deep/file", "link/new/file", "./link/./new"] {
+            let expected = real.join(path.replace("./", "").trim_start_matches("link/"));
+            let found = resolved(&folder.path().join(path));
+            assert_eq!(found, expected, "{path}");
+        }
+    }
 
     #[test]
     fn no_file_is_made_below_devices() {

@@ -1,9 +1,10 @@
 //! Findings about secure rounds: what needs single updates, and terms that cannot be.
 
-use super::finding::Lint;
+use super::finding::{Level, Lint};
 use crate::config::sections::Mode;
 use crate::lint::budget_plan::is_poisson;
 use crate::modes::dp::release::STEPS_AFTER_NOISE;
+use crate::parties::grid::most_levels;
 use crate::rules;
 use crate::settings::Definition;
 
@@ -14,6 +15,7 @@ pub(super) fn check(lint: &mut Lint) {
     }
     check_rule(lint);
     check_groups(lint);
+    check_grid(lint);
     check_strategy(lint);
     check_updates(lint);
     check_readers(lint);
@@ -73,6 +75,26 @@ fn check_groups(lint: &mut Lint) {
     }
 }
 
+/// The fewest levels of a grid that says more of a value than its sign and a few sizes.
+const FEW_LEVELS: u32 = 16;
+
+/// Sums must fit the lanes, and kept values have lanes of their own.
+fn check_grid(lint: &mut Lint) {
+    let (secure, clients) = (&lint.config.secure, lint.config.coordination.clients);
+    let (lane, of_group) = (secure.values_per_lane, clients.div_ceil(secure.groups.max(1)));
+    let levels = most_levels(of_group, lane as u32);
+    let why = format!("sums of {of_group} clients leave {levels} levels for a value");
+    let remedy = "lower secure.values_per_lane; `fedmill secagg params` prints the levels";
+    let level = if levels == 0 { Level::Error } else { Level::Warning };
+    if levels < FEW_LEVELS {
+        lint.add(level, "secure.values_per_lane", lane, why, remedy);
+    }
+    if let (Some(keep), true) = (&secure.keep, lane > 1) {
+        let why = "values that are not sent have no place in a lane of several";
+        lint.error("secure.keep", keep, why, "secure.values_per_lane = 1, or leave keep out");
+    }
+}
+
 /// A secure round hands the strategy one mean, or the mean of the rule.
 fn check_strategy(lint: &mut Lint) {
     let name = &lint.config.strategy.name;
@@ -108,7 +130,7 @@ fn check_updates(lint: &mut Lint) {
             "compression.methods",
             config.compression.methods.join(", "),
             why,
-            "methods = [], and secure.values_per_lane = 2 for files of half the size",
+            "methods = [], and secure.values_per_lane = 2 or secure.keep = \"0.5\" for files of half the size",
         );
     }
 }

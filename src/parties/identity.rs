@@ -6,7 +6,7 @@
 //! Paper: Josefsson and Liusvaara, RFC 8032, 2017, section 5.1.
 
 use crate::io::folder::{EntryKind, entries};
-use crate::io::text;
+use crate::io::source::read_at_most;
 use crate::parties::envelope::Suite;
 use crate::parties::error::SecureError;
 use crate::parties::hex::Hex;
@@ -251,9 +251,13 @@ pub fn read_identities(paths: &[PathBuf]) -> Result<Vec<PublicIdentity>, SecureE
 }
 
 fn read_identity(path: &Path) -> Result<PublicIdentity, SecureError> {
-    let json = text::read_at_most(path, MOST_BYTES).map_err(SecureError::io(path))?;
-    serde_json::from_str(&json).map_err(|why| {
-        let why = format!("{why}; expected a public key that `fedmill secagg keygen` writes");
+    let bytes = read_at_most(path, MOST_BYTES).map_err(SecureError::io(path))?;
+    serde_json::from_slice(&bytes).map_err(|why| {
+        let why = match std::str::from_utf8(&bytes) {
+            Ok(_) => format!("{why}; expected a public key that `fedmill secagg keygen` writes"),
+            Err(_) => "found bytes that are no text, such as a secret key; expected a public key: the file that ends in .pub"
+                .to_owned(),
+        };
         SecureError::terms(path.display().to_string(), why)
     })
 }

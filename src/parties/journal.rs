@@ -89,7 +89,7 @@ impl PartyJournal {
     ///
     /// When it cannot be written.
     pub fn note(&mut self, deed: &Deed) -> Result<(), SecureError> {
-        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let seconds = seconds_now();
         let sealed = record::seal(self.head.as_ref(), seconds, deed);
         let (line, head) = sealed.map_err(|fault| SecureError::terms("journal", fault.to_string()))?;
         self.journal.append(&line)?;
@@ -128,4 +128,8 @@ impl PartyJournal {
     pub fn kept(&self, session: &Sha256, name: &str) -> PathBuf {
         self.folder.join(format!("{session}.{name}"))
     }
+}
+/// Seconds since 1970.
+pub fn seconds_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

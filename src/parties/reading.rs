@@ -240,6 +240,8 @@ pub struct Share {
     pub lanes: Vec<u32>,
     /// Its weight, and whether the cap lowered it; `None` if all clients weigh the same.
     pub weight: Option<(u32, bool)>,
+    /// Whether the cap lowered its local steps.
+    pub is_over_steps: bool,
 }
 
 /// The part of a client in the sum, from the metadata of its update.
@@ -256,7 +258,7 @@ pub fn share_of(
         let why = format!("metadata `{key}` is missing, expected a number: the session asks for it");
         SecureError::terms(update.model.path.display().to_string(), why)
     };
-    let mut share = Share { factor: 1.0, steps: 1.0, lanes: Vec::new(), weight: None };
+    let mut share = Share { factor: 1.0, steps: 1.0, lanes: Vec::new(), weight: None, is_over_steps: false };
     if let ClientWeights::Examples { cap } = weights {
         let examples = update.metadata.num_examples.ok_or_else(|| missing("num_examples"))?.round();
         let weight = examples.min(f64::from(cap));
@@ -266,6 +268,7 @@ pub fn share_of(
     }
     if let Some(cap) = steps_cap {
         let steps = update.metadata.local_steps.ok_or_else(|| missing("local_steps"))?.round();
+        share.is_over_steps = steps > f64::from(cap);
         let steps = steps.clamp(1.0, f64::from(cap));
         share.steps = steps;
         share.lanes.push(steps as u32 * share.weight.map_or(1, |(weight, _)| weight));

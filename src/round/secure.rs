@@ -9,6 +9,7 @@
 
 use crate::config::Config;
 use crate::modes::secure::standing::Standing;
+use crate::round::collect::check_same;
 use crate::round::error::RoundError;
 use crate::round::journal::{Arrival, Collected, Opening, Rejected, Validated};
 use crate::round::open::check_session;
@@ -62,9 +63,7 @@ pub fn ready(
     state: &State,
     validated: &Validated,
 ) -> Result<Ready, RoundError> {
-    if state.is_secure() != config.secure.enabled {
-        return Err(RoundError::Refused("secure.enabled changed after the round opened".to_owned()));
-    }
+    check_same(config, state)?;
     if !config.secure.enabled {
         return Ok(Ready::Clear);
     }

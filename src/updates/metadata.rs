@@ -214,7 +214,7 @@ impl OtherPurpose {
             PARTIAL_KEY => Some("name the partials of a tree by --partials"),
             SHARD_KEY => Some("`fedmill decide` and `fedmill merge` take shard files by --partials"),
             LANES_KEY => Some(
-                "no rule sees a masked update; open the session with --groups, and rules judge the means of groups",
+                "no rule sees a masked update: aggregate the mean that `fedmill secagg unmask` writes, or the means of --groups",
             ),
             SUM_KEY => Some("`fedmill privacy sum` and `noise` take sums of clipped updates"),
             _ => None,

@@ -43,8 +43,9 @@ pub(crate) const ARROWS: &Table = &[
     // `codecs` for the names of codecs in its configuration; `privacy` for the plan that `budget` keeps, and its cost;
     // `updates` for the kind of updates.
     ("round", "codecs parties privacy config lint updates"),
-    // `dp` for the steps that a private round may take, `model` for the tensors that a strategy keeps.
-    ("lint", "config dp fleet model privacy rules settings strategies"),
+    // `dp` for the steps that a private round may take, `parties` for the grid of secure ones, `model` for the tensors that
+    // a strategy keeps.
+    ("lint", "config dp parties fleet model privacy rules settings strategies"),
     // The names and numbers that the keys of `fedmill.toml` take.
     ("config", "codecs intake fleet io rules settings strategies telemetry"),
     // `round`, `config` and `budget` for the plan of the next round, `rules` for what the rule of a merge tolerates.

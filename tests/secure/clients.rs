@@ -156,3 +156,51 @@ fn values_beyond_the_clip_are_clipped_and_weights_capped() {
     assert_eq!(mean.metadata["num_examples"], "8");
     assert_eq!(mean.f32("a.weight")[..3], [-0.5, 8.0 / 2048.0, 0.5]);
 }
+
+#[test]
+fn a_client_after_the_freeze_is_told() {
+    let session = Session::summed(4, 3, &[1, 2, 3], "");
+    session
+        .mask(4)
+        .assert_fails(1, &["session/set.json", "froze the set of clients already", "next session"]);
+    assert!(!session.dir.exists("session/masked/client-4.safetensors"));
+    // A client that masked before makes its file again.
+    let masked = session.dir.read("session/masked/client-1.safetensors");
+    done(&session.mask(1));
+    assert!(session.dir.read("session/masked/client-1.safetensors") == masked);
+}
+
+#[test]
+fn updates_that_may_be_a_mistake_are_masked_with_a_warning() {
+    let session = Session::opened(4, 3, "--steps-cap 2");
+    let doubts = ["has the values of the base", "is of client `client-2`", "more local steps than the cap"];
+    for (client, values, id, steps, doubt) in [
+        (1, [0; VALUES], "client-1", "2", doubts[0]),
+        (2, [8; VALUES], "client-2", "3", doubts[2]),
+        (3, [8; VALUES], "client-2", "1", doubts[1]),
+        (4, [8; VALUES], "client-4", "2", ""),
+    ] {
+        let sent = format!("sent-{client}");
+        update(&sent, &values, 4).meta("client_id", id).meta("local_steps", steps).write(&session.dir);
+        let run = session.run(&mask_command("session", client, &format!("{sent}.safetensors"), ""));
+        done(&run);
+        for other in doubts {
+            assert_eq!(run.stderr.contains(other), other == doubt, "client {client}: {run:#?}");
+        }
+    }
+}
+
+#[test]
+fn keys_of_the_other_kind_are_named() {
+    let session = Session::opened(3, 3, "");
+    let command = mask_command("session", 1, "in/client-1.safetensors", "");
+    let swapped = command.replace("--key clients/client-1", "--key clients/client-1.pub");
+    session
+        .run(&swapped)
+        .assert_fails(2, &["clients/client-1.pub: found a public key", "the file without .pub"]);
+    let swapped = command.replace("--trust keys", "--trust keys/server");
+    session.run(&swapped).assert_fails(2, &["keys/server: found bytes that are no text", "ends in .pub"]);
+    session
+        .run(&mask_command("nowhere", 1, "in/client-1.safetensors", ""))
+        .assert_fails(2, &["nowhere/manifest.json: is not there", "hint: fedmill secagg open"]);
+}

@@ -20,7 +20,7 @@ fn after_masks(session: &Session) -> Contents {
 fn masked_updates_after_the_set_is_frozen_are_not_in_the_sum() {
     let session = Session::summed(4, 3, &[1, 2, 3], "");
     let before = after_masks(&session);
-    done(&session.mask(4));
+    session.mask_late(4);
     done(&session.sum());
     assert!(after_masks(&session) == before, "the set or the sum changed");
     session.assert_ends_with(&[1, 2], &[1, 2, 3]);
@@ -31,7 +31,7 @@ fn masked_updates_after_the_set_is_frozen_are_not_in_the_sum() {
 fn a_second_set_is_never_frozen() {
     let session = Session::summed(4, 3, &[1, 2, 3], "");
     let before = after_masks(&session);
-    done(&session.mask(4));
+    session.mask_late(4);
     fs::remove_file(session.dir.path("session/set.json")).unwrap();
     fs::remove_file(session.dir.path("session/masked-sum.safetensors")).unwrap();
     done(&session.sum());
@@ -58,7 +58,7 @@ fn a_second_set_is_never_frozen() {
 fn a_lost_journal_freezes_no_second_set() {
     let session = Session::summed(4, 3, &[1, 2, 3], "");
     done(&session.help(1));
-    done(&session.mask(4));
+    session.mask_late(4);
     fs::remove_dir_all(session.dir.path("keys/server.journal")).unwrap();
     for left in ["set.json", "masked-sum.safetensors", "answers"] {
         session.sum().assert_fails(1, &[left, "your journal does not know it", "hint:"]);
@@ -130,7 +130,7 @@ fn groups_below_the_minimum_have_no_sum() {
 #[test]
 fn a_set_that_was_changed_is_refused_by_all() {
     let session = Session::summed(4, 3, &[1, 2, 3], "");
-    done(&session.mask(4));
+    session.mask_late(4);
     (1..3).for_each(|helper| done(&session.help(helper)));
     let whole = session.files();
     let text = String::from_utf8(session.dir.read("session/set.json")).unwrap();
@@ -302,6 +302,7 @@ fn outputs_are_no_messages() {
     done(&mask("./session/masked/client-1.safetensors"));
     done(&session.mask(1));
     done(&session.mask(2));
+    mask("session/answers/new/masked.safetensors").assert_fails(2, &["answers/new", why]);
     done(&session.sum());
     (1..3).for_each(|helper| done(&session.help(helper)));
     let before = session.files();
@@ -319,4 +320,63 @@ fn outputs_are_no_messages() {
     assert!(session.files() == before && !session.dir.exists("new.safetensors"));
     done(&session.run("unmask session --key keys/server -o session/mean.safetensors"));
     done(&session.run("verify session"));
+}
+
+#[test]
+fn deadlines_and_cohorts_that_cannot_be_are_refused() {
+    let session = Session::new(3, 3);
+    for (deadline, why) in
+        [("=-5s", "a second or more"), (" 0s", "a second or more"), (" soon", "45m, 2h or 1d")]
+    {
+        session.open("session", &format!("--deadline{deadline}")).assert_fails(2, &["--deadline", why]);
+    }
+    assert!(!session.dir.exists("session"));
+    for (command, option) in [("--clients 0 --values 9", "--clients"), ("--clients 9 --values 0", "--values")]
+    {
+        session.run(&format!("params {command}")).assert_fails(2, &[option]);
+    }
+    let command = session.open_command("session", "--values-per-lane 9").replace("--levels 2048", "");
+    session.run(&command).assert_fails(2, &["--values-per-lane: found 9 values in a lane"]);
+}
+
+#[test]
+fn a_sum_without_checks_and_after_the_deadline_says_so() {
+    let session = Session::masked(3, 3, &[1], "--deadline 2s");
+    session.sum().assert_fails(1, &["no helper checked the seeds", "hint: wait for more clients"]);
+    done(&session.check(1));
+    std::thread::sleep(std::time::Duration::from_millis(3100));
+    let late = session.sum();
+    late.assert_fails(1, &["hint: the deadline of the session passed"]);
+    assert!(!late.stderr.contains("no helper checked"), "{late:#?}");
+}
+
+#[test]
+fn the_status_tells_how_far_a_session_is() {
+    let session = Session::masked(4, 3, &[1, 2], "");
+    let status = |found: &[&str]| {
+        let run = session.run("status session");
+        done(&run);
+        for text in found {
+            assert!(run.stdout.contains(text), "expected {text}: {run:#?}");
+        }
+    };
+    status(&[
+        "masked     2 updates\n",
+        "checked    0 of 3",
+        "set        not frozen yet",
+        "answered   0 of 3",
+    ]);
+    done(&session.check(2));
+    status(&["checked    1 of 3 helpers saw them all: helper-2"]);
+    session.dir.write("session/masked/client-3.safetensors", "junk");
+    status(&["masked     2 updates\n", "bad file   client-3: "]);
+    done(&session.sum());
+    done(&session.help(3));
+    status(&["set        2 clients, summed", "answered   1 of 3 helpers, 2 suffice: helper-3"]);
+    let json = session.run("status session --json");
+    let json: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!(
+        (&json["masked"], &json["frozen"], &json["bad"][0]["client"]),
+        (&2.into(), &2.into(), &"client-3".into())
+    );
 }

@@ -76,17 +76,6 @@ fn rounds(status: &Status) -> String {
     format!("{} published, {} refused{abandoned}", status.published, status.refused)
 }
 
-/// How far the session of a secure round is.
-fn secure(standing: &Standing) -> String {
-    let Standing { masked, checked, answered, helpers, threshold, .. } = standing;
-    let frozen = standing.frozen.map_or(String::new(), |clients| format!(", a sum of {clients} clients"));
-    format!(
-        "{masked} masked updates, {} of {helpers} helpers checked{frozen}, {} answered of the {threshold} that suffice",
-        checked.len(),
-        answered.len()
-    )
-}
-
 /// The rows of the table.
 fn lines(Shown { status, error }: &Shown) -> Vec<(&'static str, String)> {
     let current = &status.current;
@@ -102,7 +91,7 @@ fn lines(Shown { status, error }: &Shown) -> Vec<(&'static str, String)> {
         ("clients", status.selected.map(|selected| format!("{selected} selected"))),
         ("", status.shortfall.as_ref().and_then(Shortfall::text)),
         ("waits", status.waits.clone()),
-        ("secure", status.secure.as_ref().map(secure)),
+        ("secure", status.secure.as_ref().map(Standing::to_string)),
         ("next", status.over.as_ref().map(|why| format!("no round opens: {why}"))),
         ("last", status.last.clone()),
         ("warnings", Some(status.warnings.join("; ")).filter(|text| !text.is_empty())),

@@ -2,10 +2,10 @@
 
 use super::super::{Common, Failure, INPUTS, OUTPUT, Outcome, print_path};
 use super::party::{PARTY, PartyOptions, SessionOption, machine};
-use super::terms::now;
 use crate::engine::intake::policy::Policy;
 use crate::modes::secure::mask::{self, MaskOptions, Masked};
 use crate::parties::identity::read_identities;
+use crate::parties::journal::seconds_now;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -56,7 +56,7 @@ impl Arguments {
             min_cohort: self.min_cohort,
             require_known: self.require_known,
             allow_again: self.allow_again,
-            now: now(),
+            now: seconds_now(),
             output: self.output.clone(),
             integers: self.integers.clone(),
         };
@@ -80,6 +80,20 @@ fn tell(masked: &Masked) {
     if let Some((norm, true)) = masked.norm {
         tracing::warn!(
             "your update has the norm {norm:.6}: it was scaled to the largest norm of the session"
+        );
+    }
+    if masked.is_unchanged {
+        tracing::warn!("your update has the values of the base: the mean takes it for a change of 0");
+    }
+    if let Some(other) = &masked.other_id {
+        tracing::warn!(
+            "the metadata of the update says that it is of client `{other}`, and you are `{}`",
+            masked.client
+        );
+    }
+    if masked.is_over_steps {
+        tracing::warn!(
+            "your update has more local steps than the cap of the session, which counts in their place"
         );
     }
     match masked.weight {

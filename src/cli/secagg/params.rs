@@ -12,10 +12,10 @@ use clap::Args;
 #[command(next_help_heading = TERMS)]
 pub(in crate::cli) struct Arguments {
     /// The number of clients that may take part.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(2..))]
     clients: u64,
     /// The number of values of the model.
-    #[arg(long, value_name = "D")]
+    #[arg(long, value_name = "D", value_parser = clap::value_parser!(u64).range(1..))]
     values: u64,
     /// The number of helpers.
     #[arg(long, value_name = "K", default_value_t = 5)]

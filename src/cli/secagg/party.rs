@@ -95,7 +95,12 @@ impl PartyOptions {
 /// The identity in the file of a secret key.
 pub(in crate::cli) fn read_identity(key: &Path) -> Result<Identity, Failure> {
     let path = key.display();
-    let read = secret::read_key(key).map_err(|why| anyhow::anyhow!("{path}: {why}"))?;
+    let is_public = key.extension().is_some_and(|ending| ending == "pub");
+    let found = |why: std::io::Error| match is_public {
+        true => anyhow::anyhow!("{path}: found a public key, expected the secret key: the file without .pub"),
+        false => anyhow::anyhow!("{path}: {why}"),
+    };
+    let read = secret::read_key(key).map_err(found)?;
     let missing = || Failure {
         hint: Some("fedmill secagg keygen --id NAME -o FILE".to_owned()),
         ..Failure::from(anyhow::anyhow!("{path}: is not there, expected a secret key"))

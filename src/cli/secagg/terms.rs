@@ -4,13 +4,13 @@ use crate::modes::secure::groups::GroupTerms;
 use crate::modes::secure::open::{Clips, CommitteeTerms, GridTerms, OpenOptions};
 use crate::modes::secure::privacy::PrivacyRequest;
 use crate::options::failure::Failure;
+use crate::parties::journal::seconds_now;
 use crate::parties::tensors::ClientWeights;
 use crate::privacy::ledger::record::NoiseFrom;
 use crate::settings::duration::Friendly;
 use crate::settings::share::Share;
 use clap::Args;
 use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The group of options that are terms of a session.
 pub(in crate::cli) const TERMS: &str = "Terms";
@@ -67,8 +67,8 @@ pub(super) struct TermOptions {
     /// The fewest clients of a sum [default: half of the smallest group, and at least 2].
     #[arg(long, value_name = "N")]
     min_survivors: Option<usize>,
-    /// How long clients may mask, such as 2h [default: without end].
-    #[arg(long, value_name = "TIME")]
+    /// How long clients may mask: 45m, 2h, or 1d 12h [default: without end].
+    #[arg(long, value_name = "TIME", value_parser = parse_deadline)]
     deadline: Option<Friendly>,
 }
 
@@ -120,9 +120,11 @@ pub(in crate::cli) fn parse_weights(text: &str) -> Result<ClientWeights, String>
     }
 }
 
-/// Seconds since 1970.
-pub(super) fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+/// Reads how long clients may mask.
+fn parse_deadline(text: &str) -> Result<Friendly, String> {
+    let time: Friendly =
+        text.parse().map_err(|why| format!("{why}; expected a time such as 45m, 2h or 1d"))?;
+    if time.as_seconds() < 1.0 { Err("expected a second or more".to_owned()) } else { Ok(time) }
 }
 
 impl TermOptions {
@@ -150,7 +152,7 @@ impl TermOptions {
             steps_cap: self.steps_cap,
             groups: GroupTerms { count: self.groups, hostile: self.hostile },
             min_survivors: self.min_survivors,
-            deadline: self.deadline.map(|deadline| now() + deadline.as_seconds().max(0.0) as u64),
+            deadline: self.deadline.map(|deadline| seconds_now() + deadline.as_seconds() as u64),
         })
     }
 }

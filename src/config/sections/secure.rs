@@ -1,6 +1,7 @@
 //! `[secure]`: sums that hide single updates.
 
 use crate::config::values::Values;
+use crate::settings::share::Share;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -45,6 +46,10 @@ pub struct Secure {
     /// The number of values in 4 bytes: more make smaller files and a coarser grid.
     #[schemars(extend("x-origin" = "fedmill", "x-reader" = "open"))]
     pub values_per_lane: u64,
+    /// The part of the parameters' values that clients send, at places that are random and the same for all: a fraction such
+    /// as `"0.1"`, or a count. Unset: all.
+    #[schemars(extend("x-origin" = "fedmill", "x-reader" = "open", "x-example" = "0.1"))]
+    pub keep: Option<String>,
     /// The fewest clients of a sum. Unset: half of the smallest group, and at least 2.
     #[schemars(extend("x-origin" = "fedmill", "x-reader" = "open", "x-example" = 5))]
     pub min_survivors: Option<u64>,
@@ -64,18 +69,24 @@ impl Default for Secure {
             weights: "uniform".to_owned(),
             groups: 1,
             values_per_lane: 1,
+            keep: None,
             min_survivors: None,
         }
     }
 }
 
 /// The most values in 4 bytes.
-const MOST_PER_LANE: u64 = 16;
+const MOST_PER_LANE: u64 = 8;
 
 impl Secure {
     /// The cap of the weights of clients; `None` if all weigh the same.
     pub fn cap(&self) -> Option<u32> {
         self.weights.strip_prefix("examples:cap=")?.parse().ok()
+    }
+
+    /// The part of the parameters' values that clients send; `None` for all.
+    pub fn kept(&self) -> Option<Share> {
+        self.keep.as_ref()?.parse().ok()
     }
 
     /// The fewest clients of a group that the settings allow.
@@ -94,7 +105,10 @@ impl Secure {
             values.count("threshold", threshold);
         }
         let lane = self.values_per_lane;
-        values.check("values_per_lane", (1..=MOST_PER_LANE).contains(&lane), lane, "1 to 16");
+        values.check("values_per_lane", (1..=MOST_PER_LANE).contains(&lane), lane, "1 to 8");
+        if let Some(keep) = &self.keep {
+            values.check("keep", self.kept().is_some(), keep, "a fraction such as 0.1, or a count");
+        }
         if let Some(least) = self.min_survivors {
             values.check("min_survivors", least >= 2, least, "at least 2 clients");
         }

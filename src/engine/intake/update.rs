@@ -56,7 +56,7 @@ impl Update {
             InputRole::Update => updates::limits(base),
             InputRole::Partial => Limits::PARTIAL,
         };
-        let (model, mut faults) = match updates::open_to_merge(path, files, tables, base, &limits) {
+        let (mut model, mut faults) = match updates::open_to_merge(path, files, tables, base, &limits) {
             Ok(model) => (Some(Arc::new(model)), Faults::default()),
             Err(faults) => (None, faults.map(Fault::from)),
         };
@@ -66,8 +66,11 @@ impl Update {
             faults.push(Fault::NoTensor);
         }
         if role == InputRole::Update {
-            let other = model.as_ref().and_then(|model| OtherPurpose::of(&model.metadata));
-            faults.extend(other.map(Fault::from));
+            if let Some(other) = model.as_ref().and_then(|model| OtherPurpose::of(&model.metadata)) {
+                // Its tensors are no faults of an update.
+                faults.push(Fault::from(other));
+                model = None;
+            }
         }
         Self {
             role,

@@ -1,4 +1,6 @@
-//! Sums of integers on all threads, and a file of them: one I64 tensor for each tensor that the lanes of a session hold.
+//! Sums of integers on all threads, and a file of them.
+//!
+//! The file has one I64 tensor for each tensor that the lanes of a session hold.
 
 use crate::io::model_writer::ModelWriter;
 use crate::model::dtype::Dtype;

@@ -111,6 +111,13 @@ impl Manifest {
     ///
     /// When it cannot be read, is not signed, or has terms that cannot be.
     pub fn read(path: &Path) -> Result<Self, SecureError> {
+        if !crate::io::folder::exists(path) {
+            return Err(SecureError::Terms {
+                what: path.display().to_string(),
+                why: "is not there, expected the manifest of a session".to_owned(),
+                hint: Some("fedmill secagg open SESSION writes it".to_owned()),
+            });
+        }
         Self::of(&SignedText::read(path)?).map_err(SecureError::file(path))
     }
 

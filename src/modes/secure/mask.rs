@@ -10,6 +10,7 @@ use crate::io::digest::Blake3;
 use crate::kernels::chacha20::Stream;
 use crate::kernels::discrete_gaussian;
 use crate::kernels::lanes::Isa;
+use crate::model::client_id::IdSource;
 use crate::modes::secure::folder::SessionFolder;
 use crate::modes::secure::integers::IntegersWriter;
 use crate::modes::secure::kept::KeptPlaces;
@@ -18,6 +19,7 @@ use crate::modes::secure::manifest::{Manifest, SessionTerms};
 use crate::modes::secure::mask_stream::add_streams;
 use crate::modes::secure::norm::BoundedNorm;
 use crate::modes::secure::privacy;
+use crate::modes::secure::set::FrozenSet;
 use crate::parties::error::SecureError;
 use crate::parties::fault::MessageFault;
 use crate::parties::grid::words;
@@ -74,6 +76,12 @@ pub struct Masked {
     pub clipped: u64,
     /// The weight of the client, and whether the cap lowered it.
     pub weight: Option<(u32, bool)>,
+    /// Whether the cap lowered the local steps.
+    pub is_over_steps: bool,
+    /// Whether all values are those of the base.
+    pub is_unchanged: bool,
+    /// The client that the metadata of the update names, if it is another one.
+    pub other_id: Option<String>,
     /// The norm of the change, and whether it exceeds the bound of the session; `None` if the session bounds no norm.
     pub norm: Option<(f64, bool)>,
 }
@@ -94,25 +102,19 @@ pub fn run(
     let manifest = folder.manifest()?;
     check_manifest(&manifest, options)?;
     let client = own_id(&manifest, identity)?;
-    let mut policy = Policy { round: manifest.terms.round, ..options.policy.clone() };
-    policy.tensors.control_prefix = manifest.terms.control_clip.map(|_| SCAFFOLD_CONTROL);
+    let terms = &manifest.terms;
+    let policy = policy(options, terms);
     let opened = reading::open(&options.base, vec![options.update.clone()], policy, machine)?;
     opened.refuse_own_choice()?;
-    let terms = &manifest.terms;
     let tensors = opened.tensors(terms.statistics_clip.is_some(), terms.control_clip.is_some());
     check_base(&opened, &options.base, (&terms.base, &terms.tensors), &tensors)?;
     let [update] = opened.taken.set.clients.as_slice() else {
         return Err(SecureError::terms("UPDATE", "found several updates, expected one"));
     };
     let share = share_of(terms.weights, terms.steps_cap, update)?;
-    let place = folder.masked(&client);
-    let path = options.output.clone().unwrap_or_else(|| place.clone());
-    folder.refuse_message(&path, Some(&place))?;
-    if let Some(integers) = &options.integers {
-        folder.refuse_message(integers, None)?;
-    }
+    let (path, place) = outputs(folder, options, &client)?;
     let places = [path.as_path(), place.as_path()];
-    let secret = secret_for(&manifest, update, places, options, identity, journal)?;
+    let secret = secret_for((folder, &manifest), update, places, options, identity, journal)?;
     let seeds = seeds::draw(manifest.committee, &secret);
     let sealed = seeds::seal(&manifest, &client, &seeds, &secret)
         .map_err(|why| SecureError::terms("manifest", why))?;
@@ -134,10 +136,40 @@ pub fn run(
         each_value(machine, set, tensors, take)?;
         masking.end(&sealed, identity)
     });
-    let (values, clipped) = masked?;
+    let Counts { values, clipped, is_changed, .. } = masked?;
     integers.map_or(Ok(()), IntegersWriter::publish)?;
-    let norm = bounded.map(|bounded| bounded.norm);
-    Ok(Masked { path, client, values, clipped, weight: share.weight, norm })
+    let other_id = (update.named_by == IdSource::Metadata && update.id != client).then(|| update.id.clone());
+    Ok(Masked {
+        path,
+        client,
+        values,
+        clipped,
+        weight: share.weight,
+        is_over_steps: share.is_over_steps,
+        is_unchanged: !is_changed,
+        other_id,
+        norm: bounded.map(|bounded| bounded.norm),
+    })
+}
+
+/// What the update may claim of itself under the terms of a session.
+fn policy(options: &MaskOptions, terms: &SessionTerms) -> Policy {
+    let mut policy = Policy { round: terms.round, ..options.policy.clone() };
+    policy.tensors.control_prefix = terms.control_clip.map(|_| SCAFFOLD_CONTROL);
+    policy
+}
+
+/// The path of the masked update, and its place in the session's folder.
+fn outputs(
+    folder: &SessionFolder,
+    options: &MaskOptions,
+    client: &str,
+) -> Result<(PathBuf, PathBuf), SecureError> {
+    let place = folder.masked(client);
+    let path = options.output.clone().unwrap_or_else(|| place.clone());
+    folder.refuse_message(&path, Some(&place))?;
+    options.integers.iter().try_for_each(|integers| folder.refuse_message(integers, None))?;
+    Ok((path, place))
 }
 
 /// Checks that the client accepts a manifest.
@@ -199,7 +231,7 @@ fn own_id(manifest: &Manifest, identity: &Identity) -> Result<String, SecureErro
 /// The client's secret of the session, after its journal says that it may mask this update. Where the journal was lost, a
 /// file of the client at one of `places` tells of a masked update too.
 fn secret_for(
-    manifest: &Manifest,
+    (folder, manifest): (&SessionFolder, &Manifest),
     update: &Client,
     places: [&Path; 2],
     options: &MaskOptions,
@@ -233,6 +265,7 @@ fn secret_for(
     for path in places {
         refuse_sent(manifest, path, identity)?;
     }
+    refuse_frozen(folder, manifest)?;
     if let Some(other) = journal.elsewhere(&deed).filter(|_| !options.allow_again) {
         let why = format!(
             "the same update was masked in session {}: the difference of the two sums tells who joined or left",
@@ -246,6 +279,18 @@ fn secret_for(
     let secret = journal.new_secret(&deed.session)?;
     journal.note(&deed)?;
     Ok(secret)
+}
+
+/// Refuses to mask if the set of clients is frozen: the update would be in no sum.
+fn refuse_frozen(folder: &SessionFolder, manifest: &Manifest) -> Result<(), SecureError> {
+    if FrozenSet::read(folder, manifest)?.is_none() {
+        return Ok(());
+    }
+    let why = format!(
+        "{}: the server froze the set of clients already, and it is without you",
+        folder.set().display()
+    );
+    Err(SecureError::refused(why, Some("wait for the next session")))
 }
 
 /// Refuses to mask if the client's own file is there, but its journal does not know it.
@@ -303,6 +348,8 @@ struct Counts {
     values: u64,
     clipped: u64,
     lanes: u64,
+    /// Whether a value differs from the base.
+    is_changed: bool,
 }
 
 /// Removes the integers from a place on that are not sent.
@@ -364,6 +411,7 @@ impl<'s> Masking<'s> {
     /// Takes the next values.
     fn take(&mut self, held: Held, values: &[f64]) -> Result<(), SecureError> {
         let start = self.integers.len();
+        self.counts.is_changed |= values.iter().any(|value| *value != 0.0);
         self.integers.resize(start + values.len(), 0);
         self.counts.clipped += match &self.private {
             Some(private) => {
@@ -417,10 +465,10 @@ impl<'s> Masking<'s> {
         Ok(())
     }
 
-    /// Writes what is left, signs and publishes. Returns the number of values, and of those beyond the clip.
-    fn end(mut self, sealed: &[u8], identity: &Identity) -> Result<(u64, u64), SecureError> {
+    /// Writes what is left, signs and publishes.
+    fn end(mut self, sealed: &[u8], identity: &Identity) -> Result<Counts, SecureError> {
         self.write(self.integers.len(), &self.share.lanes)?;
         self.writer.publish(sealed, identity)?;
-        Ok((self.counts.values, self.counts.clipped))
+        Ok(self.counts)
     }
 }

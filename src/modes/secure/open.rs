@@ -11,7 +11,7 @@ use crate::modes::secure::privacy::{PrivacyRequest, PrivacyTerms};
 use crate::parties::SECAGG_PROTOCOL;
 use crate::parties::envelope::Suite;
 use crate::parties::error::SecureError;
-use crate::parties::grid::Grid;
+use crate::parties::grid::{Grid, NoGrid};
 use crate::parties::hex::Hex;
 use crate::parties::identity::{Identity, PublicIdentity, Stage};
 use crate::parties::reading;
@@ -58,7 +58,10 @@ impl GridTerms {
     fn grid(&self, contributors: u64, privacy: Option<&PrivacyTerms>) -> Result<Grid, SecureError> {
         let levels = privacy.map_or(self.levels, |privacy| Some(privacy.levels(contributors)));
         let grid = Grid::new(contributors, levels, self.per_lane);
-        grid.map_err(|why| SecureError::terms("--levels", why.to_string()))
+        grid.map_err(|why| {
+            let is_lane = levels.is_none() || matches!(why, NoGrid::PerLane(_));
+            SecureError::terms(if is_lane { "--values-per-lane" } else { "--levels" }, why.to_string())
+        })
     }
 
     /// The number of values that clients send of `parameters` values; `None` for all.

@@ -4,11 +4,13 @@ use crate::modes::secure::check::{open_masked, reports};
 use crate::modes::secure::folder::SessionFolder;
 use crate::modes::secure::set::{FrozenSet, SetMember};
 use crate::parties::error::SecureError;
+use crate::parties::fault::LeftOutClient;
 use crate::parties::identity::{PublicIdentity, Stage};
 use crate::parties::signed_lanes::LanesReader;
 use crate::record::sha256::Sha256;
 use serde::Serialize;
 use std::collections::BTreeSet;
+use std::fmt;
 
 /// How far a session is.
 #[derive(Clone, PartialEq, Eq, Serialize, Debug)]
@@ -17,6 +19,8 @@ pub struct Standing {
     pub session: Sha256,
     /// Clients with a masked update that they signed.
     pub masked: usize,
+    /// Files among the masked updates that count for no client.
+    pub bad: Vec<LeftOutClient>,
     /// Helpers that checked all those masked updates.
     pub checked: Vec<String>,
     /// Clients in the frozen set; `None` before it is frozen.
@@ -31,7 +35,31 @@ pub struct Standing {
     pub threshold: usize,
 }
 
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} masked updates", self.masked)?;
+        if let Some(first) = self.bad.first() {
+            write!(f, ", {} bad files, such as {}: {}", self.bad.len(), first.client, first.fault)?;
+        }
+        write!(f, ", {} of {} helpers checked", self.checked.len(), self.helpers)?;
+        if let Some(clients) = self.frozen {
+            write!(f, ", a set of {clients} clients")?;
+        }
+        write!(f, ", {} answered of the {} that suffice", self.answered.len(), self.threshold)
+    }
+}
+
 impl Standing {
+    /// How far a session is, with all clients that may take part.
+    ///
+    /// # Errors
+    ///
+    /// As [`of`](Self::of).
+    pub fn of_all(folder: &SessionFolder) -> Result<Self, SecureError> {
+        let clients = folder.manifest()?.terms.clients;
+        Self::of(folder, &clients.into_iter().map(|client| client.id).collect())
+    }
+
     /// How far a session is, as its signatures tell; lanes are not read. Masked updates of other clients than these do
     /// not count.
     ///
@@ -41,15 +69,20 @@ impl Standing {
     pub fn of(folder: &SessionFolder, clients: &BTreeSet<String>) -> Result<Self, SecureError> {
         let manifest = folder.manifest()?;
         let reader = LanesReader::default();
-        let opened = folder.all_masked()?.into_iter().filter_map(|(sender, path)| {
-            let (client, file) = open_masked(&manifest, &reader, sender.as_deref(), &path).ok()?;
-            Some(SetMember { client, file: file.digest() })
-        });
-        let members: Vec<SetMember> = opened.filter(|member| clients.contains(&member.client)).collect();
+        let (mut members, mut bad) = (Vec::new(), Vec::new());
+        for (sender, path) in folder.all_masked()? {
+            match open_masked(&manifest, &reader, sender.as_deref(), &path) {
+                Ok((client, file)) if clients.contains(&client) => {
+                    members.push(SetMember { client, file: file.digest() });
+                }
+                Ok(_) => {}
+                Err(left_out) => bad.push(left_out),
+            }
+        }
         let mut checked = Vec::new();
         for report in reports(folder, &manifest)? {
-            let bad = report.bad.iter().map(|bad| &bad.member);
-            let seen: Vec<&SetMember> = report.sound.iter().chain(bad).collect();
+            let reported = report.bad.iter().map(|bad| &bad.member);
+            let seen: Vec<&SetMember> = report.sound.iter().chain(reported).collect();
             if members.iter().all(|member| seen.contains(&member)) {
                 checked.push(report.helper);
             }
@@ -70,6 +103,7 @@ impl Standing {
         Ok(Self {
             session: manifest.session,
             masked: members.len(),
+            bad,
             checked,
             is_summed: frozen.as_ref().is_some_and(is_summed),
             answered: answered.map(|helper| helper.id.clone()).collect(),

@@ -19,7 +19,7 @@ use crate::parties::fault::LeftOutClient;
 use crate::parties::fault::MessageFault;
 use crate::parties::hex::Hex;
 use crate::parties::identity::{Identity, Stage};
-use crate::parties::journal::{Deed, PartyJournal};
+use crate::parties::journal::{Deed, PartyJournal, seconds_now};
 use crate::parties::signed_lanes::{LanesFile, LanesReader, LanesWriter, little_endian};
 use crate::parties::signed_text::SignedText;
 use rayon::prelude::*;
@@ -173,7 +173,13 @@ pub fn collect(
             Err(one) => left_out.push(one),
         }
     }
-    for report in reports(folder, manifest)? {
+    let reports = reports(folder, manifest)?;
+    if reports.is_empty() {
+        tracing::warn!(
+            "no helper checked the seeds: if those of one client are bad, helpers refuse to answer, and the session has no sum"
+        );
+    }
+    for report in reports {
         for bad in report.bad {
             let client = &bad.member.client;
             if files.get(client).is_some_and(|file| file.digest() == bad.member.file) {
@@ -261,7 +267,11 @@ pub fn check_quorum(manifest: &Manifest, set: &ClientSet) -> Result<(), SecureEr
     if let Some(first) = set.left_out.first() {
         why = format!("{why}; {} left out, such as {}: {}", set.left_out.len(), first.client, first.fault);
     }
-    Err(SecureError::refused(why, Some("wait for more clients: the set is not frozen")))
+    let hint = match manifest.terms.deadline.filter(|deadline| seconds_now() > *deadline) {
+        Some(_) => "the deadline of the session passed, and no client masks any more: open another session",
+        None => "wait for more clients: the set is not frozen",
+    };
+    Err(SecureError::refused(why, Some(hint)))
 }
 
 /// Publishes the sum of a set that is frozen already.

@@ -279,7 +279,7 @@ impl Unmasking<'_> {
     fn totals(&self) -> Result<GroupSum, SecureError> {
         let terms = &self.manifest.terms;
         let lanes = terms.lanes();
-        let mut extra = self.group * lanes + terms.grid.lanes(terms.values())..(self.group + 1) * lanes;
+        let mut extra = self.group * lanes + terms.grid.lanes(terms.sent())..(self.group + 1) * lanes;
         let mut next = |largest: u64| match extra.next().filter(|_| self.clients > 0) {
             Some(lane) => self.number(lane, largest),
             None => Ok(0),

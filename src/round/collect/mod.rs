@@ -51,6 +51,7 @@ pub fn act(
     state: &State,
     opening: &Opening,
 ) -> Result<Collecting, RoundError> {
+    check_same(config, state)?;
     let mut inbox = Inbox::open(world, config, state, opening)?;
     inbox.delivery = Delivery::of(world, &inbox, opening)?;
     inbox.take_whole(world)?;
@@ -62,6 +63,24 @@ pub fn act(
     inbox.leave_out_changed(world)?;
     let closed = inbox.finish(world, closed_by)?;
     masked::close(world, &inbox, closed)
+}
+
+/// Checks that the settings are secure or not as when the round opened.
+///
+/// # Errors
+///
+/// When they changed.
+pub fn check_same(config: &Config, state: &State) -> Result<(), RoundError> {
+    let opened = state.is_secure();
+    if opened == config.secure.enabled {
+        return Ok(());
+    }
+    let why = format!(
+        "is {}, and round {} opened with {opened}: set it back until the round is over, or abandon the round by `fedmill round \
+         rollback`",
+        config.secure.enabled, state.round
+    );
+    Err(RoundError::Setting { key: "secure.enabled", why })
 }
 
 /// The number of updates that closes a round: the buffer, or the quorum with the least number of clients, but no more

@@ -215,7 +215,7 @@ impl Server {
             },
             clips: Clips { parameters: secure.clip, statistics: secure.statistics_clip, controls: None },
             privacy: None,
-            grid: GridTerms { levels: None, per_lane: secure.values_per_lane as u32, keep: None },
+            grid: GridTerms { levels: None, per_lane: secure.values_per_lane as u32, keep: secure.kept() },
             weights: secure.cap().map_or(ClientWeights::Uniform, |cap| ClientWeights::Examples { cap }),
             steps_cap: None,
             groups: GroupTerms { count: secure.groups as usize, hostile: None },
@@ -269,6 +269,14 @@ impl Server {
             }
             Ok(helpers) => {
                 let threshold = self.threshold(helpers.len());
+                if let Some(checks) = secure.checks.filter(|checks| *checks > helpers.len() as u64) {
+                    let why = format!("there are {} helpers, so that all of them must check", helpers.len());
+                    let remedy = "leave checks out: the threshold then suffices";
+                    findings.push(Finding {
+                        level: Level::Warning,
+                        ..error("secure.checks", checks, why, remedy)
+                    });
+                }
                 if let Err(why) = Committee::new(helpers.len(), threshold) {
                     let remedy = "leave threshold out, for more than half of the helpers";
                     findings.push(error("secure.threshold", threshold, no_round(&why), remedy));

@@ -48,6 +48,8 @@ fn what_needs_single_updates_is_an_error_in_secure_rounds_alone() {
     let cases = [
         ("secure.groups", "coordination = { min_clients = 9, clients = 9 }\nsecure.groups = 5"),
         ("secure.groups", "coordination = { min_clients = 9, clients = 9 }\nsecure.min_survivors = 10"),
+        ("secure.values_per_lane", "secure.values_per_lane = 8"),
+        ("secure.keep", "secure.keep = '0.5'\nsecure.values_per_lane = 2"),
         ("strategy.name", "strategy.name = 'fednova'"),
         ("strategy.name", "strategy.name = 'fedbuff'\ncoordination.mode = 'async'"),
         ("coordination.mode", "strategy.name = 'fedbuff'\ncoordination.mode = 'async'"),

@@ -1,4 +1,4 @@
-//! Part files: some lanes of a sum or of an answer, signed by the party whose machine computed them.
+//! Part files: some lanes of a sum or of an answer, signed by the party that computed them.
 //!
 //! ```text
 //! sum-2-of-3.safetensors     lanes of the masked sum, and what the machine found of each client

@@ -167,21 +167,21 @@ fn finding_bytes(manifest: &Manifest, set: &ClientSet, lanes: Range<usize>) -> u
 }
 
 /// What one part says of one client.
-struct Finding<'f> {
+struct ClientFinding<'f> {
     lane: u64,
     found: u32,
     bytes: Range<u64>,
     hashes: &'f [[u8; 32]],
 }
 
-fn finding<'f>(manifest: &Manifest, part: &'f Part, place: usize) -> Option<Finding<'f>> {
+fn finding<'f>(manifest: &Manifest, part: &'f Part, place: usize) -> Option<ClientFinding<'f>> {
     let len = client_bytes(manifest, part.range.clone());
     let own = part.findings().get(place * len..)?.get(..len)?;
     let (lane, rest) = own.split_first_chunk()?;
     let (found, hashes) = rest.split_first_chunk()?;
     let (lane, found) = (u64::from_le_bytes(*lane), u32::from_le_bytes(*found));
     let (_, bytes) = bytes_of(manifest, part.range.clone());
-    Some(Finding { lane, found, bytes, hashes: hashes.as_chunks().0 })
+    Some(ClientFinding { lane, found, bytes, hashes: hashes.as_chunks().0 })
 }
 
 /// The clients whose lanes are bad, in the order of the set: with the first lane outside the field, or another digest than
@@ -194,7 +194,8 @@ fn faults(
 ) -> Vec<LeftOutClient> {
     let (all, _) = bytes_of(manifest, 0..0);
     let fault = |place: usize, client: &String| {
-        let found: Vec<Finding> = parts.iter().filter_map(|part| finding(manifest, part, place)).collect();
+        let found: Vec<ClientFinding> =
+            parts.iter().filter_map(|part| finding(manifest, part, place)).collect();
         if let Some(bad) = found.iter().filter(|one| one.lane != NO_LANE).min_by_key(|one| one.lane) {
             return Some(MessageFault::OutsideField { lane: bad.lane, found: bad.found });
         }
