@@ -4,7 +4,8 @@
 // Bits. The kernel computes in integers alone and does the same work for every draw: no branch depends on a draw. Ten
 // halvings of the table in workgroup memory find a magnitude.
 //
-// Defined outside: BLOCKS, the number of blocks of random words per coordinate, one or two.
+// Defined outside: BLOCKS, the number of blocks of random words per coordinate, one or two; DRAWS, the number of draws of a
+// block that count, three or four.
 
 #import shape
 #import limbs
@@ -54,12 +55,16 @@ fn value(bits: vec4<u32>) -> i32 {
     return select(i32(magnitude), -i32(magnitude), bits.w >> 31u == 1u);
 }
 
-// The sum of the four draws of a stream's block with this number.
+// The sum of the first draws of a stream's block with this number.
 fn of_block(stream: Stream, number: vec2<u32>) -> i32 {
     let last = vec4<u32>(number, stream.domain, stream.segment);
     let block = block_of(stream.key_low, stream.key_high, last);
     let narrow = value(block.words[0]) + 32 * value(block.words[1]);
-    return narrow + 1024 * (value(block.words[2]) + 32 * value(block.words[3]));
+    var wide = value(block.words[2]);
+    if DRAWS == 4u {
+        wide += 32 * value(block.words[3]);
+    }
+    return narrow + 1024 * wide;
 }
 
 fn widened(x: i32) -> vec2<u32> {

@@ -218,7 +218,7 @@ impl Account {
     ///
     /// When its cost is not known, or the record cannot be written.
     pub fn spend(&mut self, spend: &ExternalSpend) -> Result<SpendAnswer, BudgetError> {
-        let noise = spend.secure.as_ref().map(|sum| self.plan().noise_of(sum.level, sum.d));
+        let noise = spend.secure.as_ref().map(SecureSum::integer_noise);
         let verdict = budget::would(self.state(), &spend.event, noise, spend.reserve)?;
         let Some(epsilons) = verdict.epsilons() else { return Ok(SpendAnswer::Refused(verdict)) };
         let charge = Charge {

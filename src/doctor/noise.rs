@@ -7,7 +7,7 @@ use crate::kernels::lanes::Isa;
 use crate::privacy::selftest::{self, Difference};
 use std::time::Instant;
 
-const LEVELS: [Level; 2] = [Level::L2, Level::L3];
+const LEVELS: [Level; 3] = [Level::L1, Level::L2, Level::L3];
 
 /// Runs a check and measures its time.
 fn finding(kernel: &'static str, case: String, check: impl FnOnce() -> Difference) -> Finding {

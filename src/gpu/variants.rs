@@ -176,7 +176,7 @@ fn over_base(kernel: &'static str, working: Working, references: usize) -> Varia
 
 /// Noise of a level.
 pub(super) fn noise(level: Level) -> Variant {
-    Variant::new("discrete_gaussian", &[("BLOCKS", number(level.blocks()))])
+    Variant::new("discrete_gaussian", &[("BLOCKS", number(level.blocks())), ("DRAWS", number(level.draws()))])
 }
 
 /// Sorts columns of up to [`MAX_SHADER_ROWS`] rows in registers.

@@ -1,4 +1,4 @@
-//! Noise for released sums: discrete Gaussians of two widths, from a stream of ChaCha20.
+//! Noise for released sums: discrete Gaussians of three widths, from a stream of ChaCha20.
 //!
 //! A draw is an integer with P(x) proportional to exp(-x^2 / (2 64^2)). It takes 128 bits: a search among the
 //! cumulative probabilities finds the magnitude from 127 of them, and one is the sign. Sums of draws make wide noise
@@ -7,6 +7,7 @@
 //! | | sum | of | variance |
 //! |---|---|---|---|
 //! | Y | X1 + 32 X2 | draws X | 64^2 (1 + 2^10) |
+//! | [`Level::L1`] | Y1 + 1024 X3 | three draws of a block | 4299165696 |
 //! | Z, [`Level::L2`] | Y1 + 1024 Y2 | four draws, a block | 4402345676800 |
 //! | W, [`Level::L3`] | Z1 + 1024 Z2 | eight draws, two blocks | 4616198422741913600 |
 //!
@@ -44,6 +45,8 @@ const UNIFORM: u128 = u128::MAX >> 1;
 /// The width of noise.
 #[derive(Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, Debug)]
 pub enum Level {
+    /// Standard deviation 65568.02, close to 2^16.
+    L1,
     /// Standard deviation 2098176.75, close to 2^21.
     L2,
     /// Standard deviation 2148534017.125, close to 2^31.
@@ -54,6 +57,7 @@ impl Level {
     /// Its exact variance.
     pub const fn variance(self) -> u64 {
         match self {
+            Self::L1 => 4_299_165_696,
             Self::L2 => 4_402_345_676_800,
             Self::L3 => 4_616_198_422_741_913_600,
         }
@@ -66,8 +70,10 @@ impl Level {
 
     /// The largest magnitude of noise.
     pub(crate) const fn largest(self) -> i64 {
-        let of_block = (MAGNITUDES as i64 - 1) * (1 + 32) * (1 + 1024);
+        let of_draw = MAGNITUDES as i64 - 1;
+        let of_block = of_draw * (1 + 32) * (1 + 1024);
         match self {
+            Self::L1 => of_draw * (1 + 32 + 1024),
             Self::L2 => of_block,
             Self::L3 => of_block * (1 + 1024),
         }
@@ -76,8 +82,16 @@ impl Level {
     /// Blocks that a coordinate takes.
     pub const fn blocks(self) -> usize {
         match self {
-            Self::L2 => 1,
+            Self::L1 | Self::L2 => 1,
             Self::L3 => 2,
+        }
+    }
+
+    /// Draws of each block that count.
+    pub const fn draws(self) -> usize {
+        match self {
+            Self::L1 => 3,
+            Self::L2 | Self::L3 => 4,
         }
     }
 }
@@ -101,17 +115,20 @@ dispatch! {
 fn convolve(blocks: &Blocks, level: Level, out: &mut [i64]) {
     for (place, out) in out.iter_mut().enumerate() {
         *out = match level {
-            Level::L2 => of_block(blocks, place),
-            Level::L3 => of_block(blocks, 2 * place) + (of_block(blocks, 2 * place + 1) << SECOND_BLOCK),
+            Level::L1 => of_block::<3>(blocks, place),
+            Level::L2 => of_block::<4>(blocks, place),
+            Level::L3 => {
+                of_block::<4>(blocks, 2 * place) + (of_block::<4>(blocks, 2 * place + 1) << SECOND_BLOCK)
+            }
         };
     }
 }
 
-/// The sum of the four draws of a block.
+/// The sum of the first draws of a block.
 #[inline(always)]
-fn of_block(blocks: &Blocks, block: usize) -> i64 {
+fn of_block<const COUNT: usize>(blocks: &Blocks, block: usize) -> i64 {
     let mut sum = 0;
-    for draw in 0..DRAWS {
+    for draw in 0..COUNT {
         let word = |place: usize| u128::from(blocks[4 * draw + place][block]);
         sum += value(word(3) << 96 | word(2) << 64 | word(1) << 32 | word(0)) << SHIFTS[draw];
     }

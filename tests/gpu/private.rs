@@ -12,7 +12,7 @@ use fedmill::kernels::discrete_gaussian::{Level, noise};
 use fedmill::kernels::integer_sum::add_integers;
 use fedmill::kernels::lanes::Isa;
 
-const LEVELS: [Level; 2] = [Level::L2, Level::L3];
+const LEVELS: [Level; 3] = [Level::L1, Level::L2, Level::L3];
 const KEY: [u8; 32] = *b"another key, which is no secret.";
 
 fn stream(domain: u32) -> Stream<'static> {

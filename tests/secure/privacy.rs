@@ -199,6 +199,27 @@ fn long_updates_have_the_norm_of_the_plan() {
     assert!(session.run(&line).stderr.contains("has the norm 1414.2135"));
 }
 
+/// The noise of wide draws would leave no room for the values: a small multiplier stands for many clients here.
+#[test]
+fn draws_are_narrower_where_wide_ones_leave_no_room() {
+    let session = parties();
+    budget(&session.dir, "narrow", "--noise-multiplier 0.001 --epsilon 1e9");
+    done(&open(&session, "session", "--dp narrow"));
+    for client in 2..=5 {
+        done(&session.run(&mask_command("session", client, &format!("in/client-{client}.safetensors"), "")));
+    }
+    done(&session.sum());
+    [1, 3].iter().for_each(|helper| done(&session.help(*helper)));
+    done(&session.run(&format!("{UNMASK} --dp narrow")));
+    let (terms, draw) = (terms(&session), Level::L1.variance() as f64);
+    assert_eq!((terms.level, terms.norm_bound), (Level::L1, ((4.0 * draw).sqrt() / 0.001) as u64));
+    let sums = integers(&session.dir, "sums.safetensors");
+    assert_close(variance(sums.iter().map(|sum| *sum as f64)), 4.0 * draw);
+    let ledger = fs::read_to_string(session.dir.path("narrow/ledger.jsonl")).unwrap();
+    assert!(ledger.contains("\"level\":\"L1\""), "{ledger}");
+    done(&session.run("verify session"));
+}
+
 #[test]
 fn the_server_adds_central_noise() {
     let session = answered(2, "--dp-noise central");

@@ -16,8 +16,9 @@ use std::ops::Range;
 pub(in crate::gpu) const KERNELS: &[DeviceKernel] = &[
     DeviceKernel {
         kernel: "discrete_gaussian",
-        variants: || [Level::L2, Level::L3].map(variants::noise).into(),
+        variants: || [Level::L1, Level::L2, Level::L3].map(variants::noise).into(),
         cases: &[
+            ("of three draws", |gpu| test_noise(gpu, Level::L1)),
             ("of four draws", |gpu| test_noise(gpu, Level::L2)),
             ("of eight draws", |gpu| test_noise(gpu, Level::L3)),
             ("of one stream of three", test_streams),

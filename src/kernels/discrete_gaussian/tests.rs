@@ -193,9 +193,11 @@ fn plain(level: Level, first: u64, count: usize) -> Vec<i64> {
     };
     let of_block = |words: &[u32; WORDS]| {
         let [a, b, c, d] = [0, 4, 8, 12].map(|place| draw(&words[place..]));
-        (a + 32 * b) + 1024 * (c + 32 * d)
+        let last = if level == Level::L1 { 0 } else { d };
+        (a + 32 * b) + 1024 * (c + 32 * last)
     };
     match level {
+        Level::L1 => words.iter().map(of_block).collect(),
         Level::L2 => words.iter().map(of_block).collect(),
         Level::L3 => words.chunks(2).map(|two| of_block(&two[0]) + 1024 * of_block(&two[1])).collect(),
     }
@@ -203,7 +205,7 @@ fn plain(level: Level, first: u64, count: usize) -> Vec<i64> {
 
 #[test]
 fn noise_is_as_defined_however_it_is_cut() {
-    for level in [Level::L2, Level::L3] {
+    for level in [Level::L1, Level::L2, Level::L3] {
         for first in [0, 3, (1 << 32) - 9] {
             let expected = plain(level, first, 70);
             for isa in Isa::available() {
@@ -224,6 +226,8 @@ fn noise_is_as_defined_however_it_is_cut() {
 fn levels_are_what_their_draws_add_up_to() {
     let variances = |factors: &[u64]| 4096 * factors.iter().map(|factor| factor * factor).sum::<u64>();
     let block = [1, 32, 1024, 1 << 15];
+    assert_eq!(Level::L1.variance(), variances(&block[..3]));
+    assert_eq!(Level::L1.largest(), 860 * block[..3].iter().sum::<u64>() as i64);
     assert_eq!(Level::L2.variance(), variances(&block));
     let second = block.map(|factor| 1024 * factor);
     assert_eq!(Level::L3.variance(), variances(&block) + variances(&second));
@@ -334,8 +338,8 @@ fn samples(level: Level, count: usize) -> Vec<f64> {
 }
 
 #[test]
-fn noise_is_gaussian_at_both_levels() {
-    for level in [Level::L2, Level::L3] {
+fn noise_is_gaussian_at_all_levels() {
+    for level in [Level::L1, Level::L2, Level::L3] {
         let samples = samples(level, 200_000);
         assert!(Fit::of(samples.clone()).is_good(), "{level:?}");
         // The negative controls: 2 % wider, shifted by as much, one-sided, and cut off at three.
@@ -349,7 +353,7 @@ fn noise_is_gaussian_at_both_levels() {
 /// The lowest bits are uniform too. Otherwise the precision of floats would reveal the values under the noise.
 #[test]
 fn the_lowest_bits_are_even() {
-    for level in [Level::L2, Level::L3] {
+    for level in [Level::L1, Level::L2, Level::L3] {
         let mut found = vec![0; 40_000];
         noise(Isa::detect(), stream(6), level, 0, &mut found);
         for bit in 0..6 {

@@ -8,7 +8,7 @@ use crate::engine::intake::policy::Policy;
 use crate::engine::passes::machine::Machine;
 use crate::io::digest::Blake3;
 use crate::kernels::chacha20::Stream;
-use crate::kernels::discrete_gaussian;
+use crate::kernels::discrete_gaussian::{self, Level};
 use crate::kernels::lanes::Isa;
 use crate::model::client_id::IdSource;
 use crate::modes::secure::folder::SessionFolder;
@@ -18,7 +18,6 @@ use crate::modes::secure::keys::seeds::{self, Seeds};
 use crate::modes::secure::manifest::{Manifest, SessionTerms};
 use crate::modes::secure::mask_stream::add_streams;
 use crate::modes::secure::norm::BoundedNorm;
-use crate::modes::secure::privacy;
 use crate::modes::secure::set::FrozenSet;
 use crate::parties::error::SecureError;
 use crate::parties::fault::MessageFault;
@@ -129,8 +128,7 @@ pub fn run(
     let bounded = machine.pool.install(|| manifest.terms.privacy.as_ref().map(bound).transpose())?;
     let mut masking = Masking::new(machine, &manifest.terms, writer, &seeds, &secret, &share);
     masking.copy = integers.as_ref();
-    masking.private =
-        bounded.map(|bounded| PrivateIntegers { bounded, noise: noise_key(&manifest, &secret) });
+    masking.private = bounded.map(|bounded| PrivateIntegers { bounded, noise: noise_of(&manifest, &secret) });
     let masked = machine.pool.install(|| {
         let take = &mut |held, values: &[f64]| masking.take(held, values);
         each_value(machine, set, tensors, take)?;
@@ -318,13 +316,14 @@ fn refuse_sent(manifest: &Manifest, path: &Path, identity: &Identity) -> Result<
 /// The integers of a session under a budget: bounded, and with noise if clients add it.
 struct PrivateIntegers {
     bounded: BoundedNorm,
-    noise: Option<Zeroizing<[u8; 32]>>,
+    noise: Option<(Level, Zeroizing<[u8; 32]>)>,
 }
 
-/// The key of the client's noise; `None` if it adds none.
-fn noise_key(manifest: &Manifest, secret: &[u8; 32]) -> Option<Zeroizing<[u8; 32]>> {
-    let mode = manifest.terms.privacy.as_ref().map(|privacy| privacy.mode);
-    (mode == Some(NoiseFrom::Distributed)).then(|| Zeroizing::new(derived(secret, "noise")))
+/// The width and the key of the client's noise; `None` if it adds none.
+fn noise_of(manifest: &Manifest, secret: &[u8; 32]) -> Option<(Level, Zeroizing<[u8; 32]>)> {
+    let privacy = manifest.terms.privacy.as_ref()?;
+    let key = || Zeroizing::new(derived(secret, "noise"));
+    (privacy.mode == NoiseFrom::Distributed).then(|| (privacy.level, key()))
 }
 
 impl PrivateIntegers {
@@ -332,10 +331,10 @@ impl PrivateIntegers {
     /// for integers and noise.
     fn integers(&self, isa: Isa, first: u64, values: &[f64], integers: &mut [i32]) -> u64 {
         let clipped = self.bounded.integers(values, integers);
-        if let Some(key) = &self.noise {
+        if let Some((level, key)) = &self.noise {
             let mut noise = Zeroizing::new(vec![0; integers.len()]);
             let stream = Stream { key, domain: 0, segment: 0 };
-            discrete_gaussian::noise(isa, stream, privacy::LEVEL, first, &mut noise);
+            discrete_gaussian::noise(isa, stream, *level, first, &mut noise);
             integers.iter_mut().zip(noise.iter()).for_each(|(integer, noise)| *integer += *noise as i32);
         }
         clipped

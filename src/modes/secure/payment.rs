@@ -4,7 +4,7 @@ use crate::budget::account::{Account, SpendAnswer};
 use crate::budget::secure::{self, SecureAnswer};
 use crate::io::digest::Blake3;
 use crate::modes::secure::manifest::Manifest;
-use crate::modes::secure::privacy::{LEVEL, of_budget};
+use crate::modes::secure::privacy::of_budget;
 use crate::modes::secure::set::FrozenSet;
 use crate::modes::secure::unmask::UnmaskOptions;
 use crate::parties::error::SecureError;
@@ -73,7 +73,7 @@ impl Payment {
             colluders: privacy.colluders as u64,
             clip: privacy.clip_norm,
             norm_bound: privacy.norm_bound,
-            level: LEVEL,
+            level: privacy.level,
             d: terms.values() as u64,
         };
         Ok(Some(Self { budget: budget.clone(), account, round: terms.round, sum }))

@@ -6,7 +6,8 @@
 //! - [`NoiseFrom::Distributed`]: each client adds a discrete Gaussian of deviation s to each integer before it masks it. Of
 //!   the `min_survivors` clients of a sum, `colluders` may tell the server their noise, so that at least m = `min_survivors`
 //!   - `colluders` draws stay: B = sqrt(m) s / z for the noise multiplier z. The sum of m discrete Gaussians is not one, but
-//!   its distance, 10 times the sum of exp(-2 pi^2 s^2 k / (k + 1)) for k below m, is 0 for the s here, about 2^21.
+//!   its distance, 10 times the sum of exp(-2 pi^2 s^2 k / (k + 1)) for k below m, is 0 for the s here: 2^21, or 2^16
+//!   where the noise of many clients would fill the field.
 //! - [`NoiseFrom::Central`]: the server adds one draw to the sum that it sees: B = s / z.
 //!
 //! Paper: Kairouz, Liu and Steinke, "The distributed discrete Gaussian mechanism for federated learning with secure
@@ -19,6 +20,7 @@ use crate::kernels::field::P;
 use crate::modes::secure::manifest::SessionTerms;
 use crate::parties::error::SecureError;
 use crate::parties::tensors::ClientWeights;
+use crate::privacy::accountants::bridge::IntegerNoise;
 use crate::privacy::ledger::budget::{self, Verdict};
 use crate::privacy::ledger::plan::{BudgetPlan, ClipBound};
 use crate::privacy::ledger::record::NoiseFrom;
@@ -26,8 +28,12 @@ use crate::record::sha256::Sha256;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
-/// The width of one draw.
-pub const LEVEL: Level = Level::L2;
+/// The widths of one draw that a session may have, the widest first.
+const LEVELS: [Level; 2] = [Level::L2, Level::L1];
+
+/// A part of the norm that the largest integer of one coordinate must have at least, for the wider draws: larger values of
+/// a coordinate are clipped.
+const LARGEST_COORDINATE: u64 = 8;
 
 /// Standard deviations of the noise of a sum for which the field has room. A coordinate exceeds them with a probability of
 /// 2^-107; its sum is then wrong, and no less private.
@@ -52,6 +58,8 @@ pub struct PrivacyTerms {
     pub mode: NoiseFrom,
     /// The largest norm of a client's change, S.
     pub clip_norm: f64,
+    /// The width of one draw.
+    pub level: Level,
     /// The largest norm of a client's integers, B.
     pub norm_bound: u64,
     /// The least deviation of the noise of a sum, divided by B: z.
@@ -82,10 +90,6 @@ impl PrivacyTerms {
         };
         check_plan(plan).map_err(refused)?;
         books.terms(values as u64).map_err(of_budget(&request.budget))?;
-        // Who reads the session's folder can compute the sum once helpers answered, so `unmask` is late to refuse.
-        if let Some(verdict) = over_budget(&books, values as u64).map_err(of_budget(&request.budget))? {
-            return Err(SecureError::refused(format!("over the privacy budget: {verdict}"), None));
-        }
         let honest = match request.mode {
             NoiseFrom::Central => 1,
             NoiseFrom::Distributed => min_survivors.saturating_sub(request.colluders),
@@ -97,19 +101,35 @@ impl PrivacyTerms {
             );
             return Err(SecureError::terms("--colluders", why));
         }
-        let terms = Self {
+        let mut terms = Self {
             mode: request.mode,
             clip_norm: plan.first_clip(),
-            norm_bound: norm_bound(honest, plan.noise_multiplier),
+            level: Level::L2,
+            norm_bound: 0,
             noise_multiplier: plan.noise_multiplier,
             colluders: request.colluders,
             denominator: plan.denominator,
             plan_sha256: plan.sha256(),
         };
-        match terms.levels(clients) {
-            0 => Err(SecureError::terms("--dp", no_room(clients))),
-            _ => Ok(terms),
+        (terms.level, terms.norm_bound) = terms.widest(clients, honest);
+        if terms.levels(clients) == 0 {
+            return Err(SecureError::terms("--dp", no_room(clients)));
         }
+        // Who reads the session's folder can compute the sum once helpers answered, so `unmask` is late to refuse.
+        let noise = IntegerNoise::of_draws(terms.level, honest as u64, values as u64);
+        if let Some(verdict) = over_budget(&books, noise).map_err(of_budget(&request.budget))? {
+            return Err(SecureError::refused(format!("over the privacy budget: {verdict}"), None));
+        }
+        Ok(terms)
+    }
+
+    /// The widest draws that leave room for the values of `clients` clients, and the largest norm of a client's integers.
+    fn widest(&self, clients: u64, honest: usize) -> (Level, u64) {
+        let of = |level: Level| (level, norm_bound(level, honest, self.noise_multiplier));
+        let [widest, narrow] = LEVELS.map(of);
+        let room = Self { level: widest.0, norm_bound: widest.1, ..self.clone() };
+        let is_wide = u64::from(room.levels(clients)) * LARGEST_COORDINATE >= widest.1;
+        if is_wide { widest } else { narrow }
     }
 
     /// Draws in a sum that the server does not know, at least.
@@ -124,7 +144,7 @@ impl PrivacyTerms {
     pub fn room(&self, clients: u64) -> u64 {
         match self.mode {
             NoiseFrom::Central => 0,
-            NoiseFrom::Distributed => (ROOM * (clients as f64).sqrt() * LEVEL.sigma()).ceil() as u64,
+            NoiseFrom::Distributed => (ROOM * (clients as f64).sqrt() * self.level.sigma()).ceil() as u64,
         }
     }
 
@@ -165,7 +185,10 @@ impl PrivacyTerms {
             return Err("privacy: expected a clip norm, a noise multiplier and a divisor above 0, and fewer colluders than \
                         min_survivors".to_owned());
         }
-        let bound = norm_bound(honest, self.noise_multiplier);
+        let (level, bound) = self.widest(terms.grid.contributors, honest);
+        if self.level != level {
+            return Err(format!("privacy: level is {:?}, expected {level:?}", self.level));
+        }
         if self.norm_bound != bound || bound == 0 {
             return Err(format!("privacy: norm_bound is {}, expected {bound}, above 0", self.norm_bound));
         }
@@ -189,8 +212,8 @@ fn no_room(clients: u64) -> String {
 }
 
 /// The largest norm of a client's integers, for `draws` draws and a noise multiplier.
-fn norm_bound(draws: usize, noise_multiplier: f64) -> u64 {
-    ((draws as f64).sqrt() * LEVEL.sigma() / noise_multiplier) as u64
+fn norm_bound(level: Level, draws: usize, noise_multiplier: f64) -> u64 {
+    ((draws as f64).sqrt() * level.sigma() / noise_multiplier) as u64
 }
 
 /// Checks that a plan is one whose cost holds against the server of a session.
@@ -206,16 +229,16 @@ fn check_plan(plan: &BudgetPlan) -> Result<(), (String, &'static str)> {
             another,
         ));
     }
-    if plan.level.is_some_and(|level| level != LEVEL) {
+    if plan.level.is_some_and(|level| level != Level::L2) {
         return Err(("its plan has noise of level L3, expected L2: fewer coordinates".to_owned(), another));
     }
     Ok(())
 }
 
 /// The verdict on one more sum if the budget does not hold it; `None` if it does.
-fn over_budget(books: &Books, values: u64) -> Result<Option<Verdict>, BudgetError> {
+fn over_budget(books: &Books, noise: IntegerNoise) -> Result<Option<Verdict>, BudgetError> {
     let plan = books.state.plan();
-    let verdict = budget::would(&books.state, &plan.event()?, Some(plan.noise_of(LEVEL, values)), None)?;
+    let verdict = budget::would(&books.state, &plan.event()?, Some(noise), None)?;
     Ok((!verdict.fits()).then_some(verdict))
 }
 
@@ -232,7 +255,8 @@ mod tests {
         PrivacyTerms {
             mode,
             clip_norm: 2.0,
-            norm_bound: norm_bound(draws, z),
+            level: Level::L2,
+            norm_bound: norm_bound(Level::L2, draws, z),
             noise_multiplier: z,
             colluders: 0,
             denominator: 10,
@@ -243,8 +267,9 @@ mod tests {
     #[test]
     fn the_bound_is_the_deviation_of_the_sum_over_the_multiplier() {
         // sqrt(100) * 2098176.75 / 2, worked out by hand.
-        assert_eq!(norm_bound(100, 2.0), 10_490_883);
-        assert_eq!(norm_bound(1, 1.0), 2_098_176);
+        assert_eq!(norm_bound(Level::L2, 100, 2.0), 10_490_883);
+        assert_eq!(norm_bound(Level::L2, 1, 1.0), 2_098_176);
+        assert_eq!(norm_bound(Level::L1, 100, 2.0), 327_840);
     }
 
     #[test]
@@ -258,5 +283,33 @@ mod tests {
             }
         }
         assert_eq!(terms(NoiseFrom::Distributed, 10, 1.0).levels(10_000), 0, "no room is left");
+    }
+
+    /// The draws are narrower once an eighth of the norm does not fit one coordinate beside the noise.
+    #[test]
+    fn many_clients_draw_narrower_noise() {
+        for (mode, draws, clients, expected) in [
+            (NoiseFrom::Distributed, 5, 10, Level::L2),
+            (NoiseFrom::Distributed, 150, 300, Level::L2),
+            (NoiseFrom::Distributed, 500, 1_000, Level::L1),
+            (NoiseFrom::Distributed, 5_000, 10_000, Level::L1),
+            (NoiseFrom::Distributed, 50_000, 100_000, Level::L1),
+            (NoiseFrom::Central, 1, 1_000, Level::L2),
+            (NoiseFrom::Central, 1, 10_000, Level::L1),
+        ] {
+            let (level, norm_bound) = terms(mode, draws, 1.0).widest(clients, draws);
+            assert_eq!(level, expected, "{clients} clients");
+            let found = PrivacyTerms { level, norm_bound, ..terms(mode, draws, 1.0) };
+            let levels = u64::from(found.levels(clients));
+            assert!(
+                clients * levels + found.room(clients) <= u64::from(P / 2) && levels * 1_000 > norm_bound
+            );
+            assert_eq!(norm_bound, norm_bound_of(level, draws), "{clients} clients");
+        }
+    }
+
+    fn norm_bound_of(level: Level, draws: usize) -> u64 {
+        let sigma: f64 = if level == Level::L2 { 2_098_176.750_6 } else { 65_568.022_2 };
+        (sigma * (draws as f64).sqrt()) as u64
     }
 }

@@ -14,7 +14,6 @@ use crate::modes::secure::folder::SessionFolder;
 use crate::modes::secure::integers::{IntegersWriter, bytes_of, unpack, values_of};
 use crate::modes::secure::manifest::{Manifest, SessionTerms};
 use crate::modes::secure::payment::{Payment, central_noise};
-use crate::modes::secure::privacy;
 use crate::modes::secure::set::{FrozenSet, SetMember};
 use crate::modes::secure::sum::check_server;
 use crate::parties::SECAGG_PROTOCOL;
@@ -414,10 +413,10 @@ impl Unmasking<'_> {
 
     /// Adds the server's noise to the sums of values, from a value on.
     fn add_noise(&self, first: usize, sums: &mut [i64]) {
-        let Some(key) = self.noise else { return };
+        let (Some(key), Some(privacy)) = (self.noise, &self.manifest.terms.privacy) else { return };
         let mut noise = vec![0; sums.len()];
         let stream = Stream { key, domain: 0, segment: 0 };
-        discrete_gaussian::noise(self.machine.isa, stream, privacy::LEVEL, first as u64, &mut noise);
+        discrete_gaussian::noise(self.machine.isa, stream, privacy.level, first as u64, &mut noise);
         sums.iter_mut().zip(noise).for_each(|(sum, noise)| *sum += noise);
     }
 

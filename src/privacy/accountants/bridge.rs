@@ -7,6 +7,7 @@
 //! with d coordinates and T releases, epsilon is at most 12 d T / v above that of continuous noise. Delta is at most
 //! exp(6 d T / v) times that of continuous noise, plus d T 2^-100 for the tails further out.
 
+use crate::kernels::discrete_gaussian::Level;
 use serde::Serialize;
 
 /// Exponent of the factor, times the variance. The measured value is 5.958, at variances from 10^4 on.
@@ -34,6 +35,12 @@ pub struct Slack {
 }
 
 impl IntegerNoise {
+    /// The noise of a sum of `draws` independent draws at each coordinate. A sum of discrete Gaussians of these widths is as
+    /// close to one as makes no difference.
+    pub fn of_draws(level: Level, draws: u64, coordinates: u64) -> Self {
+        Self { coordinates, variance: level.variance() as f64 * draws as f64 }
+    }
+
     /// The slack of `releases` releases at this delta.
     pub fn slack(&self, releases: u64, delta: f64) -> Slack {
         let draws = self.coordinates as f64 * releases as f64;

@@ -9,7 +9,7 @@ use crate::privacy::accountants::{self, CostTerms};
 use crate::privacy::calibrate::CalibrateError;
 use crate::privacy::event::Event;
 use crate::privacy::ledger::plan::{Accountant, BudgetPlan, PlanError};
-use crate::privacy::ledger::record::{Charge, ChargeEpsilons, Epsilon};
+use crate::privacy::ledger::record::{Charge, ChargeEpsilons, Epsilon, SecureSum};
 use crate::privacy::ledger::replay::{self, State};
 
 /// Why a cost is not known.
@@ -257,13 +257,10 @@ fn largest(fits: impl Fn(u64) -> Result<bool, VerdictError>) -> Result<u64, Verd
 /// The noise of all charges that count.
 fn noises(state: &State) -> impl Iterator<Item = IntegerNoise> {
     let noise = |charge: &Charge| match (&charge.mechanism, &charge.secure) {
-        (Some(mechanism), _) => Some((mechanism.level, mechanism.d)),
-        // The noise of a sum has one draw or more.
-        (None, Some(sum)) => Some((sum.level, sum.d)),
-        (None, None) => None,
+        (Some(mechanism), _) => Some(state.plan().noise_of(mechanism.level, mechanism.d)),
+        (None, sum) => sum.as_ref().map(SecureSum::integer_noise),
     };
-    let noises = state.counted().filter_map(move |charge| noise(&charge.charge));
-    noises.map(|(level, dimension)| state.plan().noise_of(level, dimension))
+    state.counted().filter_map(move |charge| noise(&charge.charge))
 }
 
 /// Noise that costs at least as much as each of these.

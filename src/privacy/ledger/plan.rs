@@ -433,7 +433,7 @@ impl BudgetPlan {
 
 /// The integer noise of a level.
 pub fn noise(level: Level, coordinates: u64) -> IntegerNoise {
-    IntegerNoise { coordinates, variance: level.variance() as f64 }
+    IntegerNoise::of_draws(level, 1, coordinates)
 }
 
 fn in_range(what: &'static str, found: f64, fine: bool, expected: &'static str) -> Result<(), PlanError> {

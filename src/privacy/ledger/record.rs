@@ -5,6 +5,7 @@
 //! might not be counted.
 
 use crate::kernels::discrete_gaussian::Level;
+use crate::privacy::accountants::bridge::IntegerNoise;
 use crate::privacy::event::{Adjacency, Event};
 use crate::privacy::ledger::plan::{BudgetPlan, Contradiction, Unit};
 use crate::record::{self, sha256::Sha256};
@@ -134,6 +135,13 @@ pub struct SecureSum {
     pub level: Level,
     /// Coordinates of an update.
     pub d: u64,
+}
+
+impl SecureSum {
+    /// The noise of the sum that is counted on.
+    pub fn integer_noise(&self) -> IntegerNoise {
+        IntegerNoise::of_draws(self.level, self.draws, self.d)
+    }
 }
 
 impl std::fmt::Display for NoiseFrom {
