@@ -178,6 +178,7 @@ impl<'w, W: World> Machine<'w, W> {
             }
             Some(Event::Aggregate(validated)) => {
                 let ready = secure::ready(*world, config, state, &validated);
+                let ready = ready.and_then(|ready| secure::in_time(*world, config, state, ready));
                 if let Ok(Ready::Waits(why)) = ready {
                     return Ok(Step::Waiting(why));
                 }

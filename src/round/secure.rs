@@ -97,6 +97,26 @@ pub fn ready(
     }
 }
 
+/// Refuses a round that waits for helpers longer than the settings allow.
+///
+/// # Errors
+///
+/// When it does.
+pub fn in_time(
+    world: &impl World,
+    config: &Config,
+    state: &State,
+    ready: Ready,
+) -> Result<Ready, RoundError> {
+    let waited = state.closed().map_or(0.0, |line| world.now().since(&line.at));
+    match (ready, config.secure.helper_timeout) {
+        (Ready::Waits(why), Some(limit)) if waited > limit.as_seconds() => {
+            Err(RoundError::Refused(format!("{why}, and secure.helper_timeout, {limit}, passed")))
+        }
+        (ready, _) => Ok(ready),
+    }
+}
+
 fn ids(updates: &[Arrival]) -> BTreeSet<String> {
     updates.iter().map(|update| update.id.clone()).collect()
 }

@@ -118,6 +118,11 @@ impl State {
         self.journal.lines.iter().rev().find(|line| matches!(line.event, Event::Open(_)))
     }
 
+    /// The line of the closing of the round.
+    pub fn closed(&self) -> Option<&Line> {
+        self.journal.lines.iter().rev().find(|line| matches!(line.event, Event::Validate(_)))
+    }
+
     /// The patches that the round offers, by the digest of the model that they apply to.
     pub fn patches(&self) -> BTreeMap<String, Fingerprint> {
         let found =

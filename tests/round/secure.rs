@@ -443,3 +443,26 @@ fn clients_without_a_key_are_left_out_of_secure_rounds() {
         parties.run(&["clients", "add", STATE, "client.json", "--update", "--key", "fed/keys/client-4.pub"]);
     add.assert_fails(2, &["the public key is that of `client-4`, expected that of `client-3`"]);
 }
+
+#[test]
+fn a_round_whose_helpers_are_late_is_refused() {
+    let parties = Parties::new(&format!("{SETTINGS}helper_timeout = \"1s\"\n"));
+    parties.0.advance();
+    parties.mask_all(1, 0..CLIENTS);
+    parties.0.advance();
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    let run = parties.0.round("run", &[]);
+    run.assert_fails(1, &["0 of 2 checked the masked updates", "secure.helper_timeout, 1s, passed"]);
+    // The next round opens, and helpers that are in time make it whole.
+    parties.0.configure(SETTINGS);
+    parties.0.round("run", &["-q"]);
+    parties.mask_all(2, 0..CLIENTS);
+    parties.0.round("run", &["-q"]);
+    parties.help("check", 1..=HELPERS, 2);
+    parties.0.round("run", &["-q"]);
+    parties.help("help", 1..=HELPERS, 2);
+    parties.0.advance();
+    let status = parties.0.status();
+    assert_eq!((&status["published"], &status["refused"]), (&1.into(), &1.into()), "{status}");
+    parties.0.assert_sound();
+}

@@ -1,6 +1,7 @@
 //! `[secure]`: sums that hide single updates.
 
 use crate::config::values::Values;
+use crate::settings::duration::Friendly;
 use crate::settings::share::Share;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -27,6 +28,9 @@ pub struct Secure {
     /// threshold.
     #[schemars(extend("x-origin" = "fedmill", "x-reader" = "aggregate", "x-example" = 2))]
     pub checks: Option<u64>,
+    /// How long a round that closed waits for helpers; then it is refused. Unset: without end.
+    #[schemars(extend("format" = "duration", "x-origin" = "fedmill", "x-reader" = "aggregate", "x-example" = "12h"))]
+    pub helper_timeout: Option<Friendly>,
     /// Whether helpers sign the set of clients, and answer once enough of them signed the same one.
     #[schemars(extend("x-origin" = "fedmill", "x-reader" = "open"))]
     pub helpers_sign_set: bool,
@@ -63,6 +67,7 @@ impl Default for Secure {
             helpers: "helpers".into(),
             threshold: None,
             checks: None,
+            helper_timeout: None,
             helpers_sign_set: false,
             clip: 1.0,
             statistics_clip: None,
@@ -101,6 +106,9 @@ impl Secure {
             values.positive("statistics_clip", clip);
         }
         values.count("groups", self.groups);
+        if let Some(Friendly(time)) = self.helper_timeout {
+            values.positive_time("helper_timeout", time);
+        }
         if let Some(threshold) = self.threshold {
             values.count("threshold", threshold);
         }
