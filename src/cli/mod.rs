@@ -1,7 +1,7 @@
 //! The command line: one file per subcommand, with its arguments and the call that runs it.
 //!
-//! A subcommand is its file, a `mod` line and a row of `subcommands!`. Options that subcommands share stand in
-//! [`options`](crate::options). `usage` is the end of a command line that clap refuses, `rates` the table of codecs.
+//! A subcommand is its file, a `mod` line and a row of `subcommands!`. Options that subcommands share stand in the
+//! room `options`. `usage` is the end of a command line that clap refuses, `rates` the table of codecs.
 
 /// Declares subcommands: the name, the arguments, and the common options that the subcommand reads.
 macro_rules! subcommands {

@@ -78,7 +78,7 @@ fn check_groups(lint: &mut Lint) {
 /// The fewest levels of a grid that says more of a value than its sign and a few sizes.
 const FEW_LEVELS: u32 = 16;
 
-/// Sums must fit the lanes, and kept values have lanes of their own.
+/// Sums must fit the lanes, and each kept value needs a whole one.
 fn check_grid(lint: &mut Lint) {
     let (secure, clients) = (&lint.config.secure, lint.config.coordination.clients);
     let (lane, of_group) = (secure.values_per_lane, clients.div_ceil(secure.groups.max(1)));

@@ -47,6 +47,19 @@ impl Share {
         (clients < least).then_some(least)
     }
 
+    /// Reads a part of many values: a fraction below 1, or a count without a point, above 0.
+    ///
+    /// # Errors
+    ///
+    /// When it is neither, such as `1.0`, which could mean all or one.
+    pub fn part(text: &str) -> Result<Self, BadShare> {
+        let part: Self = text.parse()?;
+        match part.digits == 0 || (text.contains('.') && !part.is_fraction()) {
+            true => Err(BadShare { found: text.to_owned() }),
+            false => Ok(part),
+        }
+    }
+
     /// Whether it is a fraction.
     pub fn is_fraction(&self) -> bool {
         self.scale.is_some()
@@ -87,6 +100,14 @@ mod tests {
 
     fn of(text: &str, clients: usize) -> usize {
         text.parse::<Share>().unwrap().of(clients)
+    }
+
+    #[test]
+    fn a_part_is_no_number_that_could_mean_all_or_one() {
+        for text in ["0", "0.0", "1.0", "2.0", "1.5", "x"] {
+            assert!(Share::part(text).is_err(), "{text}");
+        }
+        assert!(Share::part("1").is_ok_and(|part| part.of(9) == 1) && Share::part("0.5").is_ok());
     }
 
     #[test]

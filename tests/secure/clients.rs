@@ -164,6 +164,11 @@ fn a_client_after_the_freeze_is_told() {
         .mask(4)
         .assert_fails(1, &["session/set.json", "froze the set of clients already", "next session"]);
     assert!(!session.dir.exists("session/masked/client-4.safetensors"));
+    // One that masked in time and did not send it is not in the sum either.
+    let early = Session::masked(4, 3, &[1, 2, 3, 4], "");
+    std::fs::remove_file(early.dir.path("session/masked/client-4.safetensors")).unwrap();
+    done(&early.sum());
+    early.mask(4).assert_fails(1, &["and it is without you"]);
     // A client that masked before makes its file again.
     let masked = session.dir.read("session/masked/client-1.safetensors");
     done(&session.mask(1));
@@ -203,4 +208,19 @@ fn keys_of_the_other_kind_are_named() {
     session
         .run(&mask_command("nowhere", 1, "in/client-1.safetensors", ""))
         .assert_fails(2, &["nowhere/manifest.json: is not there", "hint: fedmill secagg open"]);
+}
+
+#[test]
+fn an_update_that_cannot_be_masked_uses_no_session_up() {
+    let session = Session::opened(3, 3, "");
+    let broken = |value: f32| {
+        let values = [vec![0.0; 11], vec![value]].concat();
+        let update = crate::harness::Update::new("odd").meta("kind", "delta").meta("num_examples", "1");
+        update.f32("a.weight", &[3, 4], &values).f32("b", &[5], &[0.0; 5]).i64("steps", &[1], &[0])
+    };
+    broken(f32::INFINITY).write(&session.dir);
+    let mask = || session.run(&mask_command("session", 1, "odd.safetensors", ""));
+    mask().assert_fails(2, &["tensor `a.weight`", "value 11 is not finite"]);
+    broken(0.5).write(&session.dir);
+    done(&mask());
 }

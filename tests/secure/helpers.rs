@@ -37,7 +37,7 @@ fn a_second_answer_over_another_set_is_refused() {
 }
 
 /// Replaces the signed bytes behind the lanes' digest of a client's file, signed by that client.
-fn forge(session: &Session, client: usize, edit: impl FnOnce(&mut Vec<u8>)) {
+pub(super) fn forge(session: &Session, client: usize, edit: impl FnOnce(&mut Vec<u8>)) {
     let manifest = session.manifest();
     let (id, shape) = (format!("client-{client}"), manifest.masked_shape());
     let path = format!("session/masked/{id}.safetensors");

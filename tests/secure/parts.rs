@@ -1,5 +1,6 @@
 //! Sums and answers of several machines: the bytes of one machine, and no part of another message.
 
+use super::helpers::forge;
 use super::killed::assert_same_bytes;
 use super::same_bytes::long;
 use super::server::show;
@@ -299,4 +300,29 @@ fn shards_need_a_folder_of_their_own() {
         let command = format!("{}{more}", HELP.replace("helpers/helper-1", "keys/server"));
         assert_refused(&session, &command, 1, &["has no helper with this key"]);
     }
+}
+
+#[test]
+fn clients_that_turn_out_bad_after_the_draft_are_left_out() {
+    let session = Session::masked(6, 3, &[1, 2, 3, 4, 5, 6], "");
+    forge(&session, 5, |extra| *extra.last_mut().unwrap() ^= 1);
+    shards(&session, SUM, [1], 2);
+    // One file is gone, and a helper reports another.
+    fs::remove_file(session.dir.path("session/masked/client-2.safetensors")).unwrap();
+    let run = session.run(&format!("{SUM} --shard 2/2"));
+    done(&run);
+    assert!(run.stderr.contains("`client-2` is left out: the file is gone"), "{run:#?}");
+    session.run(SUM).assert_fails(2, &["parts/sum-1-of-2.safetensors"]);
+    shards(&session, SUM, [1], 2);
+    done(&session.check(3));
+    let run = session.run(SUM);
+    run.assert_fails(
+        1,
+        &["waiting", "`client-5` is left out: helper `helper-3` reported", "run each shard again"],
+    );
+    shards(&session, SUM, [1, 2], 2);
+    done(&session.run(SUM));
+    session.assert_ends_with(&[2, 3], &[1, 3, 4, 6]);
+    let inside = "sum session --key keys/server --parts ./session --shard 1/1";
+    session.run(inside).assert_fails(2, &["--parts", "is the folder of the session"]);
 }

@@ -307,3 +307,50 @@ fn a_manifest_with_less_noise_is_refused() {
     assert!(terms.check().unwrap_err().contains("clip is"));
     assert_eq!(identity("server").verifying(), terms.server.ed25519);
 }
+
+#[test]
+fn a_session_is_charged_to_its_own_budget_as_it_is_now() {
+    let session = answered(2, "");
+    let copy = |from: &str, to: &str| {
+        let script = format!("rm -rf {to} && cp -a {from} {to}");
+        let folder = session.dir.path("");
+        let copied = std::process::Command::new("sh").args(["-c", &script]).current_dir(folder).status();
+        assert!(copied.unwrap().success());
+    };
+    // The same plan, and another ledger.
+    budget(&session.dir, "twin", "");
+    session
+        .run(&format!("{UNMASK} --dp twin"))
+        .assert_fails(1, &["twin: is not the budget by which the session was opened", "lacks record"]);
+    copy("dp", "older");
+    done(&session.run(&format!("{UNMASK} --dp dp")));
+    // A session that was opened after the charge does not take the ledger from before it.
+    done(&open(&session, "second", "--dp dp"));
+    for client in 2..=5 {
+        let update = format!("in/client-{client}.safetensors");
+        done(&session.run(&mask_command("second", client, &update, "--allow-again")));
+    }
+    done(&session.run("sum second --key keys/server"));
+    for helper in [1, 3] {
+        done(&session.run(&format!("help second --key helpers/helper-{helper}")));
+    }
+    let second = "unmask second --key keys/server -o second.safetensors";
+    session.run(&format!("{second} --dp older")).assert_fails(1, &["an older copy of it", "record 1"]);
+    assert!(!session.dir.exists("second.safetensors"));
+    done(&session.run(&format!("{second} --dp dp")));
+    assert_eq!(charges(&session.dir).len(), 2);
+}
+
+#[test]
+fn options_of_a_budget_need_one_and_its_tensors() {
+    let session = parties();
+    for option in ["--dp-noise central", "--colluders 1"] {
+        open(&session, "session", &format!("--clip 1 {option}")).assert_fails(2, &["found no --dp"]);
+    }
+    for keep in ["1.0", "0", "0.0", "1.5"] {
+        open(&session, "session", &format!("--clip 1 --keep {keep}")).assert_fails(2, &["--keep", keep]);
+    }
+    Update::new("base").f32("v", &[MANY], &vec![0.5; MANY]).write(&session.dir);
+    open(&session, "session", "--dp dp").assert_fails(2, &["the round clips other tensors"]);
+    assert!(!session.dir.exists("session"));
+}

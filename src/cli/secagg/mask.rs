@@ -12,8 +12,12 @@ use std::path::PathBuf;
 /// Mask an update, as a client, once in a session.
 ///
 /// Prints the path of the masked update. The same update gives the same file again; another one is refused.
+// `--trust` takes all that follows it up to the next option.
 #[derive(Args, Debug)]
-#[command(next_help_heading = PARTY)]
+#[command(
+    next_help_heading = PARTY,
+    override_usage = "fedmill secagg mask [OPTIONS] --base <BASE> --key <FILE> <SESSION> <UPDATE> --trust <PUB>..."
+)]
 pub(in crate::cli) struct Arguments {
     #[command(flatten)]
     session: SessionOption,
@@ -74,8 +78,8 @@ impl Arguments {
 /// Warns of what the grid took from the update.
 fn tell(masked: &Masked) {
     if masked.clipped > 0 {
-        let share = 100.0 * masked.clipped as f64 / masked.values as f64;
-        tracing::warn!("{} of {} values ({share:.2} %) were clipped", masked.clipped, masked.values);
+        let share = 100.0 * masked.clipped as f64 / masked.sent as f64;
+        tracing::warn!("{} of {} values ({share:.2} %) were clipped", masked.clipped, masked.sent);
     }
     if let Some((norm, true)) = masked.norm {
         tracing::warn!(

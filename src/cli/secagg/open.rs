@@ -42,7 +42,7 @@ pub(in crate::cli) struct Arguments {
 impl Arguments {
     pub(super) fn run(&self, common: &Common) -> Result<Outcome, Failure> {
         let identity = self.key.identity()?;
-        let mut options = self.terms.options(self.privacy.request())?;
+        let mut options = self.terms.options(self.privacy.request()?)?;
         options.clients = read_identities(&self.clients).map_err(Failure::of)?;
         options.committee.helpers = read_identities(&self.helpers).map_err(Failure::of)?;
         let (pool, progress) = (common.pool()?, common.progress());
@@ -58,14 +58,18 @@ impl Arguments {
                 terms.min_survivors,
                 terms.grid.levels
             ));
+            if let Some(keep) = terms.keep {
+                let all = keep as usize + terms.values() - terms.sent();
+                console::tell(&format!("clients send {keep} of the {all} values of parameters"));
+            }
             if terms.groups > 1 {
                 console::tell(&anonymity_text(terms));
             }
             console::tell(&format!(
-                "{} of {} helpers suffice; with up to {} corrupt ones a lying server gets no second sum",
+                "{} of {} helpers suffice; {}",
                 terms.threshold,
                 terms.helpers.len(),
-                terms.tolerates_corrupt
+                corrupt_text(terms.tolerates_corrupt)
             ));
         }
         if let (false, Some(privacy)) = (common.quiet, &manifest.terms.privacy) {
@@ -73,6 +77,14 @@ impl Arguments {
         }
         print_path(&folder.manifest_path());
         Ok(Outcome::Done)
+    }
+}
+
+/// What corrupt helpers do for a lying server.
+fn corrupt_text(tolerated: usize) -> String {
+    match tolerated {
+        0 => "a lying server needs one corrupt helper for a second sum".to_owned(),
+        _ => format!("with up to {tolerated} corrupt ones a lying server gets no second sum"),
     }
 }
 
@@ -91,7 +103,7 @@ fn anonymity_text(terms: &SessionTerms) -> String {
 /// How the sum is private.
 fn privacy_text(privacy: &PrivacyTerms, terms: &SessionTerms) -> String {
     let who = match privacy.mode {
-        NoiseFrom::Central => "the server adds the noise to the sum that it sees".to_owned(),
+        NoiseFrom::Central => "the server adds the noise to the sum that it sees;".to_owned(),
         NoiseFrom::Distributed => format!(
             "each client adds noise; with {} honest clients or more in the sum",
             privacy.honest(terms.min_survivors)

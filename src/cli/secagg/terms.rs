@@ -47,10 +47,10 @@ pub(super) struct TermOptions {
     /// The number of values in 4 bytes: more make smaller files and a coarser grid.
     #[arg(long, value_name = "M", default_value_t = 1)]
     values_per_lane: u32,
-    /// The part of the parameters' values that clients send: a fraction such as 0.1, or a count.
+    /// The part of the parameters' values that clients send: a fraction below 1 such as 0.1, or a count.
     ///
     /// The places are random, and the same for all clients. The mean has zeros elsewhere. Another session has other places.
-    #[arg(long, value_name = "PART")]
+    #[arg(long, value_name = "PART", value_parser = Share::part)]
     keep: Option<Share>,
     /// The weights of clients: uniform, or examples:cap=N for their examples, at most N.
     #[arg(long, value_name = "WEIGHTS", default_value = "uniform", value_parser = parse_weights)]
@@ -81,29 +81,38 @@ pub(super) struct PrivacyOptions {
     /// `fedmill privacy init` creates the directory, with --sampling all. `unmask --dp DIR` charges it.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["weights", "steps_cap", "levels", "statistics_clip", "control_clip", "values_per_lane", "groups", "keep", "clip"])]
     dp: Option<PathBuf>,
-    /// Who draws the noise: distributed, each client a share, or central, the server on the sum that it sees.
-    #[arg(
-        long,
-        value_name = "WHO",
-        default_value = "distributed",
-        requires = "dp",
-        hide_possible_values = true
-    )]
-    dp_noise: NoiseFrom,
-    /// The number of clients of a sum that may tell the server their noise; distributed noise is so much larger.
-    #[arg(long, value_name = "N", default_value_t = 0, requires = "dp")]
-    colluders: usize,
+    /// Who draws the noise: distributed, each client a share, or central, the server on the sum that it sees [default:
+    /// distributed].
+    #[arg(long, value_name = "WHO", hide_possible_values = true)]
+    dp_noise: Option<NoiseFrom>,
+    /// The number of clients of a sum that may tell the server their noise; distributed noise is so much larger [default:
+    /// 0].
+    #[arg(long, value_name = "N")]
+    colluders: Option<usize>,
 }
 
 impl PrivacyOptions {
-    /// How the sum is to be private.
-    pub(super) fn request(&self) -> Option<PrivacyRequest> {
-        let of = |budget: &PathBuf| PrivacyRequest {
-            budget: budget.clone(),
-            mode: self.dp_noise,
-            colluders: self.colluders,
+    /// How the sum is to be private; `None` for the exact sum.
+    ///
+    /// # Errors
+    ///
+    /// When there are options of a budget, and no budget. clap does not see this where `--dp` conflicts with an option that
+    /// is there.
+    pub(super) fn request(&self) -> Result<Option<PrivacyRequest>, Failure> {
+        let Some(budget) = &self.dp else {
+            let given = [("--dp-noise", self.dp_noise.is_some()), ("--colluders", self.colluders.is_some())];
+            return match given.into_iter().find(|(_, is_given)| *is_given) {
+                Some((option, _)) => {
+                    Err(anyhow::anyhow!("{option}: found no --dp, expected the budget of the noise").into())
+                }
+                None => Ok(None),
+            };
         };
-        self.dp.as_ref().map(of)
+        Ok(Some(PrivacyRequest {
+            budget: budget.clone(),
+            mode: self.dp_noise.unwrap_or(NoiseFrom::Distributed),
+            colluders: self.colluders.unwrap_or(0),
+        }))
     }
 }
 

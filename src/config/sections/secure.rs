@@ -91,7 +91,7 @@ impl Secure {
 
     /// The part of the parameters' values that clients send; `None` for all.
     pub fn kept(&self) -> Option<Share> {
-        self.keep.as_ref()?.parse().ok()
+        Share::part(self.keep.as_ref()?).ok()
     }
 
     /// The fewest clients of a group that the settings allow.

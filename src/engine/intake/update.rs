@@ -65,12 +65,11 @@ impl Update {
         if model.as_ref().is_some_and(|model| model.table.is_empty()) {
             faults.push(Fault::NoTensor);
         }
-        if role == InputRole::Update {
-            if let Some(other) = model.as_ref().and_then(|model| OtherPurpose::of(&model.metadata)) {
-                // Its tensors are no faults of an update.
-                faults.push(Fault::from(other));
-                model = None;
-            }
+        let other = model.as_ref().filter(|_| role == InputRole::Update);
+        if let Some(other) = other.and_then(|model| OtherPurpose::of(&model.metadata)) {
+            // Its tensors are no faults of an update.
+            faults.push(Fault::from(other));
+            model = None;
         }
         Self {
             role,

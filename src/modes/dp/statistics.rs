@@ -2,6 +2,7 @@
 
 use crate::model::class::TensorClass;
 use crate::model::dtype::{Dtype, Kind};
+use crate::privacy::ledger::plan::digest_of_names;
 use crate::record::sha256::Sha256;
 use crate::updates::set::UpdateSet;
 use serde::{Deserialize, Serialize};
@@ -46,15 +47,11 @@ impl DpStatistics {
         (0..layout.tensors().len()).filter(is_clipped).map(|tensor| layout.coordinates(tensor)).collect()
     }
 
-    /// The digest of the names of the tensors in the clipped vector, in order of the alphabet. Plans hold it, so the
-    /// text must not change.
+    /// The digest of the names of the tensors in the clipped vector, as plans hold it.
     pub fn names(self, set: &UpdateSet) -> Sha256 {
         let specs = set.layout.tensors().iter().zip(set.layout.classes());
         let clipped = specs.filter(|(spec, class)| self.clips(**class, spec.dtype));
-        let mut names: Vec<&str> = clipped.map(|(spec, _)| spec.name.as_str()).collect();
-        names.sort_unstable();
-        let text: String = names.iter().map(|name| format!("{}:{name}", name.len())).collect();
-        Sha256::of(text)
+        digest_of_names(clipped.map(|(spec, _)| spec.name.as_str()).collect())
     }
 
     /// The number of coordinates of the clipped vector.

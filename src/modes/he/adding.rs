@@ -51,7 +51,7 @@ pub fn add_up(
         for one in adding.iter_mut().filter(|one| one.fault.is_none()) {
             interrupt::check()?;
             one.fault = machine.pool.install(|| one.add(round, first, packed, sums)).err();
-            machine.progress.advance((packed.len() * size_of::<u32>()) as u64);
+            machine.progress.advance(size_of_val(packed) as u64);
         }
         let of_sums = |sums: &[u64]| packing::pack(&round.terms.params, sums);
         let added: Vec<Vec<u32>> = machine.pool.install(|| sums.par_chunks(residues).map(of_sums).collect());

@@ -7,9 +7,6 @@
 use crate::engine::intake::policy::Policy;
 use crate::engine::passes::machine::Machine;
 use crate::io::digest::Blake3;
-use crate::kernels::chacha20::Stream;
-use crate::kernels::discrete_gaussian::{self, Level};
-use crate::kernels::lanes::Isa;
 use crate::model::client_id::IdSource;
 use crate::modes::secure::folder::SessionFolder;
 use crate::modes::secure::integers::IntegersWriter;
@@ -17,7 +14,7 @@ use crate::modes::secure::kept::KeptPlaces;
 use crate::modes::secure::keys::seeds::{self, Seeds};
 use crate::modes::secure::manifest::{Manifest, SessionTerms};
 use crate::modes::secure::mask_stream::add_streams;
-use crate::modes::secure::norm::BoundedNorm;
+use crate::modes::secure::norm::{BoundedNorm, PrivateIntegers, noise_of};
 use crate::modes::secure::set::FrozenSet;
 use crate::parties::error::SecureError;
 use crate::parties::fault::MessageFault;
@@ -28,9 +25,8 @@ use crate::parties::journal::{Deed, PartyJournal};
 use crate::parties::reading::{self, Share, check_base, each_value, share_of};
 use crate::parties::signed_lanes::{LanesReader, LanesWriter};
 use crate::parties::tensors::{Held, not_finite};
-use crate::privacy::ledger::record::NoiseFrom;
 use crate::updates::metadata::SCAFFOLD_CONTROL;
-use crate::updates::set::Client;
+use crate::updates::set::{Client, UpdateSet};
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
@@ -71,7 +67,9 @@ pub struct Masked {
     pub client: String,
     /// The number of values.
     pub values: u64,
-    /// Values beyond the clip.
+    /// The number of values that are sent.
+    pub sent: u64,
+    /// Those of them that are beyond the clip.
     pub clipped: u64,
     /// The weight of the client, and whether the cap lowered it.
     pub weight: Option<(u32, bool)>,
@@ -113,6 +111,10 @@ pub fn run(
     let share = share_of(terms.weights, terms.steps_cap, update)?;
     let (path, place) = outputs(folder, options, &client)?;
     let places = [path.as_path(), place.as_path()];
+    let machine = opened.machine();
+    let (set, tensors) = (&opened.taken.set, &manifest.terms.tensors);
+    // A client that the journal holds to an update must be able to send it.
+    let bounded = machine.pool.install(|| checked(machine, set, terms))?;
     let secret = secret_for((folder, &manifest), update, places, options, identity, journal)?;
     let seeds = seeds::draw(manifest.committee, &secret);
     let sealed = seeds::seal(&manifest, &client, &seeds, &secret)
@@ -122,10 +124,6 @@ pub fn run(
     let writer = LanesWriter::create(&path, &statement, manifest.masked_shape())?;
     let integers = options.integers.as_deref().map(|path| IntegersWriter::create(path, &manifest.terms));
     let integers = integers.transpose()?;
-    let machine = opened.machine();
-    let (set, tensors) = (&opened.taken.set, &manifest.terms.tensors);
-    let bound = |privacy| BoundedNorm::of(machine, set, tensors, (privacy, manifest.terms.grid.levels));
-    let bounded = machine.pool.install(|| manifest.terms.privacy.as_ref().map(bound).transpose())?;
     let mut masking = Masking::new(machine, &manifest.terms, writer, &seeds, &secret, &share);
     masking.copy = integers.as_ref();
     masking.private = bounded.map(|bounded| PrivateIntegers { bounded, noise: noise_of(&manifest, &secret) });
@@ -141,6 +139,7 @@ pub fn run(
         path,
         client,
         values,
+        sent: terms.sent() as u64,
         clipped,
         weight: share.weight,
         is_over_steps: share.is_over_steps,
@@ -155,6 +154,26 @@ fn policy(options: &MaskOptions, terms: &SessionTerms) -> Policy {
     let mut policy = Policy { round: terms.round, ..options.policy.clone() };
     policy.tensors.control_prefix = terms.control_clip.map(|_| SCAFFOLD_CONTROL);
     policy
+}
+
+/// Checks that all values are finite. Returns the bound of a session under a budget.
+fn checked(
+    machine: &Machine,
+    set: &UpdateSet,
+    terms: &SessionTerms,
+) -> Result<Option<BoundedNorm>, SecureError> {
+    if let Some(privacy) = &terms.privacy {
+        return BoundedNorm::of(machine, set, &terms.tensors, (privacy, terms.grid.levels)).map(Some);
+    }
+    let mut passed = 0;
+    each_value(machine, set, &terms.tensors, &mut |_, values| {
+        if let Some(place) = values.iter().position(|value| !value.is_finite()) {
+            return Err(not_finite(&terms.tensors, passed + place));
+        }
+        passed += values.len();
+        Ok(())
+    })?;
+    Ok(None)
 }
 
 /// The path of the masked update, and its place in the session's folder.
@@ -239,6 +258,7 @@ fn secret_for(
     let digest = Blake3::of(&update.model.files).map_err(SecureError::io(&update.model.path))?;
     let subject = digest.parse().map_err(|why| SecureError::terms("update", format!("{why}")))?;
     let deed = Deed { session: manifest.session, stage: Stage::Mask, subject };
+    let client = own_id(manifest, identity)?;
     let mut journal = PartyJournal::open(journal)?;
     match journal.of(&deed.session, deed.stage) {
         Some(done) if *done != deed => {
@@ -252,6 +272,7 @@ fn secret_for(
             ));
         }
         Some(_) => {
+            refuse_frozen(folder, manifest, &client)?;
             let why = || {
                 let session = deed.session.short();
                 format!("the secret of session {session} is gone, so the same file cannot be made again")
@@ -263,7 +284,7 @@ fn secret_for(
     for path in places {
         refuse_sent(manifest, path, identity)?;
     }
-    refuse_frozen(folder, manifest)?;
+    refuse_frozen(folder, manifest, &client)?;
     if let Some(other) = journal.elsewhere(&deed).filter(|_| !options.allow_again) {
         let why = format!(
             "the same update was masked in session {}: the difference of the two sums tells who joined or left",
@@ -279,9 +300,10 @@ fn secret_for(
     Ok(secret)
 }
 
-/// Refuses to mask if the set of clients is frozen: the update would be in no sum.
-fn refuse_frozen(folder: &SessionFolder, manifest: &Manifest) -> Result<(), SecureError> {
-    if FrozenSet::read(folder, manifest)?.is_none() {
+/// Refuses to mask if the set of clients is frozen without this one: the update would be in no sum.
+fn refuse_frozen(folder: &SessionFolder, manifest: &Manifest, client: &str) -> Result<(), SecureError> {
+    let is_in = |frozen: &FrozenSet| frozen.set.members().any(|member| member.client == client);
+    if FrozenSet::read(folder, manifest)?.is_none_or(|frozen| is_in(&frozen)) {
         return Ok(());
     }
     let why = format!(
@@ -310,34 +332,6 @@ fn refuse_sent(manifest: &Manifest, path: &Path, identity: &Identity) -> Result<
         Err(MessageFault::Unreadable(why)) => Err(SecureError::file(path)(MessageFault::Unreadable(why))),
         // Another party's file, or what a crash left: the new file replaces it.
         Err(_) => Ok(()),
-    }
-}
-
-/// The integers of a session under a budget: bounded, and with noise if clients add it.
-struct PrivateIntegers {
-    bounded: BoundedNorm,
-    noise: Option<(Level, Zeroizing<[u8; 32]>)>,
-}
-
-/// The width and the key of the client's noise; `None` if it adds none.
-fn noise_of(manifest: &Manifest, secret: &[u8; 32]) -> Option<(Level, Zeroizing<[u8; 32]>)> {
-    let privacy = manifest.terms.privacy.as_ref()?;
-    let key = || Zeroizing::new(derived(secret, "noise"));
-    (privacy.mode == NoiseFrom::Distributed).then(|| (privacy.level, key()))
-}
-
-impl PrivateIntegers {
-    /// The integers of the values from number `first` on. Returns the number of values beyond the clip. The field has room
-    /// for integers and noise.
-    fn integers(&self, isa: Isa, first: u64, values: &[f64], integers: &mut [i32]) -> u64 {
-        let clipped = self.bounded.integers(values, integers);
-        if let Some((level, key)) = &self.noise {
-            let mut noise = Zeroizing::new(vec![0; integers.len()]);
-            let stream = Stream { key, domain: 0, segment: 0 };
-            discrete_gaussian::noise(isa, stream, *level, first, &mut noise);
-            integers.iter_mut().zip(noise.iter()).for_each(|(integer, noise)| *integer += *noise as i32);
-        }
-        clipped
     }
 }
 
@@ -412,7 +406,7 @@ impl<'s> Masking<'s> {
         let start = self.integers.len();
         self.counts.is_changed |= values.iter().any(|value| *value != 0.0);
         self.integers.resize(start + values.len(), 0);
-        self.counts.clipped += match &self.private {
+        let clipped = match &self.private {
             Some(private) => {
                 private.integers(self.machine.isa, self.counts.values, values, &mut self.integers[start..])
             }
@@ -420,6 +414,14 @@ impl<'s> Masking<'s> {
         };
         let first = self.counts.values as usize;
         let is_sent = self.kept.flags(first..first + values.len());
+        self.counts.clipped += match &is_sent {
+            None => clipped,
+            Some(is_sent) => {
+                let clip = self.terms.clip_of(held);
+                let sent = values.iter().zip(is_sent).filter(|(_, is_sent)| **is_sent);
+                sent.filter(|(value, _)| value.abs() > clip).count() as u64
+            }
+        };
         if let Some(copy) = self.copy {
             let mut integers: Vec<i64> = self.integers[start..].iter().copied().map(i64::from).collect();
             if let Some(is_sent) = &is_sent {

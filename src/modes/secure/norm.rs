@@ -5,11 +5,18 @@
 //! numbers made it larger than the bound, a smaller factor is tried.
 
 use crate::engine::passes::machine::Machine;
+use crate::kernels::chacha20::Stream;
+use crate::kernels::discrete_gaussian::{self, Level};
+use crate::kernels::lanes::Isa;
+use crate::modes::secure::manifest::Manifest;
 use crate::modes::secure::privacy::PrivacyTerms;
 use crate::parties::error::SecureError;
+use crate::parties::identity::derived;
 use crate::parties::reading::each_value;
 use crate::parties::tensors::{LaneTensor, not_finite};
+use crate::privacy::ledger::record::NoiseFrom;
 use crate::updates::set::UpdateSet;
+use zeroize::Zeroizing;
 
 /// By what a factor shrinks whose integers exceed the bound.
 const SHRINK: f64 = 1.0 - 1.0 / (1 << 20) as f64;
@@ -47,6 +54,12 @@ impl BoundedNorm {
             Ok(())
         })?;
         let norm = squares.sqrt();
+        if !norm.is_finite() {
+            return Err(SecureError::terms(
+                "UPDATE",
+                "the squares of its values overflow, expected smaller ones",
+            ));
+        }
         let unit = terms.norm_bound as f64 / terms.clip_norm;
         let factor = if norm > terms.clip_norm { unit * (terms.clip_norm / norm) } else { unit };
         let mut bounded = Self { factor, most: f64::from(levels), norm: (norm, norm > terms.clip_norm) };
@@ -80,6 +93,36 @@ impl BoundedNorm {
             let scaled = value * self.factor;
             clipped += u64::from(scaled.abs() > self.most);
             *integer = scaled.clamp(-self.most, self.most) as i32;
+        }
+        clipped
+    }
+}
+
+/// The integers of a session under a budget: bounded, and with noise if clients add it.
+pub struct PrivateIntegers {
+    /// The bound of the client.
+    pub bounded: BoundedNorm,
+    /// The width and the key of its noise; `None` if it adds none.
+    pub noise: Option<(Level, Zeroizing<[u8; 32]>)>,
+}
+
+/// The width and the key of the client's noise; `None` if it adds none.
+pub fn noise_of(manifest: &Manifest, secret: &[u8; 32]) -> Option<(Level, Zeroizing<[u8; 32]>)> {
+    let privacy = manifest.terms.privacy.as_ref()?;
+    let key = || Zeroizing::new(derived(secret, "noise"));
+    (privacy.mode == NoiseFrom::Distributed).then(|| (privacy.level, key()))
+}
+
+impl PrivateIntegers {
+    /// The integers of the values from number `first` on. Returns the number of values beyond the clip. The field has room
+    /// for integers and noise.
+    pub fn integers(&self, isa: Isa, first: u64, values: &[f64], integers: &mut [i32]) -> u64 {
+        let clipped = self.bounded.integers(values, integers);
+        if let Some((level, key)) = &self.noise {
+            let mut noise = Zeroizing::new(vec![0; integers.len()]);
+            let stream = Stream { key, domain: 0, segment: 0 };
+            discrete_gaussian::noise(isa, stream, *level, first, &mut noise);
+            integers.iter_mut().zip(noise.iter()).for_each(|(integer, noise)| *integer += *noise as i32);
         }
         clipped
     }

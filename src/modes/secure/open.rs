@@ -16,9 +16,11 @@ use crate::parties::hex::Hex;
 use crate::parties::identity::{Identity, PublicIdentity, Stage};
 use crate::parties::reading;
 use crate::parties::signed_text::SignedText;
-use crate::parties::tensors::{ClientWeights, values_of};
+use crate::parties::tensors::{ClientWeights, Held, LaneTensor, values_of};
+use crate::privacy::ledger::plan::digest_of_names;
+use crate::record::sha256::Sha256;
 use crate::settings::share::Share;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The helpers of a session.
 #[derive(Clone, Debug)]
@@ -131,11 +133,7 @@ fn terms(
 ) -> Result<SessionTerms, SecureError> {
     let opened = reading::open(&options.base, Vec::new(), Policy::default(), machine)?;
     if let Some(tensor) = opened.opaque() {
-        let why = format!(
-            "{}: tensor `{tensor}` is packed, and no sum of packed values has a meaning",
-            options.base.display()
-        );
-        return Err(SecureError::refused(why, Some("aggregate adapters, or a base with plain weights")));
+        return Err(packed(&options.base, tensor));
     }
     let tensors = opened.tensors(options.clips.statistics.is_some(), options.clips.controls.is_some());
     let suite = suite_of(&options.committee.helpers)?;
@@ -149,7 +147,13 @@ fn terms(
     let min_survivors = options.min_survivors.unwrap_or((clients.len() / groups / 2).max(2));
     let privacy = options.privacy.as_ref();
     let privacy = privacy
-        .map(|request| PrivacyTerms::of_request(request, (largest, min_survivors), values_of(&tensors)))
+        .map(|request| {
+            PrivacyTerms::of_request(
+                request,
+                (largest, min_survivors),
+                (values_of(&tensors), parameter_names(&tensors)),
+            )
+        })
         .transpose()?;
     let grid = options.grid.grid(largest, privacy.as_ref())?;
     let keep = options.grid.kept(parameters(&tensors));
@@ -181,6 +185,19 @@ fn terms(
     };
     terms.tolerates_corrupt = terms.corrupt_of(committee);
     Ok(terms)
+}
+
+/// The refusal of a base with a packed tensor.
+fn packed(base: &Path, tensor: &str) -> SecureError {
+    let why =
+        format!("{}: tensor `{tensor}` is packed, and no sum of packed values has a meaning", base.display());
+    SecureError::refused(why, Some("aggregate adapters, or a base with plain weights"))
+}
+
+/// The digest of the names of the parameters, as plans of budgets hold it.
+fn parameter_names(tensors: &[LaneTensor]) -> Sha256 {
+    let parameters = tensors.iter().filter(|tensor| tensor.held == Held::Parameter);
+    digest_of_names(parameters.map(|tensor| tensor.name.as_str()).collect())
 }
 
 /// The key exchange that all helpers have.

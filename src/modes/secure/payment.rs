@@ -65,6 +65,15 @@ impl Payment {
             );
             return Err(SecureError::refused(why, None));
         }
+        if !account.state().heads.contains(&privacy.ledger) {
+            let why = format!(
+                "{}: is not the budget by which the session was opened, or an older copy of it: its ledger lacks record {}, {}",
+                budget.display(),
+                privacy.ledger.seq,
+                privacy.ledger.sha256
+            );
+            return Err(SecureError::refused(why, Some("pass --dp with that budget as it is now")));
+        }
         let sum = SecureSum {
             noise: privacy.mode,
             session: manifest.session,

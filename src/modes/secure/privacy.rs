@@ -4,10 +4,10 @@
 //! B^2, by an exact check. So one client changes the sum of integers by at most B.
 //!
 //! - [`NoiseFrom::Distributed`]: each client adds a discrete Gaussian of deviation s to each integer before it masks it. Of
-//!   the `min_survivors` clients of a sum, `colluders` may tell the server their noise, so that at least m = `min_survivors`
-//!   - `colluders` draws stay: B = sqrt(m) s / z for the noise multiplier z. The sum of m discrete Gaussians is not one, but
-//!   its distance, 10 times the sum of exp(-2 pi^2 s^2 k / (k + 1)) for k below m, is 0 for the s here: 2^21, or 2^16
-//!   where the noise of many clients would fill the field.
+//!   the `min_survivors` clients of a sum, `colluders` may tell the server their noise, and the draws of the m others stay:
+//!   B = sqrt(m) s / z for the noise multiplier z. The sum of m discrete Gaussians is not one, but its distance, 10 times the
+//!   sum of exp(-2 pi^2 s^2 k / (k + 1)) for k below m, is 0 for the s here: 2^21, or 2^16 where the noise of many clients
+//!   would fill the field.
 //! - [`NoiseFrom::Central`]: the server adds one draw to the sum that it sees: B = s / z.
 //!
 //! Paper: Kairouz, Liu and Steinke, "The distributed discrete Gaussian mechanism for federated learning with secure
@@ -24,6 +24,7 @@ use crate::privacy::accountants::bridge::IntegerNoise;
 use crate::privacy::ledger::budget::{self, Verdict};
 use crate::privacy::ledger::plan::{BudgetPlan, ClipBound};
 use crate::privacy::ledger::record::NoiseFrom;
+use crate::record::Head;
 use crate::record::sha256::Sha256;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -70,6 +71,8 @@ pub struct PrivacyTerms {
     pub denominator: u64,
     /// The digest of the plan of the budget.
     pub plan_sha256: Sha256,
+    /// The end of the ledger when the session was opened.
+    pub ledger: Head,
 }
 
 impl PrivacyTerms {
@@ -81,7 +84,7 @@ impl PrivacyTerms {
     pub fn of_request(
         request: &PrivacyRequest,
         (clients, min_survivors): (u64, usize),
-        values: usize,
+        (values, names): (usize, Sha256),
     ) -> Result<Self, SecureError> {
         let books = Books::read(&request.budget).map_err(of_budget(&request.budget))?;
         let plan = books.state.plan();
@@ -90,6 +93,7 @@ impl PrivacyTerms {
         };
         check_plan(plan).map_err(refused)?;
         books.terms(values as u64).map_err(of_budget(&request.budget))?;
+        books.check_tensors(&names).map_err(of_budget(&request.budget))?;
         let honest = match request.mode {
             NoiseFrom::Central => 1,
             NoiseFrom::Distributed => min_survivors.saturating_sub(request.colluders),
@@ -110,6 +114,7 @@ impl PrivacyTerms {
             colluders: request.colluders,
             denominator: plan.denominator,
             plan_sha256: plan.sha256(),
+            ledger: books.state.head,
         };
         (terms.level, terms.norm_bound) = terms.widest(clients, honest);
         if terms.levels(clients) == 0 {
@@ -244,7 +249,15 @@ fn over_budget(books: &Books, noise: IntegerNoise) -> Result<Option<Verdict>, Bu
 
 /// The error of a budget.
 pub fn of_budget(path: &Path) -> impl Fn(BudgetError) -> SecureError + '_ {
-    |why| SecureError::Terms { what: path.display().to_string(), hint: why.hint(), why: why.to_string() }
+    |why| {
+        let (hint, path) = (why.hint(), path.display().to_string());
+        let text = why.to_string();
+        // Most of its messages begin with the path.
+        match text.strip_prefix(&format!("{path}: ")) {
+            Some(why) => SecureError::Terms { what: path, hint, why: why.to_owned() },
+            None => SecureError::Terms { what: "--dp".to_owned(), hint, why: text },
+        }
+    }
 }
 
 #[cfg(test)]
@@ -261,6 +274,7 @@ mod tests {
             colluders: 0,
             denominator: 10,
             plan_sha256: Sha256::of("plan"),
+            ledger: Head { seq: 0, sha256: Sha256::of("init") },
         }
     }
 

@@ -21,7 +21,7 @@ pub struct Standing {
     pub masked: usize,
     /// Files among the masked updates that count for no client.
     pub bad: Vec<LeftOutClient>,
-    /// Helpers that checked all those masked updates.
+    /// Helpers that checked all those masked updates, or those of the frozen set.
     pub checked: Vec<String>,
     /// Clients in the frozen set; `None` before it is frozen.
     pub frozen: Option<usize>,
@@ -79,15 +79,20 @@ impl Standing {
                 Err(left_out) => bad.push(left_out),
             }
         }
+        let frozen = FrozenSet::read(folder, &manifest)?;
+        // After the freeze others do not matter.
+        let wanted: Vec<&SetMember> = match &frozen {
+            Some(frozen) => frozen.set.members().collect(),
+            None => members.iter().collect(),
+        };
         let mut checked = Vec::new();
         for report in reports(folder, &manifest)? {
             let reported = report.bad.iter().map(|bad| &bad.member);
             let seen: Vec<&SetMember> = report.sound.iter().chain(reported).collect();
-            if members.iter().all(|member| seen.contains(&member)) {
+            if wanted.iter().all(|member| seen.contains(member)) {
                 checked.push(report.helper);
             }
         }
-        let frozen = FrozenSet::read(folder, &manifest)?;
         let server = &manifest.terms.server;
         let is_summed = |frozen: &FrozenSet| {
             let statement = manifest.statement(Stage::Sum, &server.id, Some(frozen.digest));

@@ -431,6 +431,13 @@ impl BudgetPlan {
     }
 }
 
+/// The digest of the names of tensors, in order of the alphabet. Plans hold it, so the text must not change.
+pub fn digest_of_names(mut names: Vec<&str>) -> Sha256 {
+    names.sort_unstable();
+    let text: String = names.iter().map(|name| format!("{}:{name}", name.len())).collect();
+    Sha256::of(text)
+}
+
 /// The integer noise of a level.
 pub fn noise(level: Level, coordinates: u64) -> IntegerNoise {
     IntegerNoise::of_draws(level, 1, coordinates)

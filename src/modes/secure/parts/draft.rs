@@ -6,7 +6,7 @@
 use crate::engine::passes::machine::Machine;
 use crate::io::folder::{exists, make_folder_of};
 use crate::io::journal::Lock;
-use crate::io::publish::stage;
+use crate::io::publish::{resolved, stage};
 use crate::io::source::read_at_most;
 use crate::modes::secure::folder::SessionFolder;
 use crate::modes::secure::manifest::Manifest;
@@ -23,6 +23,23 @@ use std::path::{Path, PathBuf};
 
 /// The most bytes of a draft.
 const MOST_BYTES: u64 = 256 << 20;
+
+/// Refuses a folder of parts that other parties see.
+///
+/// # Errors
+///
+/// When it is the session's, or one in which the session has messages.
+pub fn refuse_session(parts: &Path, folder: &SessionFolder) -> Result<(), SecureError> {
+    folder.refuse_message(&parts.join("part"), None)?;
+    if resolved(parts) != resolved(folder.path()) {
+        return Ok(());
+    }
+    let why = format!(
+        "{} is the folder of the session, expected one that your machines alone share",
+        parts.display()
+    );
+    Err(SecureError::terms("--parts", why))
+}
 
 /// The clients that the machines of a server add up.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
@@ -70,7 +87,7 @@ impl Draft {
         machine: &Machine,
     ) -> Result<Self, SecureError> {
         let path = Self::path(parts);
-        folder.refuse_message(&path, None)?;
+        refuse_session(parts, folder)?;
         make_folder_of(&path).map_err(SecureError::io(&path))?;
         let _alone = Lock::take(&parts.join("lock"))?;
         if let Some(draft) = Self::read(parts, manifest)? {
@@ -85,15 +102,46 @@ impl Draft {
         Ok(draft)
     }
 
+    /// Leaves out the clients whose files changed since, or that helpers reported since, and writes the draft. Returns them:
+    /// parts that have them must be added up again.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be read, or the draft cannot be written.
+    pub fn without_bad(
+        self,
+        parts: &Path,
+        folder: &SessionFolder,
+        manifest: &Manifest,
+        machine: &Machine,
+    ) -> Result<(Self, Vec<LeftOutClient>), SecureError> {
+        let (files, left_out) = collect(folder, manifest, machine)?;
+        let is_same =
+            |member: &SetMember| files.get(&member.client).is_some_and(|file| file.digest() == member.file);
+        let gone = || MessageFault::Format("the file is gone, or another one took its place".to_owned());
+        let fault = |member: &SetMember| {
+            let client = member.client.clone();
+            let found = left_out.iter().find(|one| one.client == client);
+            LeftOutClient { client, fault: found.map_or_else(gone, |one| one.fault.clone()) }
+        };
+        let bad: Vec<LeftOutClient> =
+            self.members.iter().filter(|member| !is_same(member)).map(fault).collect();
+        match bad.is_empty() {
+            true => Ok((self, bad)),
+            false => Ok((self.leave_out(parts, &bad)?, bad)),
+        }
+    }
+
     /// Leaves out clients, and writes the draft.
     ///
     /// # Errors
     ///
     /// When it cannot be written.
-    pub fn leave_out(mut self, parts: &Path, faults: &[LeftOutClient]) -> Result<(), SecureError> {
+    pub fn leave_out(mut self, parts: &Path, faults: &[LeftOutClient]) -> Result<Self, SecureError> {
         self.members.retain(|member| faults.iter().all(|fault| fault.client != member.client));
         self.left_out.extend_from_slice(faults);
-        self.write(parts)
+        self.write(parts)?;
+        Ok(self)
     }
 
     fn write(&self, parts: &Path) -> Result<(), SecureError> {

@@ -15,6 +15,7 @@ use crate::io::interrupt;
 use crate::kernels::field::{P, all_below};
 use crate::modes::secure::folder::{LANES, SessionFolder};
 use crate::modes::secure::manifest::Manifest;
+use crate::modes::secure::parts::draft::refuse_session;
 use crate::modes::secure::sum::TakeSums;
 use crate::parties::error::SecureError;
 use crate::parties::fault::MessageFault;
@@ -108,7 +109,7 @@ impl<'p> Parts<'p> {
         findings: usize,
     ) -> Result<LanesWriter<'_>, SecureError> {
         let path = self.path(shard);
-        session.refuse_message(&path, None)?;
+        refuse_session(self.folder, session)?;
         make_folder_of(&path).map_err(SecureError::io(&path))?;
         LanesWriter::create(&path, &self.statement, self.shape(shard, findings))
     }

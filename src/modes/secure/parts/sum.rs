@@ -34,7 +34,7 @@ const NO_LANE: u64 = u64::MAX;
 pub enum Joined {
     /// The set is frozen, and its sum is published.
     Summed(Summed),
-    /// The lanes of these clients are bad: they are left out of the draft, and all shards must be added up again.
+    /// These clients are bad: they are left out of the draft, and all shards must be added up again.
     LeftOut(Vec<LeftOutClient>),
 }
 
@@ -58,7 +58,16 @@ pub fn shard(
     let frozen = match frozen {
         Some(frozen) => frozen,
         None => {
-            Draft::read_or_write(parts, folder, &manifest, machine)?.signed(parts, &manifest, identity)?.0
+            let draft = Draft::read_or_write(parts, folder, &manifest, machine)?;
+            let (draft, bad) = draft.without_bad(parts, folder, &manifest, machine)?;
+            for bad in bad {
+                tracing::warn!(
+                    "`{}` is left out: {}: run the shards again that are done",
+                    bad.client,
+                    bad.fault
+                );
+            }
+            draft.signed(parts, &manifest, identity)?.0
         }
     };
     let files = machine.pool.install(|| open_members(folder, &manifest, &frozen.set))?;
@@ -103,7 +112,14 @@ pub fn join(
     let published = already_frozen(folder, &manifest, &journal)?;
     let draft = match &published {
         Some(_) => None,
-        None => Some(Draft::read(parts, &manifest)?.ok_or_else(|| no_draft(parts))?),
+        None => {
+            let draft = Draft::read(parts, &manifest)?.ok_or_else(|| no_draft(parts))?;
+            let (draft, bad) = draft.without_bad(parts, folder, &manifest, machine)?;
+            if !bad.is_empty() {
+                return Ok(Joined::LeftOut(bad));
+            }
+            Some(draft)
+        }
     };
     let signed = draft.as_ref().map(|draft| draft.signed(parts, &manifest, identity)).transpose()?;
     let (frozen, text) = signed
