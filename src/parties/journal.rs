@@ -129,6 +129,7 @@ impl PartyJournal {
         self.folder.join(format!("{session}.{name}"))
     }
 }
+
 /// Seconds since 1970.
 pub fn seconds_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
