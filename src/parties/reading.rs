@@ -20,8 +20,7 @@ use crate::model::layout::Layout;
 use crate::model::sparsity::Sparsity;
 use crate::parties::error::SecureError;
 use crate::parties::hex::Hex;
-use crate::parties::tensors::ClientWeights;
-use crate::parties::tensors::{Held, LaneTensor};
+use crate::parties::tensors::{ClientWeights, Held, LaneTensor, not_finite};
 use crate::rules::mean::Mean;
 use crate::updates::set::Client;
 use crate::updates::set::{UpdateSet, ValueKind};
@@ -163,6 +162,28 @@ pub fn each_value(
     let all = 0..controls.layout.tensors().len();
     let ranges: Vec<_> = all.filter(is_parameter).map(|tensor| controls.layout.coordinates(tensor)).collect();
     each_value_of(machine, &controls, &ranges, |_, values| take(Held::Control, values))
+}
+
+/// Hands the values of an update to `take` as [`each_value`] does, if they are finite.
+///
+/// # Errors
+///
+/// As [`each_value`], and when a value is not finite.
+pub fn each_finite_value(
+    machine: &Machine,
+    set: &UpdateSet,
+    tensors: &[LaneTensor],
+    mut take: impl FnMut(&[f64]),
+) -> Result<(), SecureError> {
+    let mut passed = 0;
+    each_value(machine, set, tensors, &mut |_, values| {
+        if let Some(place) = values.iter().position(|value| !value.is_finite()) {
+            return Err(not_finite(tensors, passed + place));
+        }
+        passed += values.len();
+        take(values);
+        Ok(())
+    })
 }
 
 fn each_value_of(

@@ -22,7 +22,7 @@ use crate::parties::grid::words;
 use crate::parties::hex::Hex;
 use crate::parties::identity::{Identity, PublicIdentity, Stage, derived};
 use crate::parties::journal::{Deed, PartyJournal};
-use crate::parties::reading::{self, Share, check_base, each_value, share_of};
+use crate::parties::reading::{self, Share, check_base, each_finite_value, each_value, share_of};
 use crate::parties::signed_lanes::{LanesReader, LanesWriter};
 use crate::parties::tensors::{Held, not_finite};
 use crate::updates::metadata::SCAFFOLD_CONTROL;
@@ -162,18 +162,12 @@ fn checked(
     set: &UpdateSet,
     terms: &SessionTerms,
 ) -> Result<Option<BoundedNorm>, SecureError> {
-    if let Some(privacy) = &terms.privacy {
-        return BoundedNorm::of(machine, set, &terms.tensors, (privacy, terms.grid.levels)).map(Some);
-    }
-    let mut passed = 0;
-    each_value(machine, set, &terms.tensors, &mut |_, values| {
-        if let Some(place) = values.iter().position(|value| !value.is_finite()) {
-            return Err(not_finite(&terms.tensors, passed + place));
+    match &terms.privacy {
+        Some(privacy) => {
+            BoundedNorm::of(machine, set, &terms.tensors, (privacy, terms.grid.levels)).map(Some)
         }
-        passed += values.len();
-        Ok(())
-    })?;
-    Ok(None)
+        None => each_finite_value(machine, set, &terms.tensors, |_| {}).map(|()| None),
+    }
 }
 
 /// The path of the masked update, and its place in the session's folder.

@@ -12,8 +12,8 @@ use crate::modes::secure::manifest::Manifest;
 use crate::modes::secure::privacy::PrivacyTerms;
 use crate::parties::error::SecureError;
 use crate::parties::identity::derived;
-use crate::parties::reading::each_value;
-use crate::parties::tensors::{LaneTensor, not_finite};
+use crate::parties::reading::{each_finite_value, each_value};
+use crate::parties::tensors::LaneTensor;
 use crate::privacy::ledger::record::NoiseFrom;
 use crate::updates::set::UpdateSet;
 use zeroize::Zeroizing;
@@ -44,14 +44,9 @@ impl BoundedNorm {
         tensors: &[LaneTensor],
         (terms, levels): (&PrivacyTerms, u32),
     ) -> Result<Self, SecureError> {
-        let (mut squares, mut passed) = (0.0, 0);
-        each_value(machine, set, tensors, &mut |_, values| {
-            if let Some(place) = values.iter().position(|value| !value.is_finite()) {
-                return Err(not_finite(tensors, passed + place));
-            }
-            passed += values.len();
+        let mut squares = 0.0;
+        each_finite_value(machine, set, tensors, |values| {
             squares += values.iter().map(|value| value * value).sum::<f64>();
-            Ok(())
         })?;
         let norm = squares.sqrt();
         if !norm.is_finite() {
